@@ -1,0 +1,196 @@
+/* The contract of a backend: something that can run the services of an environment.
+ *
+ * Form: a const struct of designated initialisers per backend (`const struct backend_ops backend_process`), one line in
+ * backends/registry.c, and tests/contract/ runs over every registered one. Callers use the inline wrappers below.
+ *
+ * Thread: everything is called on the loop thread and calls back there. No operation blocks; work that would goes to
+ * uv_queue_work or to a child process.
+ * Completion: an operation that takes a `backend_done` calls it exactly once, never from within the call itself, and
+ * also after backend_cancel (with ECANCELED). The struct error it is given is borrowed for the call; NULL means success.
+ * Idempotence: every operation may be repeated after a crash at any line. start of what runs is success; stop or remove
+ * of what is absent is success.
+ * Ownership: only what carries this namespace's proof of ownership is ever touched.
+ * Specs are borrowed for the duration of the call only; a backend copies what it keeps.
+ */
+#ifndef BACKENDS_BACKEND_H
+#define BACKENDS_BACKEND_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "base/error.h"
+#include "base/strv.h"
+
+/* ---- what is to be run ------------------------------------------------------------------------------------------ */
+
+struct port_binding {
+	uint16_t internal; /* the service's own port */
+	uint16_t external; /* leased on host_ip; what clients connect to */
+	const char *protocol; /* "tcp" or "udp" */
+};
+
+enum volume_kind { VOLUME_NAMED, VOLUME_ANONYMOUS, VOLUME_BIND, VOLUME_TMPFS };
+
+struct volume_spec {
+	enum volume_kind kind;
+	const char *name;   /* named: the volume's key; anonymous: derived from the target */
+	const char *source; /* bind: absolute host path. named/anonymous: absolute directory under the environment's data
+	                     * generation that a host-path backend uses (an engine uses its own volume instead) */
+	const char *target; /* path inside the service */
+	bool read_only;
+};
+
+/* How a host-process backend runs a recipe's service or an `x-aether: {command: ...}`. All strings are expanded: no
+ * templates are left. NULL where a service has no way to run as a process. */
+struct process_spec {
+	char *const *command;      /* argv; argv[0] absolute or looked up in PATH */
+	const struct keyvals *env; /* the complete environment: nothing else is inherited */
+	const char *directory;     /* working directory, absolute */
+	const char *data_dir;      /* absolute; NULL when the service keeps none. Created 0700 by the backend */
+	const char *run_dir;       /* absolute, short: Unix sockets; created 0700 by the backend; may be NULL */
+
+	/* Template: `init` runs once in an empty directory for all environments with the same key, and each environment's
+	 * data_dir begins as a clone of the result. NULL init: data_dir begins empty. */
+	const char *template_key;    /* a file name: recipe, version and a fingerprint of what went into init */
+	char *const *const *init;    /* NULL-terminated list of argvs; "{{data}}" in an argument is the directory being made */
+	const char *const *init_stdin; /* parallel to init: text for its standard input; NULL entries: none. May be NULL */
+	const struct keyvals *init_env;
+	bool needs_unprivileged;     /* refuses uid 0 (Postgres): under root it gets the environment's own uid */
+};
+
+struct service_spec {
+	const char *name;
+	const char *image;          /* may be NULL */
+	const struct keyvals *env;  /* container environment */
+	char *const *command;       /* NULL: the image's own */
+	char *const *entrypoint;    /* NULL: the image's own */
+	const char *working_dir;    /* NULL: the image's own */
+	const struct port_binding *ports;
+	size_t n_ports;
+	const struct volume_spec *volumes;
+	size_t n_volumes;
+	uint64_t memory_bytes;      /* 0: unlimited */
+	double cpus;                /* 0: unlimited */
+	int64_t pids;               /* 0: unlimited */
+	int stop_signal;            /* a signal number; SIGTERM by default */
+	unsigned stop_grace_ms;
+	const char *config_hash;    /* hex; of everything above */
+	uint32_t generation;        /* of the data */
+	const struct process_spec *process; /* NULL: none known */
+};
+
+/* ---- what is there ------------------------------------------------------------------------------------------------ */
+
+enum instance_state { INSTANCE_ABSENT, INSTANCE_RUNNING, INSTANCE_EXITED };
+
+struct instance {
+	char *service;
+	enum instance_state state;
+	pid_t pid;           /* 0 when the backend has none to show */
+	char *handle;        /* container id and the like; "" for processes */
+	char *config_hash;   /* as it was started with */
+	int exit_code;       /* EXITED: exit status, or 128 + signal */
+	int64_t started_ms;  /* wall clock */
+	int64_t exited_ms;
+	uint64_t memory_bytes; /* resident now; 0 unknown */
+};
+
+struct instances {
+	struct instance *items;
+	size_t count;
+};
+
+void instances_release(struct instances *list);
+
+/* ---- operations --------------------------------------------------------------------------------------------------- */
+
+struct backend; /* opaque; every implementation begins its own struct with `struct backend base` */
+
+typedef void backend_done(void *arg, const struct error *err);
+typedef void backend_list_done(void *arg, const struct error *err, const struct instances *list); /* borrowed */
+/* output: borrowed, NUL-terminated, its last BACKEND_EXEC_OUTPUT_MAX bytes of stdout and stderr together */
+typedef void backend_exec_done(void *arg, const struct error *err, int exit_code, const char *output);
+
+#define BACKEND_EXEC_OUTPUT_MAX (16u << 10)
+
+/* A finding about a service before anything is started. */
+enum diagnostic_level { DIAGNOSTIC_WARNING, DIAGNOSTIC_UNSUPPORTED /* the service cannot run here */ };
+typedef void backend_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
+                                const char *text, const char *hint);
+
+/* Called on the loop thread when an instance changes by itself (it exits, it is removed by others). */
+typedef void backend_changed(void *arg, const struct instance *instance);
+
+struct backend_params {
+	uv_loop_t *loop;
+	const char *target;      /* the configured backend string, e.g. "process" or "docker" */
+	const char *namespace_;
+	const char *workspace;   /* for labels */
+	const char *workspace_root;
+	const char *state_dir;   /* absolute: this environment's own directory; a backend uses state_dir/services/NAME */
+	const char *shared_dir;  /* absolute: shared between environments of the user (templates, spare copies) */
+	const char *shim;        /* absolute path of the program aetherfs-shim */
+	int keeper_pidfd;        /* services end when this process does; -1: they are bound to the calling process */
+	uid_t uid;               /* under root: the environment's leased uid and gid; else (uid_t)-1 */
+	backend_changed *changed;
+	void *changed_arg;
+};
+
+struct backend_ops {
+	const char *name;
+	/* Succeeds without I/O that could block; whether anything answers is probe's business. */
+	int (*open)(const struct backend_params *params, struct backend **ret, struct error *err);
+	/* Lets go and leaves the services running. Pending operations complete with ECANCELED, after which `closed` is called. */
+	void (*close)(struct backend *b, void (*closed)(void *arg), void *arg);
+	/* Can this backend be used here and now? NULL: always. */
+	void (*probe)(struct backend *b, backend_done *done, void *arg);
+	/* Reports every field that it cannot honour. Synchronous, no I/O beyond looking for programs. */
+	void (*check)(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
+	/* Work ahead of need (templates, spare copies, images). Starts nothing. May be NULL. */
+	void (*prepare)(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+	/* Makes and starts the service. Success says that it has been started, not that it is ready. */
+	void (*start)(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+	/* Sends `signal`, waits `grace_ms`, then kills; success says that nothing of the service runs any more. */
+	void (*stop)(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
+	/* Stops at once if need be and removes what start made, but no data (data belongs to the provisioner's
+	 * generations); verifies, and reports what survived. */
+	void (*remove)(struct backend *b, const char *service, backend_done *done, void *arg);
+	/* All instances of this namespace, running or not. */
+	void (*list)(struct backend *b, backend_list_done *done, void *arg);
+	/* Runs a program in the service's surroundings (a probe, a hook): its environment, user and data. */
+	void (*exec)(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+	             backend_exec_done *done, void *arg);
+	/* new: absolute path of the service's current log file, where logs are files; NULL op or NULL: they are not. */
+	char *(*log_path)(struct backend *b, const char *service);
+};
+
+struct backend {
+	const struct backend_ops *ops;
+};
+
+/* ---- registry ----------------------------------------------------------------------------------------------------- */
+
+/* borrowed, static; NULL when unknown. "process", "memory" */
+const struct backend_ops *backend_find(const char *name);
+const struct backend_ops *const *backend_all(void); /* NULL-terminated */
+
+/* ---- the waist: validates and logs -------------------------------------------------------------------------------- */
+
+int backend_open(const struct backend_params *params, struct backend **ret, struct error *err);
+void backend_close(struct backend *b, void (*closed)(void *arg), void *arg); /* NULL b: calls closed at once */
+void backend_probe(struct backend *b, backend_done *done, void *arg);
+void backend_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
+void backend_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+void backend_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+void backend_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
+void backend_remove(struct backend *b, const char *service, backend_done *done, void *arg);
+void backend_list(struct backend *b, backend_list_done *done, void *arg);
+void backend_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+                  backend_exec_done *done, void *arg);
+char *backend_log_path(struct backend *b, const char *service);
+
+#endif

@@ -1,0 +1,43 @@
+/* Keeper and server: who holds what, and the words they exchange.
+ *
+ * The keeper (program `aetherfs`) links libc and libfuse's mount call alone. It mounts the control file system, then the
+ * overlay, holds both /dev/fuse descriptors (close-on-exec), the memfd of fs/shared.h and stashed descriptors, and starts
+ * the server (program `aetherfs-server`), again whenever it dies. It is the sub-reaper of everything below. The server inherits:
+ *
+ *   fd 3 overlay /dev/fuse   fd 4 control /dev/fuse   fd 5 memfd   fd 6 the covered directory (O_RDONLY|O_DIRECTORY)
+ *   fd 7 socket to the keeper (SOCK_SEQPACKET)        fd 8 pidfd of the keeper
+ *
+ * Messages are struct keeper_message, one a packet, with at most one descriptor by SCM_RIGHTS.
+ */
+#ifndef FS_KEEPER_H
+#define FS_KEEPER_H
+
+#include <stdint.h>
+
+enum { KEEPER_FD_OVERLAY = 3, KEEPER_FD_CONTROL, KEEPER_FD_SHARED, KEEPER_FD_ROOT, KEEPER_FD_SOCKET, KEEPER_FD_PIDFD };
+
+enum keeper_message_type {
+	/* server -> keeper */
+	KEEPER_READY = 1, /* both sessions answer: the mount command may return */
+	KEEPER_FAILED,    /* start-up failed for good; text is a JSON error object. The keeper unmounts and ends */
+	KEEPER_STASH,     /* + descriptor: keep it under `key` for the next server */
+	KEEPER_UNSTASH,   /* close what is kept under `key` */
+	KEEPER_DONE,      /* services are stopped, the overlay is unmounted: unmount the rest and end */
+	/* keeper -> server */
+	KEEPER_RESTORE,   /* + descriptor: what an earlier server stashed under `key`; sent before anything else */
+	KEEPER_RESTORED,  /* no more of them */
+	KEEPER_STOP       /* stop the services, then say KEEPER_DONE */
+};
+
+#define KEEPER_TEXT_MAX 4096
+#define KEEPER_STASH_MAX 4096      /* descriptors held for servers to come */
+#define KEEPER_RESTARTS_MAX 8      /* servers that die within KEEPER_RESTARTS_WINDOW_MS before ready: give up, unmount */
+#define KEEPER_RESTARTS_WINDOW_MS 10000
+
+struct keeper_message {
+	uint32_t type;
+	uint32_t key; /* node index */
+	char text[KEEPER_TEXT_MAX]; /* KEEPER_FAILED; sent only as long as it is */
+};
+
+#endif

@@ -1,0 +1,38 @@
+/* The overlay: everything but the virtual names passes through to the directory beneath. Worker threads; never blocks on a
+ * backend. Its two virtual names, `.env` and `.aether` in the root, are symbolic links into the control file system and are not
+ * listed by readdir unless MOUNT_LISTED.
+ */
+#ifndef FS_OVERLAY_H
+#define FS_OVERLAY_H
+
+#include "fs/session.h"
+#include "fs/unlinked.h"
+
+/* What the overlay tells the environment; called on worker threads, must not block: the server posts it to the loop. */
+struct overlay_events {
+	/* `.env` or `.aether` was unlinked by thread group `tgid` */
+	void (*unlinked)(void *arg, pid_t tgid);
+	/* ... and created again by it */
+	void (*replaced)(void *arg, pid_t tgid);
+	/* a file was renamed over `.env` or created in its place and closed: new text for the user's lines. steals `text` */
+	void (*env_written)(void *arg, char *text, size_t len);
+	void *arg;
+};
+
+struct overlay_params {
+	struct shared *shared;
+	int root_fd;                 /* borrowed */
+	int keeper_socket;           /* for KEEPER_STASH; -1: none */
+	const char *control_dir;     /* target of .aether; borrowed */
+	struct unlinked *unlinked;   /* borrowed */
+	struct overlay_events events;
+};
+
+struct overlay;
+
+int overlay_new(const struct overlay_params *params, struct overlay **ret, struct error *err);
+void overlay_restore(struct overlay *o, uint32_t key, int fd); /* steals fd: one that an earlier server stashed */
+void overlay_free(struct overlay *o);
+const struct fuse_lowlevel_ops *overlay_ops(size_t *ret_size);
+
+#endif

@@ -1,0 +1,151 @@
+/* The configuration: a Compose file (https://github.com/compose-spec/compose-spec, 13-merge and 05-services) plus
+ * `x-aether` blocks, read by libfyaml. Immutable after config_load; safe to load on any thread.
+ *
+ * Looked for in order: aether.yaml, compose.yaml, compose.yml, docker-compose.yaml, docker-compose.yml; in the workspace,
+ * then in the main checkout, then (for a plain directory) upwards. Errors are CONFIG_INVALID with "file:line:column: what was expected" in the message and
+ * details {"file","line","column"}. Warnings never fail.
+ */
+#ifndef PROVISIONER_CONFIG_H
+#define PROVISIONER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/strv.h"
+
+#define CONFIG_FILE_MAX (4u << 20)      /* bytes of one file */
+#define CONFIG_EXPANDED_MAX 200000u     /* nodes after aliases are expanded: the guard against alias bombs */
+
+struct config_port {
+	uint16_t internal;
+	uint16_t published; /* 0: none asked for */
+	char *protocol;     /* "tcp" or "udp" */
+};
+
+enum config_volume_type { CONFIG_VOLUME_NAMED, CONFIG_VOLUME_ANONYMOUS, CONFIG_VOLUME_BIND, CONFIG_VOLUME_TMPFS };
+
+struct config_volume {
+	enum config_volume_type type;
+	char *source; /* named: key; bind: as written */
+	char *target;
+	bool read_only;
+};
+
+enum depends_condition { DEPENDS_STARTED, DEPENDS_HEALTHY, DEPENDS_COMPLETED };
+
+struct config_dependency {
+	char *service;
+	enum depends_condition condition;
+	bool required;
+};
+
+enum probe_kind { PROBE_NONE, PROBE_TCP, PROBE_HTTP, PROBE_EXEC, PROBE_LOG };
+
+/* Compose `healthcheck`, and `x-aether.ready` (tcp: PORT | http: URL-or-path | exec: [..] or string | log: REGEX). */
+struct config_probe {
+	enum probe_kind kind;
+	uint16_t port;       /* TCP, HTTP: internal port; 0: the first */
+	char *path;          /* HTTP */
+	char **argv;         /* EXEC: {"sh","-c",text} for CMD-SHELL */
+	char *pattern;       /* LOG: POSIX extended regular expression */
+	char *send;          /* TCP, recipes: bytes to send (may hold NULs: see send_len) */
+	size_t send_len;
+	char **expect;       /* TCP, recipes: ready when the answer begins with one of these */
+	unsigned interval_ms, timeout_ms, start_period_ms; /* 0: default */
+	unsigned retries;
+};
+
+enum restart_policy { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };
+
+struct config_service {
+	char *name;
+	char *image;         /* NULL: none */
+	bool has_build;
+	char **command;      /* NULL: not given; argv after shell-word splitting */
+	char **entrypoint;
+	struct keyvals environment; /* env_file layers beneath, environment above; interpolated */
+	struct config_port *ports;
+	size_t n_ports;
+	struct config_port *expose;
+	size_t n_expose;
+	struct config_volume *volumes;
+	size_t n_volumes;
+	struct config_dependency *depends_on;
+	size_t n_depends_on;
+	struct config_probe healthcheck; /* kind NONE: not given; EXEC otherwise */
+	bool healthcheck_disabled;
+	char **profiles;
+	char *working_dir;
+	char *container_name;
+	uint64_t memory_bytes;
+	double cpus;
+	int64_t pids;
+	int stop_signal;         /* number; 0: not given */
+	int64_t stop_grace_ms;   /* -1: not given (Compose: 10 s) */
+	enum restart_policy restart;
+	unsigned restart_max;    /* on-failure:N; 0: unlimited */
+	/* x-aether of the service */
+	char **run_command;      /* x-aether.command: how to run it as a host process; NULL: not given */
+	char *run_shell_text;    /* the command as written, for approval and messages */
+	struct config_probe ready;
+	struct keyvals x_env;    /* x-aether.env of the service: environment of the process */
+	unsigned line, column;   /* of the service's key */
+};
+
+struct config_warning {
+	char *text; /* "file:line:col: ..." */
+};
+
+enum config_start { START_ON_DEMAND, START_MANUAL };
+
+struct config {
+	char *file;         /* absolute path of what was read */
+	char *directory;    /* its directory */
+	char *text_hash;    /* hex of the text of every file read: changed means changed */
+	char *name;         /* top-level name; NULL: not given */
+	struct config_service *services; /* in the file's order */
+	size_t n_services;
+	char **volumes;      /* top-level named volumes */
+	/* x-aether of the top level */
+	char *backend;       /* "auto" when not given */
+	enum config_start start;
+	bool up_on_add;
+	bool inherit, rewrite; /* true when not given */
+	bool version_exact;
+	unsigned timeout_ms;   /* of a demand; 0: default */
+	char **service_set;    /* x-aether.services; NULL: default set */
+	struct keyvals env;    /* x-aether.env: templates, checked */
+	struct keyvals app_ports; /* x-aether.ports: variable -> preferred number */
+	char *approval_text;   /* the fields that run code, canonical, one per line; "" when there are none */
+	struct config_warning *warnings;
+	size_t n_warnings;
+};
+
+struct config_params {
+	int root_fd;             /* O_PATH or readable directory: the workspace beneath the mount */
+	const char *root;        /* its path, for messages and relative bind sources */
+	const char *main_root;   /* NULL: none */
+	bool search_upwards;     /* plain directories */
+	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
+	char *const *environ_;   /* the environment to interpolate from; NULL: none */
+};
+
+/* new: config_free. CONFIG_NOT_FOUND when there is none, with the names looked for in the hint. */
+int config_load(const struct config_params *params, struct config **ret, struct error *err);
+void config_free(struct config *c);
+
+/* borrowed; NULL when there is none of that name */
+const struct config_service *config_service(const struct config *c, const char *name);
+
+/* Compose interpolation of one string: $V ${V} ${V:-d} ${V-d} ${V:?e} ${V?e} ${V:+r} ${V+r}, nested, $$.
+ * `lookup` returns borrowed text or NULL. `unset` (may be NULL) hears of names without a value or default. */
+typedef const char *config_lookup(void *arg, const char *name);
+int config_interpolate(const char *text, config_lookup *lookup, void *arg, void (*unset)(void *arg, const char *name),
+                       char **ret, struct error *err);
+
+/* Splits a string as a POSIX shell splits words (quotes and backslashes; no expansion). */
+int config_split_words(const char *text, char ***ret, struct error *err);
+
+#endif

@@ -1,0 +1,52 @@
+/* Who an environment is and where its things live. Pure look-ups: nothing is created here but by identity_make_dirs.
+ *
+ * identity = repository + workspace + path; namespace = "aether-<8 hex of repository and path>-<name>", the name reduced
+ * to [a-z0-9-], at most 40 characters. The repository is found without running jj or git: `.jj/repo` (a directory in
+ * the main workspace; a file holding a path relative to `.jj/` in the others; jj 0.39+), else `.git` (a directory, or a
+ * file "gitdir: ..." with `commondir`), else the directory itself.
+ *
+ * Directories:
+ *   runtime  AETHER_RUNTIME_DIR, else $XDG_RUNTIME_DIR/aether, else /tmp/aether-UID (0700, owner checked); root: /run/aether (0711)
+ *   state    AETHER_STATE_DIR, else $XDG_STATE_HOME/aether, else ~/.local/state/aether; root: /var/lib/aether (0711)
+ */
+#ifndef PROVISIONER_IDENTITY_H
+#define PROVISIONER_IDENTITY_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+enum workspace_kind { WORKSPACE_PLAIN, WORKSPACE_GIT, WORKSPACE_JJ };
+
+struct identity {
+	enum workspace_kind kind;
+	char *root;        /* absolute, canonical path of the workspace */
+	char *repository;  /* absolute path that all workspaces of the repository share (jj: .jj/repo; git: the common dir; plain: root) */
+	char *main_root;   /* the main checkout's directory; equal to root there, and NULL where there is none */
+	char *workspace;   /* jj's name where known, else the base name of root */
+	char *namespace_;
+	char *runtime_dir; /* RUNTIME */
+	char *control_dir; /* RUNTIME/NAMESPACE: mount point of the control file system */
+	char *socket_dir;  /* RUNTIME/s-<8 hex>: services' Unix sockets (107-byte limit) */
+	char *state_dir;   /* STATE/ns/NAMESPACE */
+	char *shared_dir;  /* STATE: aether.db, trash/, templates/, ns/ */
+};
+
+/* `path` may be any directory; it is the workspace root itself. `workspace` names it, NULL: found or derived. */
+int identity_of(const char *path, const char *workspace, struct identity *ret, struct error *err);
+
+/* Walks up from `path` to the nearest directory that is a workspace root (has .jj or .git), else NOT_A_REPOSITORY.
+ * new: absolute path. */
+int identity_find_root(const char *path, char **ret_root, struct error *err);
+
+/* Creates runtime_dir, control_dir, socket_dir, state_dir, shared_dir with their modes, and refuses a runtime
+ * directory that another user owns or that is a link. */
+int identity_make_dirs(const struct identity *id, struct error *err);
+
+/* new: the directories alone (for `ajj list`, `cleanup`). */
+int identity_runtime_dir(char **ret, struct error *err);
+int identity_shared_dir(char **ret, struct error *err);
+
+void identity_release(struct identity *id);
+
+#endif
