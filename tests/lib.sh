@@ -1,0 +1,73 @@
+# What the scripted tests share. Sourced by bash: . "$TESTS/lib.sh"
+set -u
+
+fail() {
+	printf 'FAILED: %s\n' "$*" >&2
+	exit 1
+}
+
+skip() {
+	printf '%s\n' "$*"
+	exit 77
+}
+
+need() {
+	local program
+	for program; do
+		command -v "$program" >/dev/null || skip "$program is not installed"
+	done
+}
+
+# same EXPECTED ACTUAL WHAT
+same() {
+	[ "$1" = "$2" ] || fail "$3: expected '$1', got '$2'"
+}
+
+# wait_for SECONDS WHAT COMMAND...
+wait_for() {
+	local until=$(($(date +%s%N) + $1 * 1000000000)) what=$2
+	shift 2
+	until "$@"; do
+		[ "$(date +%s%N)" -lt $until ] || fail "waited in vain for: $what"
+		sleep 0.02
+	done
+}
+
+is_mounted() {
+	grep -q " $(realpath "$1") " /proc/self/mountinfo
+}
+
+not() {
+	! "$@"
+}
+
+# Nothing of ours may remain of the environments below this test's directories.
+nothing_left() {
+	not_ours=$(awk '{print $5}' /proc/self/mountinfo | grep -F "$(dirname "$PWD")" || true)
+	[ -z "$not_ours" ] || fail "still mounted: $not_ours"
+}
+
+# The compose file of the README's transcript.
+postgres_and_redis() {
+	cat <<'YAML'
+services:
+  db:
+    image: postgres:16
+    environment: { POSTGRES_PASSWORD: dev }
+    ports: ["5432"]
+  cache:
+    image: redis:7
+    ports: ["6379"]
+x-aether:
+  backend: process
+YAML
+}
+
+# port_of SERVICE: the leased port in .aether/ports of the working directory
+port_of() {
+	awk -v s="$1" '$1 == s {print $4}' .aether/ports
+}
+
+listens() {
+	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
