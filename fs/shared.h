@@ -45,28 +45,67 @@ struct shared_node {
 /* ---- control file system: open handles and the versions they show, see fs/version.h ---- */
 #define SHARED_HANDLE_MAX 1024
 #define SHARED_VERSION_MAX 1024
+#define SHARED_SCRATCH_MAX 64
 #define SHARED_VERSION_SLOT 8192u   /* bytes; a version takes consecutive slots */
 #define SHARED_VERSION_SLOTS 8192u  /* 64 MiB of sparse memory */
 
+/* Bytes in consecutive slots; `place` is slot << 32 | slots, 0 while it has none, and moves by one store. */
+struct shared_blob {
+	_Atomic uint64_t place;
+	_Atomic uint64_t size;
+};
+
 struct shared_version {
-	_Atomic uint32_t state;     /* 0 free, 1 live */
-	uint32_t file;              /* which file of the table; service index in the high bits */
+	_Atomic uint32_t state;     /* enum shared_version_state */
+	uint32_t reserved;
+	uint64_t file;              /* hash of the service's name << 8 | index in the table; see fs/control_files.h */
 	uint64_t ino;               /* unique for ever within the mount */
-	uint32_t slot, slots;       /* where its bytes are */
-	uint64_t size;              /* exact */
+	struct shared_blob bytes;   /* exact; of a growing file its size as last seen, and no bytes */
 	int64_t mtime_ms;
-	_Atomic uint32_t nlookup_lo; /* the kernel's references */
+	_Atomic uint64_t nlookup;   /* the kernel's references */
+	/* a growing file over files that are rotated: where in its bytes the present and the previous one begin, and which they are */
+	_Atomic uint64_t base, lower, previous_base, previous_lower;
+};
+enum shared_version_state {
+	VERSION_FREE,
+	VERSION_LIVE,   /* what a lookup of the name finds */
+	VERSION_RETIRED /* a later one has its name */
 };
 
 struct shared_handle {
-	_Atomic uint32_t state;     /* 0 free, 1 live */
-	uint32_t file;
+	_Atomic uint32_t state;     /* enum shared_handle_state */
+	uint32_t generation;        /* of this index; the high half of fh */
+	uint64_t file;
 	uint64_t ino;               /* the version opened */
-	int32_t pid;                /* thread group of the opener */
+	int32_t pid, tid;           /* thread group and thread of the opener */
 	uint32_t flags;             /* O_ACCMODE, O_APPEND ... */
+	uint32_t server;            /* server_generation that opened it */
 	_Atomic uint64_t poll;      /* the kernel's poll handle; 0: none */
+	_Atomic uint64_t position;  /* end of what was read so far */
+	_Atomic int64_t skip;       /* added to its offsets: what was dropped from the beginning of a growing file */
+	_Atomic uint32_t touched;   /* enum shared_handle_touched */
+	uint32_t reserved;
+	struct shared_blob text;    /* what is being written */
 	char command[64];
 };
+enum shared_handle_state {
+	HANDLE_FREE,
+	HANDLE_LIVE,
+	HANDLE_ANSWERING /* its open is about to be answered: after a crash the same open may come again */
+};
+enum shared_handle_touched { HANDLE_WRITTEN = 1, HANDLE_TRUNCATED = 2 }; /* not applied yet */
+
+/* An editor's file. */
+struct shared_scratch {
+	_Atomic uint32_t state; /* enum shared_scratch_state */
+	uint32_t mode;
+	uint64_t ino;
+	int64_t mtime_ms;
+	struct shared_blob text;
+	_Atomic uint64_t nlookup;
+	char name[2][256]; /* which one counts is in `state`, so that a rename is one store */
+};
+enum shared_scratch_state { SCRATCH_FREE, SCRATCH_NAME0, SCRATCH_NAME1, SCRATCH_NAMELESS };
 
 struct shared {
 	uint32_t magic, version;
@@ -81,6 +120,7 @@ struct shared {
 	_Atomic uint64_t name_used;         /* high-water mark */
 	struct shared_version versions[SHARED_VERSION_MAX];
 	struct shared_handle handles[SHARED_HANDLE_MAX];
+	struct shared_scratch scratch[SHARED_SCRATCH_MAX];
 	/* followed, at the offsets below, by the areas */
 };
 
