@@ -22,18 +22,22 @@ struct identity {
 	enum workspace_kind kind;
 	char *root;        /* absolute, canonical path of the workspace */
 	char *repository;  /* absolute path that all workspaces of the repository share (jj: .jj/repo; git: the common dir; plain: root) */
-	char *main_root;   /* the main checkout's directory; equal to root there, and NULL where there is none */
+	char *main_root;   /* the main checkout's directory; equal to root there and in a plain directory, NULL where there is none */
 	char *workspace;   /* jj's name where known, else the base name of root */
 	char *namespace_;
 	char *runtime_dir; /* RUNTIME */
 	char *control_dir; /* RUNTIME/NAMESPACE: mount point of the control file system */
-	char *socket_dir;  /* RUNTIME/s-<8 hex>: services' Unix sockets (107-byte limit) */
+	char *socket_dir;  /* RUNTIME/s-<8 hex>: a directory for each service's Unix sockets (at most 71 bytes; below /tmp/aether-UID where RUNTIME is too long) */
 	char *state_dir;   /* STATE/ns/NAMESPACE */
 	char *shared_dir;  /* STATE: aether.db, trash/, templates/, ns/ */
 };
 
 /* `path` may be any directory; it is the workspace root itself. `workspace` names it, NULL: found or derived. */
 int identity_of(const char *path, const char *workspace, struct identity *ret, struct error *err);
+
+/* The same for a directory that is already open, as the server's own is, beneath its mount: `root` is its canonical path and is
+ * not looked at, nor is anything below it by path. */
+int identity_of_fd(int root_fd, const char *root, const char *workspace, struct identity *ret, struct error *err);
 
 /* Walks up from `path` to the nearest directory that is a workspace root (has .jj or .git), else NOT_A_REPOSITORY.
  * new: absolute path. */
