@@ -295,13 +295,9 @@ static char *choose_socket_dir(const struct identity *id)
 	return xasprintf("%s/s-%08x", base, fold(hash_str(hash, id->runtime_dir)));
 }
 
-static int complete(struct identity *id, struct error *err)
+/* Fills in what follows from the namespace. */
+static int add_directories(struct identity *id, struct error *err)
 {
-	if (!id->workspace)
-		id->workspace = xstrdup(*path_base(id->root) ? path_base(id->root) : "root");
-	cleanup_free char *name = reduce_name(id->workspace);
-	uint64_t hash = hash_str(hash_str(HASH_INIT, id->repository), id->root);
-	id->namespace_ = xasprintf("aether-%08x-%s", fold(hash), name);
 	int r = identity_runtime_dir(&id->runtime_dir, err);
 	if (!r)
 		r = identity_shared_dir(&id->shared_dir, err);
@@ -310,6 +306,30 @@ static int complete(struct identity *id, struct error *err)
 	id->control_dir = xasprintf("%s/%s", id->runtime_dir, id->namespace_);
 	id->socket_dir = choose_socket_dir(id);
 	id->state_dir = xasprintf("%s/ns/%s", id->shared_dir, id->namespace_);
+	return 0;
+}
+
+static int complete(struct identity *id, struct error *err)
+{
+	if (!id->workspace)
+		id->workspace = xstrdup(*path_base(id->root) ? path_base(id->root) : "root");
+	cleanup_free char *name = reduce_name(id->workspace);
+	uint64_t hash = hash_str(hash_str(HASH_INIT, id->repository), id->root);
+	id->namespace_ = xasprintf("aether-%08x-%s", fold(hash), name);
+	return add_directories(id, err);
+}
+
+int identity_stored(const char *namespace_, const char *root, const char *repository, const char *workspace, struct identity *ret,
+                    struct error *err)
+{
+	struct identity id = {.kind = WORKSPACE_PLAIN, .root = xstrdup(root), .repository = xstrdup(repository),
+	                      .workspace = xstrdup(workspace), .namespace_ = xstrdup(namespace_)};
+	int r = add_directories(&id, err);
+	if (r) {
+		identity_release(&id);
+		return r;
+	}
+	*ret = id;
 	return 0;
 }
 

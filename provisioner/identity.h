@@ -39,6 +39,10 @@ int identity_of(const char *path, const char *workspace, struct identity *ret, s
  * not looked at, nor is anything below it by path. */
 int identity_of_fd(int root_fd, const char *root, const char *workspace, struct identity *ret, struct error *err);
 
+/* The same from what the registry keeps: nothing is looked at, for the directory may be gone. The kind is unknown and said to be PLAIN. */
+int identity_stored(const char *namespace_, const char *root, const char *repository, const char *workspace, struct identity *ret,
+                    struct error *err);
+
 /* Walks up from `path` to the nearest directory that is a workspace root (has .jj or .git), else NOT_A_REPOSITORY.
  * new: absolute path. */
 int identity_find_root(const char *path, char **ret_root, struct error *err);
