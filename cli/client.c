@@ -1,0 +1,276 @@
+#include "cli/client.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "cli/mounts.h"
+#include "cli/output.h"
+#include "cli/registry.h"
+
+/* new: absolute, without links in all but the last component, which may be a dead mount: only its parent is looked at. */
+static int canonical(const char *path, char **ret, struct error *err)
+{
+	*ret = realpath(path, NULL);
+	if (*ret)
+		return 0;
+	int saved = errno;
+	cleanup_free char *copy = xstrdup(path);
+	size_t n = strlen(copy);
+	while (n > 1 && copy[n - 1] == '/')
+		copy[--n] = '\0';
+	char *slash = strrchr(copy, '/');
+	const char *name = slash ? slash + 1 : copy;
+	if (saved == ENOTCONN && *name && strcmp(name, ".") && strcmp(name, "..")) {
+		cleanup_free char *head = slash ? xstrndup(copy, slash == copy ? 1 : (size_t)(slash - copy)) : xstrdup(".");
+		cleanup_free char *parent = realpath(head, NULL);
+		if (parent) {
+			*ret = xasprintf("%s/%s", strcmp(parent, "/") ? parent : "", name);
+			return 0;
+		}
+	}
+	if (saved == ENOTCONN && !strcmp(path, ".")) {
+		*ret = getcwd(NULL, 0); /* the kernel knows it without asking the file system */
+		if (*ret)
+			return 0;
+	}
+	return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, saved, "%s", path);
+}
+
+/* The nearest mount of ours at or above `path`, itself no control file system. borrowed */
+static const struct mount *mount_above(const struct mounts *m, const char *path, const char *runtime)
+{
+	cleanup_free char *at = xstrdup(path);
+	for (;;) {
+		const struct mount *found = mounts_ours_at(m, at);
+		if (found && strncmp(found->point, runtime, strlen(runtime)))
+			return found;
+		char *slash = strrchr(at, '/');
+		if (!slash || !slash[1])
+			return NULL;
+		slash[slash == at] = '\0';
+	}
+}
+
+/* A name that jj changed since the mount changed the namespace, but not where the mount's link leads. */
+static void find_control(struct client *c, const struct mounts *m)
+{
+	char target[PATH_MAX];
+	free(c->control);
+	c->control = xstrdup(c->id.control_dir);
+	if (!c->mounted || mounts_ours_at(m, c->control))
+		return;
+	cleanup_free char *link = xasprintf("%s/.aether", c->id.root);
+	ssize_t n = readlink(link, target, sizeof target - 1);
+	if (n <= 0 || target[0] != '/')
+		return;
+	free(c->control);
+	c->control = xstrndup(target, (size_t)n);
+}
+
+static void look_up(struct client *c, const struct mounts *m)
+{
+	c->mounted = mounts_ours_at(m, c->id.root) != NULL;
+	c->dead = c->mounted && mount_is_dead(c->id.root);
+	if (!c->dead)
+		find_control(c, m);
+}
+
+void client_refresh(struct client *c)
+{
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	mounts_read(&m);
+	look_up(c, &m);
+}
+
+/* A dead mount covers what would tell who it is: the registry remembers. */
+static int identify(const char *root, const char *workspace, struct identity *ret, struct error *err)
+{
+	struct store_environment e = {0};
+	if (!is_mounted_by_us(root) || !mount_is_dead(root) || registry_find_root(root, &e, NULL) != 1)
+		return identity_of(root, workspace, ret, err);
+	int r = registry_identity(&e, ret, err);
+	store_environment_release(&e);
+	return r;
+}
+
+int client_of(const char *root, const char *workspace, struct client *ret, struct error *err)
+{
+	*ret = (struct client)CLIENT_INIT;
+	cleanup_free char *path = NULL;
+	int r = canonical(root, &path, err);
+	if (!r)
+		r = identify(path, workspace, &ret->id, err);
+	if (!r)
+		client_refresh(ret);
+	return r;
+}
+
+int client_find(const char *directory, struct client *ret, struct error *err)
+{
+	cleanup_free char *path = NULL, *root = NULL, *runtime = NULL;
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	*ret = (struct client)CLIENT_INIT;
+	int r = canonical(directory ? directory : ".", &path, err);
+	if (!r)
+		r = identity_runtime_dir(&runtime, err);
+	if (r)
+		return r;
+	mounts_read(&m);
+	const struct mount *mount = mount_above(&m, path, runtime);
+	if (identity_find_root(path, &root, NULL))
+		root = NULL;
+	/* both are `path` or lie above it: the longer one is nearer */
+	const char *nearest = mount && (!root || strlen(mount->point) >= strlen(root)) ? mount->point : root ? root : path;
+	r = identify(nearest, NULL, &ret->id, err);
+	if (!r)
+		look_up(ret, &m);
+	return r;
+}
+
+void client_release(struct client *c)
+{
+	identity_release(&c->id);
+	free(c->control);
+	c->control = NULL;
+}
+
+int client_need_mounted(const struct client *c, struct error *err)
+{
+	if (c->mounted && !c->dead)
+		return 0;
+	if (c->dead) {
+		error_set(err, ERROR_NOT_MOUNTED, "%s is mounted, but nobody serves it any more", c->id.root);
+		return error_hint(err, "ajj attach %s", c->id.root);
+	}
+	error_set(err, ERROR_NOT_MOUNTED, "%s is not mounted", c->id.root);
+	return error_hint(err, "ajj attach");
+}
+
+/* The newest failure that errors.json tells of and that happened since `since` (as it writes times). */
+static bool told(const struct client *c, const char *since, struct error *err)
+{
+	cleanup_free char *path = xasprintf("%s/errors.json", c->control);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (file_read(AT_FDCWD, path, CLIENT_FILE_MAX, &text))
+		return false;
+	json_t *list = json_loads(buffer_str(&text), 0, NULL);
+	json_t *last = json_array_get(list, json_array_size(list) - 1);
+	const char *time = json_string_value(json_object_get(last, "time"));
+	bool found = time && strcmp(time, since) >= 0;
+	if (found && err)
+		error_from_json(err, last);
+	json_decref(list);
+	return found;
+}
+
+/* What a file operation reported as an errno, in full where the environment wrote it down. */
+static int explain(const struct client *c, const char *since, int errnum, const char *what, struct error *err)
+{
+	static const struct {
+		int err;
+		enum error_code code;
+	} codes[] = {
+		{ECONNREFUSED, ERROR_BACKEND_UNREACHABLE}, {ETIMEDOUT, ERROR_NOT_READY},  {EINVAL, ERROR_CONFIG_INVALID},
+		{EACCES, ERROR_CONFIG_UNTRUSTED},          {ENOSPC, ERROR_QUOTA_EXCEEDED}, {EINTR, ERROR_CANCELED},
+		{ENOTCONN, ERROR_NOT_MOUNTED},             {ENOENT, ERROR_SERVICE_UNKNOWN},
+	};
+	if (errnum != EINTR && errnum != ENOTCONN && told(c, since, err))
+		return -errnum;
+	enum error_code code = ERROR_INTERNAL;
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (codes[i].err == errnum)
+			code = codes[i].code;
+	return error_set_errno(err, code, errnum, "%s", what);
+}
+
+int client_read(const struct client *c, const char *file, struct buffer *out, struct error *err)
+{
+	char since[32];
+	format_time(since, now_wall_ms());
+	int fd = client_demand(c, file, err);
+	if (fd < 0)
+		return fd;
+	char chunk[16384];
+	ssize_t n;
+	while ((n = read(fd, chunk, sizeof chunk)) > 0 || (n < 0 && errno == EINTR))
+		if (n > 0 && out->len < CLIENT_FILE_MAX)
+			buffer_add(out, chunk, (size_t)n);
+	int saved = errno;
+	close(fd);
+	return n < 0 ? explain(c, since, saved, file, err) : 0;
+}
+
+int client_status(const struct client *c, json_t **ret, struct error *err)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	json_error_t bad;
+	int r = client_read(c, "status.json", &text, err);
+	if (r)
+		return r;
+	*ret = json_loads(buffer_str(&text), 0, &bad);
+	if (!*ret)
+		return error_set(err, ERROR_INTERNAL, "%s/status.json: %s", c->control, bad.text);
+	return 0;
+}
+
+int client_demand(const struct client *c, const char *file, struct error *err)
+{
+	char since[32];
+	cleanup_free char *path = xasprintf("%s/%s", c->control, file);
+	format_time(since, now_wall_ms());
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? explain(c, since, errno, file, err) : fd;
+}
+
+int client_command(const struct client *c, const char *line, struct error *err)
+{
+	char since[32];
+	cleanup_free char *path = xasprintf("%s/ctl", c->control);
+	cleanup_free char *text = xasprintf("%s\n", line);
+	format_time(since, now_wall_ms());
+	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return explain(c, since, errno, line, err);
+	/* one write: it returns when the command is done */
+	if (write(fd, text, strlen(text)) < 0)
+		return explain(c, since, errno, line, err);
+	return 0;
+}
+
+pid_t status_keeper(const json_t *status)
+{
+	return (pid_t)json_integer_value(json_object_get(json_object_get(status, "aetherfs"), "keeper_pid"));
+}
+
+bool client_stands_beneath(const struct client *c)
+{
+	struct stat here, there;
+	cleanup_free char *path = getcwd(NULL, 0);
+	size_t n = strlen(c->id.root);
+	if (!c->mounted || !path || strncmp(path, c->id.root, n) || (path[n] && path[n] != '/'))
+		return false;
+	return !stat(".", &here) && !stat(path, &there) && here.st_dev != there.st_dev;
+}
+
+void client_note_beneath(const struct client *c)
+{
+	if (client_stands_beneath(c))
+		output_note("Note: this shell has stood in the directory since before it was mounted and sees what lies beneath: cd .");
+}
+
+void client_enter_mount(const struct client *c)
+{
+	if (!client_stands_beneath(c))
+		return;
+	cleanup_free char *path = getcwd(NULL, 0);
+	if (path && chdir(path))
+		output_note("Note: cannot enter %s: %s", path, strerror(errno));
+}

@@ -1,0 +1,51 @@
+#include "cli/commands.h"
+#include "cli/mounting.h"
+#include "cli/output.h"
+#include "cli/process.h"
+#include "cli/reports.h"
+
+static const struct option options[] = {
+	{"options", 'o', "LIST", "mount options, as for aetherfs -o"},
+	{NULL, 0, NULL, NULL},
+};
+
+static void answer(const struct client *c, bool mounted_now)
+{
+	json_t *status = report_status(c);
+	output_line("%s %s (%s)", c->id.root, mounted_now ? "is mounted" : "was mounted already", c->id.namespace_);
+	output_document(status);
+	client_note_beneath(c);
+}
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	bool mounted_now = false;
+	int r = args->words ? client_of(args->words[0], NULL, &c, err) : client_find(NULL, &c, err);
+	if (r)
+		return r;
+	interrupts_note();
+	r = mounting_attach(&c, arguments_value(args, "options"), &mounted_now, err);
+	if (!r && interrupted()) {
+		if (mounted_now)
+			mounting_detach(&c, DETACH_UNUSED, NULL);
+		return error_set(err, ERROR_CANCELED, "interrupted");
+	}
+	interrupts_release();
+	if (!r)
+		r = mounting_approve(&c, err);
+	if (!r)
+		answer(&c, mounted_now);
+	return r;
+}
+
+const struct command command_attach = {
+	.name = "attach",
+	.arguments = "[DIR]",
+	.summary = "mount a workspace, a checkout or any directory; starts nothing",
+	.help = "Without DIR: the workspace that the working directory is in, or else that directory. With DIR: exactly that\n"
+	        "directory. What is mounted stays mounted. Approves the configuration that stands there now.",
+	.options = options,
+	.words_max = 1,
+	.run = run,
+};

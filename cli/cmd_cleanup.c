@@ -1,0 +1,183 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/strv.h"
+#include "cli/commands.h"
+#include "cli/leftovers.h"
+#include "cli/mounting.h"
+#include "cli/mounts.h"
+#include "cli/output.h"
+#include "cli/registry.h"
+
+#define STALE_S 60 /* a younger directory may belong to a mount that is being made */
+
+static const struct option options[] = {
+	{"force", 0, NULL, "do it; without it only says what it would do"},
+	{NULL, 0, NULL, NULL},
+};
+
+struct cleanup {
+	bool force;
+	struct registry_list known;
+	char *runtime_dir;
+	json_t *findings;
+	unsigned failures;
+};
+
+/* Notes one finding; true when something is to be done about it. */
+static bool found(struct cleanup *c, const char *kind, const char *thing, const char *text)
+{
+	output_line("%s%s: %s", c->force ? "" : "would clean up: ", thing, text);
+	json_array_append_new(c->findings, json_pack("{s:s, s:s, s:s, s:b}", "kind", kind, "thing", thing, "text", text, "done", c->force));
+	return c->force;
+}
+
+/* One failure does not keep the rest from being cleaned up. */
+static void note(struct cleanup *c, int r, const struct error *why)
+{
+	if (r >= 0)
+		return;
+	output_note("Warning: %s", why->message ? why->message : error_code_name(why->code));
+	c->failures++;
+}
+
+/* ---- what is looked for ---- */
+
+static int dead_mounts(struct cleanup *c, struct error *err)
+{
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	mounts_read(&m);
+	for (size_t i = m.count; i-- > 0;) {
+		cleanup_error struct error why = ERROR_INIT;
+		if (!mount_is_ours(&m.items[i]) || !mount_is_dead(m.items[i].point))
+			continue;
+		if (found(c, "dead-mount", m.items[i].point, "mounted, but nobody serves it"))
+			note(c, mounting_clear_dead(m.items[i].point, &why), &why);
+	}
+	return 0;
+}
+
+static bool is_served(const struct store_environment *e)
+{
+	return is_mounted_by_us(e->root) || is_mounted_by_us(e->control_dir);
+}
+
+/* Services of keepers that were killed: their locks are held, and no mount is there that they could belong to. */
+static int orphaned_services(struct cleanup *c, struct error *err)
+{
+	for (size_t i = 0; i < c->known.count; i++) {
+		const struct store_environment *e = &c->known.items[i];
+		cleanup_error struct error why = ERROR_INIT;
+		pid_t pids[LEFTOVERS_MAX];
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+		size_t n = is_served(e) ? 0 : leftovers_find(e->state_dir, pids, LEFTOVERS_MAX);
+		for (size_t k = 0; k < n; k++)
+			buffer_printf(&text, "%s %d", k ? "" : "services still run:", (int)pids[k]);
+		if (n && found(c, "orphaned-services", e->root, text.data))
+			note(c, leftovers_end(e->state_dir, &why), &why);
+	}
+	return 0;
+}
+
+static int gone_workspaces(struct cleanup *c, struct error *err)
+{
+	for (size_t i = 0; i < c->known.count; i++) {
+		const struct store_environment *e = &c->known.items[i];
+		cleanup_error struct error why = ERROR_INIT;
+		struct identity id = {0};
+		struct stat st;
+		if (!stat(e->root, &st) || errno != ENOENT || is_served(e))
+			continue;
+		if (!found(c, "gone-workspace", e->root, "the directory is gone; its data goes to the trash, its ports are free again"))
+			continue;
+		int r = registry_identity(e, &id, &why);
+		note(c, r ? r : registry_discard(&id, &why), &why);
+		identity_release(&id);
+	}
+	return 0;
+}
+
+/* new: the directories in RUNTIME that mounted environments use */
+static char **runtime_in_use(const struct cleanup *c)
+{
+	char **used = NULL;
+	for (size_t i = 0; i < c->known.count; i++) {
+		struct identity id = {0};
+		if (!is_served(&c->known.items[i]) || registry_identity(&c->known.items[i], &id, NULL))
+			continue;
+		strv_pushf(&used, "%s", id.socket_dir);
+		strv_pushf(&used, "%s", id.control_dir);
+		identity_release(&id);
+	}
+	return used;
+}
+
+static bool is_stale(const char *path)
+{
+	struct stat st;
+	return !lstat(path, &st) && S_ISDIR(st.st_mode) && time(NULL) - st.st_mtime > STALE_S;
+}
+
+/* RUNTIME/NAMESPACE and RUNTIME/s-HASH of what is not mounted. */
+static int stale_directories(struct cleanup *c, struct error *err)
+{
+	cleanup_strv char **used = runtime_in_use(c);
+	cleanup_closedir DIR *dir = opendir(c->runtime_dir);
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		cleanup_error struct error why = ERROR_INIT;
+		cleanup_free char *path = xasprintf("%s/%s", c->runtime_dir, d->d_name);
+		if (strncmp(d->d_name, "aether-", 7) && strncmp(d->d_name, "s-", 2))
+			continue;
+		if (strv_contains(used, path) || is_mounted_by_us(path) || !is_stale(path))
+			continue;
+		if (!found(c, "stale-directory", path, "belongs to nothing that is mounted"))
+			continue;
+		int r = d->d_name[0] == 's' ? tree_remove(AT_FDCWD, path) : rmdir(path) ? -errno : 0;
+		note(c, r ? error_set_errno(&why, ERROR_INTERNAL, -r, "%s", path) : 0, &why);
+	}
+	return 0;
+}
+
+/* In this order: what is dead or orphaned must be gone before its environment can be. */
+static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, gone_workspaces, stale_directories};
+
+static int run(const struct arguments *args, struct error *err)
+{
+	struct cleanup c = {.force = arguments_flag(args, "force"), .findings = json_array()};
+	int r = registry_list(&c.known, err);
+	if (!r)
+		r = identity_runtime_dir(&c.runtime_dir, err);
+	for (size_t i = 0; !r && i < sizeof scans / sizeof scans[0]; i++)
+		r = scans[i](&c, err);
+	size_t count = json_array_size(c.findings);
+	if (!r && !count)
+		output_line("nothing to clean up");
+	if (!r && count && !c.force)
+		output_note("Hint: ajj cleanup --force");
+	if (!r && c.failures)
+		r = error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%u of %zu could not be cleaned up", c.failures, count);
+	if (!r)
+		output_document(json_pack("{s:O, s:b}", "findings", c.findings, "done", c.force));
+	json_decref(c.findings);
+	registry_list_release(&c.known);
+	free(c.runtime_dir);
+	return r;
+}
+
+const struct command command_cleanup = {
+	.name = "cleanup",
+	.arguments = "",
+	.summary = "clean up after killed keepers and removed workspaces",
+	.help = "Looks for mounts that nobody serves, services whose keeper was killed, environments whose directory is gone and\n"
+	        "directories that belong to nothing. Only what is provably ours is touched; data goes to the trash.",
+	.options = options,
+	.run = run,
+};

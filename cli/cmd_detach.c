@@ -1,0 +1,28 @@
+#include "cli/commands.h"
+#include "cli/mounting.h"
+#include "cli/output.h"
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	int r = args->words ? client_of(args->words[0], NULL, &c, err) : client_find(NULL, &c, err);
+	if (r)
+		return r;
+	bool was_mounted = c.mounted;
+	r = mounting_detach(&c, DETACH_UNUSED, err);
+	if (r)
+		return r;
+	output_line("%s %s", c.id.root, was_mounted ? "is unmounted" : "is not mounted");
+	output_document(json_pack("{s:s, s:s, s:b, s:b}", "workspace_root", c.id.root, "namespace", c.id.namespace_, "mounted",
+	                          0, "was_mounted", was_mounted));
+	return 0;
+}
+
+const struct command command_detach = {
+	.name = "detach",
+	.arguments = "[DIR]",
+	.summary = "stop the services, keeping data and ports, and unmount",
+	.help = "Returns when nothing runs any more. A directory that is in use stays mounted, and the error says who uses it.",
+	.words_max = 1,
+	.run = run,
+};

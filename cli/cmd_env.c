@@ -1,0 +1,114 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "cli/commands.h"
+#include "cli/client.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+static const struct option options[] = {
+	{"format", 'f', "FORMAT", "sh (default), docker, json or nul"},
+	{NULL, 0, NULL, NULL},
+};
+
+/* For eval in a POSIX shell: 'it'\''s' */
+static int write_sh(const char *key, const char *value, struct buffer *out, struct error *err)
+{
+	buffer_printf(out, "export %s='", key);
+	for (const char *p = value; *p; p++)
+		if (*p == '\'')
+			buffer_adds(out, "'\\''");
+		else
+			buffer_addc(out, *p);
+	buffer_adds(out, "'\n");
+	return 0;
+}
+
+/* docker run --env-file: everything after = is the value, to the end of the line. */
+static int write_docker(const char *key, const char *value, struct buffer *out, struct error *err)
+{
+	if (strpbrk(value, "\r\n")) {
+		error_set(err, ERROR_CONFIG_INVALID, "%s holds a line break, which the docker format cannot carry", key);
+		return error_hint(err, "ajj env --format json");
+	}
+	buffer_printf(out, "%s=%s\n", key, value);
+	return 0;
+}
+
+static int write_nul(const char *key, const char *value, struct buffer *out, struct error *err)
+{
+	buffer_printf(out, "%s=%s", key, value);
+	buffer_addc(out, '\0');
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*write)(const char *key, const char *value, struct buffer *out, struct error *err); /* NULL: the object itself */
+} formats[] = {{"sh", write_sh}, {"docker", write_docker}, {"nul", write_nul}, {"json", NULL}};
+
+static int find_format(const char *name, size_t *ret, struct error *err)
+{
+	for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+		if (!strcmp(formats[i].name, name)) {
+			*ret = i;
+			return 0;
+		}
+	error_set(err, ERROR_USAGE, "there is no format %s", name);
+	return error_hint(err, "sh, docker, json or nul");
+}
+
+static int demand(json_t **ret, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	json_error_t bad;
+	int r = client_find(NULL, &c, err);
+	if (!r)
+		r = client_need_mounted(&c, err);
+	if (r)
+		return r;
+	struct progress *progress = progress_start(&c, "starting");
+	r = client_read(&c, "env.json", &text, err);
+	progress_stop(progress);
+	if (r)
+		return r;
+	*ret = json_loads(buffer_str(&text), 0, &bad);
+	return *ret ? 0 : error_set(err, ERROR_INTERNAL, "env.json: %s", bad.text);
+}
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	size_t format = 0;
+	json_t *env = NULL, *value;
+	const char *key;
+	if (arguments_value(args, "format") && find_format(arguments_value(args, "format"), &format, err))
+		return -EINVAL;
+	if (output_is_json() || !formats[format].write)
+		output_set_json(true);
+	int r = demand(&env, err);
+	if (r || output_is_json()) {
+		if (!r)
+			output_document(env);
+		return r;
+	}
+	json_object_foreach(env, key, value)
+		if (!r)
+			r = formats[format].write(key, json_string_value(value), &out, err);
+	if (!r)
+		fwrite(buffer_str(&out), 1, out.len, stdout);
+	json_decref(env);
+	return r;
+}
+
+const struct command command_env = {
+	.name = "env",
+	.arguments = "",
+	.summary = "print the environment's variables, starting the services first",
+	.help = "Formats: sh for eval \"$(ajj env)\"; docker for docker run --env-file; json; nul: KEY=value ended by NUL bytes.\n"
+	        "The values are expanded, as `ajj run` sets them.",
+	.options = options,
+	.run = run,
+};

@@ -1,0 +1,77 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "cli/commands.h"
+#include "cli/exit_codes.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+/* Opens the demand and leaves it open: the descriptor that the command inherits is its lease. */
+static int demand(const struct client *c, struct buffer *text, struct error *err)
+{
+	cleanup_progress struct progress *progress = progress_start(c, "starting");
+	cleanup_close int fd = client_demand(c, "env.json", err);
+	char chunk[16384];
+	ssize_t n;
+	if (fd < 0)
+		return fd;
+	while ((n = read(fd, chunk, sizeof chunk)) > 0 && text->len < CLIENT_FILE_MAX)
+		buffer_add(text, chunk, (size_t)n);
+	if (n < 0)
+		return error_set_errno(err, ERROR_INTERNAL, errno, "%s/env.json", c->control);
+	/* above what programs and shells number by hand */
+	int lease = fcntl(fd, F_DUPFD, 100);
+	return lease < 0 ? error_set_errno(err, ERROR_INTERNAL, errno, "too many open files") : lease;
+}
+
+static int set_environment(const char *text, struct error *err)
+{
+	json_error_t bad;
+	json_t *env = json_loads(text, 0, &bad), *value;
+	const char *key;
+	if (!env)
+		return error_set(err, ERROR_INTERNAL, "env.json: %s", bad.text);
+	json_object_foreach(env, key, value)
+		setenv(key, json_string_value(value) ? json_string_value(value) : "", 1);
+	json_decref(env);
+	return 0;
+}
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	int r = client_find(NULL, &c, err);
+	if (!r)
+		r = client_need_mounted(&c, err);
+	if (!r)
+		r = demand(&c, &text, err);
+	if (r >= 0)
+		r = set_environment(buffer_str(&text), err);
+	if (r < 0)
+		return r;
+	client_note_beneath(&c);
+	client_enter_mount(&c);
+	output_flush();
+	execvp(args->words[0], args->words);
+	int saved = errno;
+	error_set_errno(err, ERROR_PROGRAM_NOT_FOUND, saved, "%s", args->words[0]);
+	output_error(err);
+	return saved == ENOENT ? EXIT_CODE_NO_COMMAND : EXIT_CODE_CANNOT_RUN;
+}
+
+const struct command command_run = {
+	.name = "run",
+	.arguments = "[--] COMMAND...",
+	.summary = "run a command with the environment's variables, starting the services first",
+	.help = "Becomes the command: signals, terminal and exit code are its own. As long as it runs it holds a lease, which\n"
+	        "`ajj status` shows. jj's own run is `ajj jj run`.",
+	.mode = ARGUMENTS_STOP,
+	.words_min = 1,
+	.words_max = COMMAND_WORDS_ANY,
+	.run = run,
+};

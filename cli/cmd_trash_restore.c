@@ -1,0 +1,137 @@
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/registry.h"
+#include "cli/trash_id.h"
+#include "provisioner/envfile.h"
+#include "provisioner/trash.h"
+
+static const struct option options[] = {
+	{"env", 0, NULL, "also the user's own lines of .env"},
+	{NULL, 0, NULL, NULL},
+};
+
+/* The entry `id`, or with 0 the namespace's newest. */
+static int choose(struct store *store, const char *namespace_, int64_t id, struct trash_entry *ret, struct error *err)
+{
+	struct trash_entry *entries = NULL;
+	size_t count = 0, found = 0;
+	int r = store_trash_list(store, id ? NULL : namespace_, &entries, &count, err);
+	if (r)
+		return r;
+	while (found < count && id && entries[found].id != id)
+		found++;
+	if (found < count) {
+		*ret = entries[found];
+		entries[found] = (struct trash_entry){0};
+	} else {
+		r = id ? error_set(err, ERROR_TRASH_NOT_FOUND, "there is no entry %lld in the trash", (long long)id)
+		       : error_set(err, ERROR_TRASH_NOT_FOUND, "nothing of this workspace is in the trash");
+		error_hint(err, "ajj trash list");
+	}
+	trash_entries_free(entries, count);
+	return r;
+}
+
+/* What is there now goes to the trash in its place. Then the generation that waits for data. */
+static int make_room(const struct client *c, struct store *store, uint32_t *ret_generation, struct error *err)
+{
+	struct store_environment e = {0};
+	if (c->mounted) {
+		cleanup_progress struct progress *progress = progress_start(c, "destroying");
+		int r = client_command(c, "destroy", err);
+		if (r)
+			return r;
+	} else {
+		int r = registry_discard(&c->id, err);
+		if (r)
+			return r;
+	}
+	int r = store_environment_get(store, c->id.namespace_, &e, err);
+	if (r == 1) {
+		*ret_generation = e.generation;
+		store_environment_release(&e);
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	struct store_environment fresh = {.namespace_ = c->id.namespace_, .root = c->id.root, .repository = c->id.repository,
+	                                  .workspace = c->id.workspace, .control_dir = c->id.control_dir,
+	                                  .state_dir = c->id.state_dir, .generation = 1, .uid = (uid_t)-1};
+	char desired[] = "stopped";
+	fresh.desired = desired;
+	fresh.created_ms = now_wall_ms();
+	*ret_generation = 1;
+	r = identity_make_dirs(&c->id, err);
+	return r ? r : store_environment_put(store, &fresh, geteuid() == 0, err);
+}
+
+/* The mount covers the real .env, so its lines come back through it: a write keeps the user's part. */
+static int write_env(const struct client *c, const struct buffer *text, struct error *err)
+{
+	cleanup_free char *path = xasprintf("%s/env", c->control);
+	cleanup_close int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	int r = fd < 0 ? -errno : write_all(fd, buffer_str(text), text->len);
+	return r ? error_set_errno(err, ERROR_INTERNAL, -r, "%s", path) : 0;
+}
+
+static int restore(const struct client *c, struct store *store, const struct trash_entry *entry, bool env, struct error *err)
+{
+	cleanup_buffer struct buffer lines = BUFFER_INIT;
+	cleanup_free char *saved = xasprintf("%s/env", entry->path);
+	cleanup_close int root = c->mounted ? -1 : open(c->id.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	uint32_t generation = 0;
+	if (env && entry->has_env && file_read(AT_FDCWD, saved, ENVFILE_MAX, &lines))
+		return error_set(err, ERROR_TRASH_NOT_FOUND, "%s cannot be read", saved);
+	int r = make_room(c, store, &generation, err);
+	if (!r)
+		r = trash_restore(store, &c->id, entry->id, generation, env && !c->mounted, root, err);
+	if (!r && env && entry->has_env && c->mounted)
+		r = write_env(c, &lines, err);
+	return r;
+}
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	cleanup_store struct store *store = NULL;
+	struct trash_entry entry = {0};
+	int64_t id = 0;
+	int r = args->words ? trash_id_parse(args->words[0], &id, err) : 0;
+	if (!r)
+		r = client_find(NULL, &c, err);
+	if (!r)
+		r = registry_open(&store, err);
+	if (!r && !store)
+		r = error_set(err, ERROR_TRASH_NOT_FOUND, "the trash is empty");
+	if (!r)
+		r = choose(store, c.id.namespace_, id, &entry, err);
+	if (r)
+		return r;
+	r = restore(&c, store, &entry, arguments_flag(args, "env"), err);
+	if (!r) {
+		output_line("restored %lld to %s", (long long)entry.id, c.id.root);
+		output_document(json_pack("{s:I, s:s, s:s}", "id", (json_int_t)entry.id, "workspace_root", c.id.root, "namespace",
+		                          c.id.namespace_));
+	}
+	trash_entry_release(&entry);
+	return r;
+}
+
+const struct command command_trash_restore = {
+	.name = "trash restore",
+	.arguments = "[ID]",
+	.summary = "give this workspace its newest data back, or that of ID; what it has goes to the trash",
+	.help = "Starts nothing: the next read of .env, or `ajj up`, runs on the restored data.",
+	.options = options,
+	.words_max = 1,
+	.run = run,
+};

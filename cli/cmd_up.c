@@ -1,0 +1,52 @@
+#include "base/buffer.h"
+#include "cli/commands.h"
+#include "cli/mounting.h"
+#include "cli/output.h"
+#include "cli/process.h"
+#include "cli/progress.h"
+#include "cli/reports.h"
+
+static const struct option options[] = {
+	{"all", 0, NULL, "also the services that have build:"},
+	{NULL, 0, NULL, NULL},
+};
+
+static int up(const struct client *c, const struct arguments *args, struct error *err)
+{
+	cleanup_buffer struct buffer line = BUFFER_INIT;
+	cleanup_progress struct progress *progress = progress_start(c, "starting");
+	buffer_adds(&line, arguments_flag(args, "all") ? "up --all" : "up");
+	for (char **w = args->words; w && *w; w++)
+		buffer_printf(&line, " %s", *w);
+	int r = mounting_approve(c, err);
+	return r ? r : client_command(c, line.data, err);
+}
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	int r = client_find(NULL, &c, err);
+	if (!r)
+		r = mounting_attach(&c, NULL, NULL, err);
+	if (!r)
+		r = up(&c, args, err);
+	if (r)
+		return r;
+	json_t *status = report_status(&c);
+	if (!output_is_json())
+		report_print(status);
+	output_document(status);
+	client_note_beneath(&c);
+	return 0;
+}
+
+const struct command command_up = {
+	.name = "up",
+	.arguments = "[SERVICE...]",
+	.summary = "start the services and wait until they are ready; apply a changed configuration",
+	.help = "Mounts first where need be. Without SERVICE: those that a read of .env would start. Approves the configuration\n"
+	        "that stands there now.",
+	.options = options,
+	.words_max = COMMAND_WORDS_ANY,
+	.run = run,
+};

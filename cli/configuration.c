@@ -1,0 +1,54 @@
+#include "cli/configuration.h"
+
+#include <fcntl.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "cli/client.h"
+#include "provisioner/config.h"
+#include "provisioner/envfile.h"
+
+extern char **environ;
+
+/* The user's own lines, for interpolation. From a mounted checkout through `env.own`: reading its `.env` would start its services. */
+static void read_env(const char *root, struct keyvals *ret)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_client struct client c = CLIENT_INIT;
+	if (client_of(root, NULL, &c, NULL))
+		return;
+	cleanup_free char *path = xasprintf("%s/.env", root);
+	if (c.mounted ? client_read(&c, "env.own", &text, NULL) : file_read(AT_FDCWD, path, ENVFILE_MAX, &text))
+		return;
+	envfile_parse(buffer_str(&text), NULL, NULL, NULL, ret);
+}
+
+int configuration_check(const char *root, bool *up, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
+	struct identity id = {0};
+	struct config *config = NULL;
+	int r = identity_of(root, NULL, &id, err);
+	if (r)
+		return r;
+	const char *place = id.main_root ? id.main_root : id.root;
+	cleanup_close int fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0) {
+		read_env(place, &variables);
+		struct config_params params = {.root_fd = fd, .root = place, .main_root = id.main_root, .variables = &variables,
+		                               .environ_ = environ};
+		r = config_load(&params, &config, &why);
+		if (!r)
+			*up = *up || config->up_on_add;
+		config_free(config);
+	}
+	if (r && why.code == ERROR_CONFIG_NOT_FOUND)
+		r = 0;
+	if (r)
+		error_move(err, &why);
+	identity_release(&id);
+	return r;
+}

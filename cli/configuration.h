@@ -1,0 +1,13 @@
+/* A look at the configuration before anything is made. */
+#ifndef CLI_CONFIGURATION_H
+#define CLI_CONFIGURATION_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+/* Reads the configuration that a new workspace of the repository will have: the main checkout's, or that of `root` where there is no main
+ * checkout. Broken is an error, missing is none. `*up` becomes true when it asks for `up: on-add`. Warnings go to stderr. */
+int configuration_check(const char *root, bool *up, struct error *err);
+
+#endif

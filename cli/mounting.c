@@ -1,0 +1,278 @@
+#include "cli/mounting.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/program.h"
+#include "base/strv.h"
+#include "cli/holders.h"
+#include "cli/mounts.h"
+#include "cli/output.h"
+#include "cli/process.h"
+
+/* ---- mounting ---- */
+
+/* What `aetherfs` said: its Error: and Hint: lines, which are ours and stable. */
+static int refused(const struct buffer *said, int code, const char *root, struct error *err)
+{
+	cleanup_free char *text = xstrdup(buffer_str(said));
+	const char *message = NULL, *hint = NULL;
+	char *save = NULL;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		json_t *json = line[0] == '{' ? json_loads(line, 0, NULL) : NULL;
+		if (json_is_string(json_object_get(json, "code"))) {
+			error_from_json(err, json);
+			json_decref(json);
+			return -error_code_errno(ERROR_MOUNT_FAILED);
+		}
+		json_decref(json);
+		if (!strncmp(line, "Error: ", 7))
+			message = line + 7;
+		else if (!strncmp(line, "Hint: ", 6))
+			hint = line + 6;
+		else if (!message && *line)
+			message = line;
+	}
+	error_set(err, ERROR_MOUNT_FAILED, "%s", message ? message : "aetherfs ended without a word");
+	if (!message)
+		error_detail(err, "exit_code", json_integer(code));
+	if (hint)
+		error_hint(err, "%s", hint);
+	return error_prefix(err, "%s", root);
+}
+
+static int run_aetherfs(const char *root, const char *options, struct error *err)
+{
+	cleanup_free char *program = program_path("aetherfs");
+	cleanup_buffer struct buffer said = BUFFER_INIT;
+	cleanup_strv char **argv = NULL;
+	strv_pushf(&argv, "aetherfs");
+	if (options) {
+		strv_pushf(&argv, "-o");
+		strv_pushf(&argv, "%s", options);
+	}
+	strv_pushf(&argv, "%s", root);
+	output_flush();
+	/* a group of its own: an interruption shall not end it between its two mounts; the caller undoes what it made */
+	struct process p = {.program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true, .own_group = true};
+	int r = process_run(&p, err);
+	if (r > 0)
+		return refused(&said, r, root, err);
+	if (r == 0 && said.len)
+		fputs(said.data, stderr); /* warnings */
+	return r;
+}
+
+int mounting_clear_dead(const char *point, struct error *err)
+{
+	if (geteuid() == 0) {
+		if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) && errno != EINVAL && errno != ENOENT)
+			return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "cannot unmount %s", point);
+		return 0;
+	}
+	cleanup_free char *program = program_in_path("fusermount3", getenv("PATH"));
+	cleanup_buffer struct buffer said = BUFFER_INIT;
+	cleanup_strv char **argv = NULL;
+	if (!program)
+		return error_set(err, ERROR_PROGRAM_NOT_FOUND, "fusermount3 is not in PATH (package fuse3)");
+	strv_pushf(&argv, "fusermount3");
+	strv_pushf(&argv, "-uz");
+	strv_pushf(&argv, "--");
+	strv_pushf(&argv, "%s", point);
+	struct process p = {.program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true};
+	int r = process_run(&p, err);
+	if (r > 0 && is_mounted_by_us(point))
+		return error_set(err, ERROR_MOUNT_FAILED, "cannot unmount %s: %.*s", point, (int)strcspn(buffer_str(&said), "\n"),
+		                 buffer_str(&said));
+	return r < 0 ? r : 0;
+}
+
+/* A keeper that was killed with kill -9 leaves mounts that nobody serves. With them gone the workspace can be looked at again. */
+static int clear_what_is_dead(struct client *c, struct error *err)
+{
+	const char *const points[] = {c->id.root, c->id.control_dir};
+	struct client again = CLIENT_INIT;
+	bool cleared = false;
+	for (size_t i = 0; i < sizeof points / sizeof points[0]; i++)
+		while (is_mounted_by_us(points[i]) && mount_is_dead(points[i])) {
+			int r = mounting_clear_dead(points[i], err);
+			if (r)
+				return r;
+			cleared = true;
+		}
+	if (!cleared)
+		return 0;
+	int r = client_of(c->id.root, NULL, &again, err);
+	if (!r) {
+		client_release(c);
+		*c = again;
+	}
+	return r;
+}
+
+int mounting_attach(struct client *c, const char *options, bool *ret_mounted, struct error *err)
+{
+	if (ret_mounted)
+		*ret_mounted = false;
+	int r = clear_what_is_dead(c, err);
+	if (r)
+		return r;
+	client_refresh(c);
+	if (c->mounted)
+		return 0;
+	r = run_aetherfs(c->id.root, options, err);
+	client_refresh(c);
+	if (r && c->mounted) { /* another one was quicker */
+		error_release(err);
+		return 0;
+	}
+	if (!r && ret_mounted)
+		*ret_mounted = true;
+	return r;
+}
+
+int mounting_approve(const struct client *c, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	int r = client_command(c, "approve", &why);
+	if (!r || why.code == ERROR_CONFIG_NOT_FOUND || why.code == ERROR_CONFIG_INVALID)
+		return 0;
+	error_move(err, &why);
+	return r;
+}
+
+/* ---- unmounting ---- */
+
+/* 0, -EBUSY, or a negative errno with `err` set. */
+static int unmount_once(const char *point, struct error *err)
+{
+	if (geteuid() == 0) {
+		if (!umount2(point, UMOUNT_NOFOLLOW) || errno == EINVAL || errno == ENOENT)
+			return 0;
+		return errno == EBUSY ? -EBUSY : error_set_errno(err, ERROR_MOUNT_FAILED, errno, "cannot unmount %s", point);
+	}
+	cleanup_free char *program = program_in_path("fusermount3", getenv("PATH"));
+	cleanup_buffer struct buffer said = BUFFER_INIT;
+	cleanup_strv char **argv = NULL;
+	if (!program)
+		return error_set(err, ERROR_PROGRAM_NOT_FOUND, "fusermount3 is not in PATH (package fuse3)");
+	strv_pushf(&argv, "fusermount3");
+	strv_pushf(&argv, "-u");
+	strv_pushf(&argv, "--");
+	strv_pushf(&argv, "%s", point);
+	struct process p = {.program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true};
+	int r = process_run(&p, err);
+	if (r < 0)
+		return r;
+	return is_mounted_by_us(point) ? -EBUSY : 0;
+}
+
+struct busy {
+	struct holder list[HOLDERS_MAX];
+	size_t count;
+	bool services;  /* processes below the keeper are among them */
+	bool ancestors_only;
+};
+
+static void look_who(const struct client *c, pid_t keeper, struct busy *ret)
+{
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	mounts_read(&m);
+	const struct mount *mount = mounts_ours_at(&m, c->id.root);
+	ret->count = mount ? holders_find(mount->device, ret->list) : 0;
+	ret->services = false;
+	ret->ancestors_only = ret->count > 0;
+	for (size_t i = 0; i < ret->count; i++) {
+		if (keeper > 0 && process_descends(ret->list[i].pid, keeper))
+			ret->services = true;
+		if (!ret->list[i].ancestor || ret->list[i].how & HOLDS_FILE)
+			ret->ancestors_only = false;
+	}
+}
+
+static int say_busy(const struct client *c, const struct busy *b, struct error *err)
+{
+	cleanup_buffer struct buffer who = BUFFER_INIT;
+	json_t *list = json_array();
+	holders_describe(b->list, b->count, &who);
+	for (size_t i = 0; i < b->count; i++)
+		json_array_append_new(list, json_pack("{s:i, s:s}", "pid", (int)b->list[i].pid, "command", b->list[i].command));
+	error_set_errno(err, ERROR_MOUNT_FAILED, EBUSY, "%s is in use by %s", c->id.root,
+	                b->count ? buffer_str(&who) : "a process that this user may not look into");
+	error_detail(err, "holders", list);
+	return error_hint(err, "leave the directory (cd ..) and end what uses it, then again: ajj detach %s", c->id.root);
+}
+
+/* Is busy with something that passes? Tries until DETACH_BUSY_MS are over. Services that stand in the workspace are stopped. */
+static int unmount_patiently(const struct client *c, pid_t keeper, enum detach_mode mode, struct busy *b, struct error *err)
+{
+	uint64_t until = now_monotonic_ms() + DETACH_BUSY_MS;
+	bool stopped = false;
+	for (;;) {
+		int r = unmount_once(c->id.root, err);
+		if (r != -EBUSY)
+			return r;
+		look_who(c, keeper, b);
+		if (b->services && !stopped) {
+			stopped = true;
+			r = client_command(c, "down", err);
+			if (r)
+				return r;
+			until = now_monotonic_ms() + DETACH_BUSY_MS;
+			continue;
+		}
+		if (mode == DETACH_UNDER_SHELL && b->ancestors_only)
+			return mounting_clear_dead(c->id.root, err);
+		if (now_monotonic_ms() >= until)
+			return say_busy(c, b, err);
+		poll(NULL, 0, 50);
+	}
+}
+
+static int wait_ended(const struct client *c, int keeper_pidfd, struct error *err)
+{
+	if (mounts_wait_gone(c->control, DETACH_TIMEOUT_MS)) {
+		error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s is unmounted, but its services did not end in %u s", c->id.root,
+		          DETACH_TIMEOUT_MS / 1000);
+		return error_hint(err, "ajj cleanup");
+	}
+	struct pollfd p = {keeper_pidfd, POLLIN, 0};
+	if (keeper_pidfd >= 0)
+		poll(&p, 1, DETACH_TIMEOUT_MS);
+	return 0;
+}
+
+int mounting_detach(struct client *c, enum detach_mode mode, struct error *err)
+{
+	json_t *status = NULL;
+	struct busy busy = {.count = 0};
+	client_refresh(c);
+	if (!c->mounted)
+		return 0;
+	if (chdir("/"))
+		return error_set_errno(err, ERROR_INTERNAL, errno, "cd /");
+	if (c->dead || mount_is_dead(c->control))
+		return clear_what_is_dead(c, err);
+	client_status(c, &status, NULL);
+	pid_t keeper = status_keeper(status);
+	json_decref(status);
+	cleanup_close int pidfd = keeper > 0 ? (int)syscall(SYS_pidfd_open, keeper, 0) : -1;
+	int r = unmount_patiently(c, keeper, mode, &busy, err);
+	/* a mount that shells still stand in is alive until they leave: its keeper must be told to end */
+	if (!r && mode == DETACH_UNDER_SHELL && busy.ancestors_only && pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0);
+	if (!r)
+		r = wait_ended(c, pidfd, err);
+	client_refresh(c);
+	return r;
+}

@@ -1,0 +1,119 @@
+#include "cli/mounts.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+
+#define MOUNTINFO_MAX (16u << 20) /* bytes */
+
+/* The kernel writes space, tab, newline and backslash as three octal digits. In place. */
+static char *unescape(char *s)
+{
+	char *to = s;
+	for (char *from = s; *from;) {
+		unsigned c;
+		if (*from == '\\' && sscanf(from, "\\%3o", &c) == 1) {
+			*to++ = (char)c;
+			from += 4;
+		} else {
+			*to++ = *from++;
+		}
+	}
+	*to = '\0';
+	return s;
+}
+
+/* "36 35 98:0 /root /point options optional... - type source superoptions" */
+static bool parse_line(char *line, struct mount *ret)
+{
+	unsigned major_, minor_;
+	char *words[16], *save = NULL;
+	size_t n = 0;
+	char *separator = strstr(line, " - ");
+	if (!separator)
+		return false;
+	*separator = '\0';
+	for (char *w = strtok_r(line, " ", &save); w && n < 16; w = strtok_r(NULL, " ", &save))
+		words[n++] = w;
+	char *type = strtok_r(separator + 3, " ", &save);
+	char *source = strtok_r(NULL, " ", &save);
+	if (n < 6 || !type || !source || sscanf(words[2], "%u:%u", &major_, &minor_) != 2)
+		return false;
+	*ret = (struct mount){xstrdup(unescape(words[4])), xstrdup(type), xstrdup(unescape(source)), makedev(major_, minor_)};
+	return true;
+}
+
+int mounts_read(struct mounts *ret)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_MAX, &text);
+	*ret = (struct mounts)MOUNTS_INIT;
+	if (r || !text.data)
+		return r;
+	char *save = NULL;
+	for (char *line = strtok_r(text.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		array_grow(ret->items, ret->count);
+		ret->count += parse_line(line, &ret->items[ret->count]);
+	}
+	return 0;
+}
+
+void mounts_release(struct mounts *m)
+{
+	for (size_t i = 0; i < m->count; i++) {
+		free(m->items[i].point);
+		free(m->items[i].type);
+		free(m->items[i].source);
+	}
+	free(m->items);
+	*m = (struct mounts)MOUNTS_INIT;
+}
+
+bool mount_is_ours(const struct mount *m)
+{
+	return !strcmp(m->type, "fuse.aetherfs");
+}
+
+const struct mount *mounts_ours_at(const struct mounts *m, const char *point)
+{
+	for (size_t i = m->count; i-- > 0;)
+		if (!strcmp(m->items[i].point, point))
+			return mount_is_ours(&m->items[i]) ? &m->items[i] : NULL;
+	return NULL;
+}
+
+bool is_mounted_by_us(const char *point)
+{
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	return !mounts_read(&m) && mounts_ours_at(&m, point);
+}
+
+bool mount_is_dead(const char *point)
+{
+	struct stat st;
+	return stat(point, &st) && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+int mounts_wait_gone(const char *point, unsigned timeout_ms)
+{
+	uint64_t until = now_monotonic_ms() + timeout_ms;
+	cleanup_close int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	while (is_mounted_by_us(point)) {
+		uint64_t now = now_monotonic_ms();
+		if (now >= until)
+			return -ETIMEDOUT;
+		/* the file reports a change as POLLPRI since it was opened or last polled; the bound heals a missed one */
+		struct pollfd p = {fd, POLLPRI, 0};
+		poll(&p, 1, until - now < 50 ? (int)(until - now) : 50);
+	}
+	return 0;
+}

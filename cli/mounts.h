@@ -1,0 +1,39 @@
+/* What is mounted, from the kernel's own table (/proc/self/mountinfo, Documentation/filesystems/proc.rst section 3.5). */
+#ifndef CLI_MOUNTS_H
+#define CLI_MOUNTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct mount {
+	char *point; /* absolute, unescaped */
+	char *type;  /* "fuse.aetherfs" */
+	char *source;
+	dev_t device;
+};
+
+struct mounts {
+	struct mount *items; /* in the kernel's order: a later one covers an earlier one of the same point */
+	size_t count;
+};
+
+#define MOUNTS_INIT {NULL, 0}
+
+int mounts_read(struct mounts *ret); /* a negative errno when /proc cannot be read */
+void mounts_release(struct mounts *m);
+#define cleanup_mounts __attribute__((cleanup(mounts_release)))
+
+bool mount_is_ours(const struct mount *m);
+/* borrowed: the topmost mount at `point` when it is ours; NULL otherwise */
+const struct mount *mounts_ours_at(const struct mounts *m, const char *point);
+/* The same in one call, for one point. */
+bool is_mounted_by_us(const char *point);
+
+/* Does a request to it fail because nobody serves it any more (ENOTCONN)? */
+bool mount_is_dead(const char *point);
+
+/* Waits until nothing of ours is mounted at `point`. 0, or -ETIMEDOUT. */
+int mounts_wait_gone(const char *point, unsigned timeout_ms);
+
+#endif

@@ -1,0 +1,32 @@
+/* stdout answers, stderr talks. With --json stdout carries exactly one JSON document, also on failure; people get
+ * `Error:` and `Hint:` on stderr. One program, one output: this is its only global state. Main thread. */
+#ifndef CLI_OUTPUT_H
+#define CLI_OUTPUT_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+void output_set_json(bool json);
+bool output_is_json(void);
+
+/* With --json: the answer. steals. A second call in one run is a mistake and aborts. Without: released, nothing printed. */
+void output_document(json_t *document);
+
+/* A line for people, on stdout; nothing with --json. */
+void output_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* A line for people, on stderr, in both modes. */
+void output_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Error: and Hint: on stderr, or {"error": {...}} on stdout. */
+void output_error(const struct error *err);
+
+/* Columns of text as wide as their widest cell; the last one is not padded. `cells` holds rows of `columns` strings. */
+void output_table(const char *const *cells, unsigned columns, unsigned rows);
+
+/* Everything to the kernel. 0, or a negative errno when stdout did not take it (a full disk). */
+int output_flush(void);
+
+/* What `ajj` exits with for an error (its codes are in `ajj --help`). */
+int output_exit_code(const struct error *err);
+
+#endif

@@ -1,0 +1,112 @@
+#include "cli/reports.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "cli/output.h"
+#include "cli/registry.h"
+
+const char *report_string(const json_t *object, const char *key)
+{
+	const char *s = json_string_value(json_object_get(object, key));
+	return s ? s : "";
+}
+
+/* What unmounting keeps is `stopped`: data, ports. Where nothing is kept, or ever was, `absent`. */
+static json_t *unmounted(const struct client *c)
+{
+	cleanup_store struct store *store = NULL;
+	struct store_environment e = {0};
+	bool known = !registry_open(&store, NULL) && store && store_environment_get(store, c->id.namespace_, &e, NULL) == 1;
+	bool kept = known && e.backend && e.desired && strcmp(e.desired, "absent");
+	json_t *status = json_pack("{s:s, s:s?, s:s, s:{}, s:s, s:s}", "workspace_root", c->id.root, "backend",
+	                           known ? e.backend : NULL, "state", kept ? "stopped" : "absent", "resources", "namespace",
+	                           c->id.namespace_, "workspace", c->id.workspace);
+	if (known)
+		store_environment_release(&e);
+	return status ? status : json_object(); /* a path that is no UTF-8 cannot be told in JSON */
+}
+
+json_t *report_status(const struct client *c)
+{
+	json_t *status = NULL;
+	if (!c->mounted || c->dead || client_status(c, &status, NULL))
+		status = unmounted(c);
+	if (c->dead)
+		json_object_set_new(status, "state", json_string("dead"));
+	json_object_set_new(status, "mounted", json_boolean(c->mounted));
+	return status;
+}
+
+char *report_resources(const json_t *status)
+{
+	struct buffer out = BUFFER_INIT;
+	json_t *resource;
+	const char *name;
+	json_object_foreach(json_object_get(status, "resources"), name, resource)
+		buffer_printf(&out, "%s%s %s:%lld", out.len ? ", " : "", name, report_string(resource, "host"),
+		              (long long)json_integer_value(json_object_get(resource, "external_port")));
+	return buffer_detach(&out);
+}
+
+static void print_services(const json_t *status)
+{
+	json_t *services = json_object_get(status, "services"), *service;
+	json_t *resources = json_object_get(status, "resources");
+	const char *name;
+	json_object_foreach(services, name, service) {
+		cleanup_buffer struct buffer line = BUFFER_INIT;
+		json_t *resource = json_object_get(resources, name);
+		json_t *pid = json_object_get(service, "pid");
+		buffer_printf(&line, "  %-16s %s", name, report_string(service, "state"));
+		if (resource)
+			buffer_printf(&line, "  %s:%lld", report_string(resource, "host"),
+			              (long long)json_integer_value(json_object_get(resource, "external_port")));
+		if (json_integer_value(pid) > 0)
+			buffer_printf(&line, "  pid %lld", (long long)json_integer_value(pid));
+		output_line("%s", line.data);
+	}
+}
+
+static void print_leases(const json_t *status)
+{
+	json_t *lease;
+	size_t i;
+	json_array_foreach(json_object_get(status, "leases"), i, lease)
+		output_line("  in use by %lld (%s)", (long long)json_integer_value(json_object_get(lease, "pid")),
+		            report_string(lease, "command"));
+}
+
+static void print_warnings(const json_t *status)
+{
+	json_t *warning;
+	size_t i;
+	json_array_foreach(json_object_get(status, "warnings"), i, warning)
+		output_line("Warning: %s", json_is_string(warning) ? json_string_value(warning) : report_string(warning, "text"));
+}
+
+void report_print(const json_t *status)
+{
+	bool mounted = json_is_true(json_object_get(status, "mounted"));
+	const char *backend = report_string(status, "backend");
+	output_line("%s: %s%s%s%s", report_string(status, "workspace_root"), report_string(status, "state"), *backend ? " (" : "",
+	            backend, *backend ? ")" : "");
+	if (!mounted || !strcmp(report_string(status, "state"), "dead")) {
+		output_line(mounted ? "  mounted, but nobody serves it any more: ajj attach" : "  not mounted: ajj attach");
+		return;
+	}
+	print_services(status);
+	print_leases(status);
+	print_warnings(status);
+}
+
+bool report_is_up(const json_t *status)
+{
+	static const char *const up[] = {"starting", "ready", "degraded"};
+	for (size_t i = 0; i < sizeof up / sizeof up[0]; i++)
+		if (!strcmp(report_string(status, "state"), up[i]))
+			return true;
+	return false;
+}
