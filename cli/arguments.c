@@ -100,6 +100,27 @@ static void take_words(char *const *argv, enum arguments_mode mode, struct argum
 	}
 }
 
+/* One step. Returns how many arguments it took. */
+static int take_next(char *const *argv, enum arguments_mode mode, struct arguments *ret, struct error *err)
+{
+	if (**argv == '-' && (*argv)[1] && strcmp(*argv, "--"))
+		return take_option(argv, mode, ret, err);
+	if (!strcmp(*argv, "--")) {
+		if (mode == ARGUMENTS_PASS)
+			push(&ret->rest, *argv);
+		take_words(argv + 1, mode, ret);
+		return (int)strv_len(argv);
+	}
+	if (mode == ARGUMENTS_STOP) {
+		take_words(argv, mode, ret);
+		return (int)strv_len(argv);
+	}
+	push(&ret->words, *argv);
+	if (mode == ARGUMENTS_PASS)
+		push(&ret->rest, *argv);
+	return 1;
+}
+
 int arguments_parse(char *const *argv, const struct option *options, enum arguments_mode mode, struct arguments *ret,
                     struct error *err)
 {
@@ -107,30 +128,15 @@ int arguments_parse(char *const *argv, const struct option *options, enum argume
 	while (options && options[count].name)
 		count++;
 	*ret = (struct arguments){.options = options, .values = xcalloc(count + 1, sizeof *ret->values)};
-	while (*argv) {
-		if (!strcmp(*argv, "--")) {
-			if (mode == ARGUMENTS_PASS)
-				push(&ret->rest, *argv);
-			take_words(argv + 1, mode, ret);
-			return 0;
+	if (mode == ARGUMENTS_RAW)
+		take_words(argv, mode, ret);
+	while (mode != ARGUMENTS_RAW && *argv) {
+		int n = take_next(argv, mode, ret, err);
+		if (n < 0) {
+			arguments_release(ret);
+			return n;
 		}
-		if (**argv == '-' && (*argv)[1]) {
-			int n = take_option(argv, mode, ret, err);
-			if (n < 0) {
-				arguments_release(ret);
-				return n;
-			}
-			argv += n;
-			continue;
-		}
-		if (mode == ARGUMENTS_STOP) {
-			take_words(argv, mode, ret);
-			return 0;
-		}
-		push(&ret->words, *argv);
-		if (mode == ARGUMENTS_PASS)
-			push(&ret->rest, *argv);
-		argv++;
+		argv += n;
 	}
 	return 0;
 }

@@ -20,7 +20,8 @@ struct option {
 enum arguments_mode {
 	ARGUMENTS_OWN,  /* every option must be in the table */
 	ARGUMENTS_STOP, /* the first word ends the options: the rest is somebody else's command line */
-	ARGUMENTS_PASS  /* unknown options are jj's */
+	ARGUMENTS_PASS, /* unknown options are jj's */
+	ARGUMENTS_RAW   /* everything is: nothing is looked at */
 };
 
 struct arguments {

@@ -11,7 +11,7 @@ const struct command command_jj = {
 	.arguments = "ARGUMENTS...",
 	.summary = "run jj, also for its commands that have a namesake here",
 	.help = "`ajj jj run`, `ajj jj status` and `ajj jj help` are jj's own.",
-	.mode = ARGUMENTS_STOP,
+	.mode = ARGUMENTS_RAW,
 	.words_max = COMMAND_WORDS_ANY,
 	.run = run,
 };

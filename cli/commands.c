@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/buffer.h"
+
 extern const struct command command_workspace_add, command_workspace_forget, command_workspace_list, command_attach,
 	command_detach, command_up, command_down, command_destroy, command_run, command_env, command_ports, command_status,
 	command_list, command_logs, command_trash_list, command_trash_restore, command_trash_empty, command_cleanup,
@@ -63,4 +65,14 @@ bool command_is_family(const char *word)
 		if (!strncmp(commands[i]->name, word, n) && commands[i]->name[n] == ' ')
 			return true;
 	return false;
+}
+
+char *command_family(const char *word)
+{
+	struct buffer out = BUFFER_INIT;
+	size_t n = strlen(word);
+	for (size_t i = 0; commands[i]; i++)
+		if (!strncmp(commands[i]->name, word, n) && commands[i]->name[n] == ' ')
+			buffer_printf(&out, "%s%s", out.len ? "|" : "", commands[i]->name + n + 1);
+	return buffer_detach(&out);
 }

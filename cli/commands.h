@@ -27,6 +27,9 @@ const struct command *command_find(char *const *argv, unsigned *ret_words);
 /* Is `word` the first of a name like "trash list"? */
 bool command_is_family(const char *word);
 
+/* The others of the family, "list|restore|empty"; new. */
+char *command_family(const char *word);
+
 /* Prints the help of one command, or of all (NULL), on stdout; with --json the table as a document. */
 void help_print(const struct command *command);
 

@@ -51,7 +51,7 @@ static void print_all(void)
 	for (size_t i = 0; commands[i]; i++) {
 		const struct command *c = commands[i];
 		cleanup_free char *left = xasprintf("%s%s%s", c->name, *c->arguments ? " " : "", c->arguments);
-		printf("  %-34s %s\n", left, c->summary);
+		printf("  %-42s %s\n", left, c->summary);
 	}
 	printf("\nEvery other command goes to jj unchanged, and its exit code comes back.\n"
 	       "`ajj jj run ...` is for the commands of jj that have a namesake here.\n\nOptions of every command:\n");

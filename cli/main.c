@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "aether_config.h"
+#include "base/cleanup.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/jj.h"
@@ -58,8 +59,12 @@ static int run_command(const struct command *c, char *const *argv, bool json)
 static int unknown_member(char *const *argv)
 {
 	cleanup_error struct error err = ERROR_INIT;
-	error_set(&err, ERROR_USAGE, argv[1] ? "ajj %s has no command %s" : "ajj %s wants a command%s", argv[0], argv[1] ? argv[1] : "");
-	error_hint(&err, "ajj help");
+	cleanup_free char *members = command_family(argv[0]);
+	if (argv[1])
+		error_set(&err, ERROR_USAGE, "ajj %s has no command %s", argv[0], argv[1]);
+	else
+		error_set(&err, ERROR_USAGE, "ajj %s wants a command", argv[0]);
+	error_hint(&err, "ajj %s %s", argv[0], members);
 	return failed(&err, 0);
 }
 
