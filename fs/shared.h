@@ -31,15 +31,35 @@ struct shared_init {
 #define SHARED_NAME_BYTES (UINT64_C(512) << 20)
 
 struct shared_node {
-	_Atomic uint32_t state;      /* 0 free, 1 live */
+	_Atomic uint32_t state;      /* enum shared_node_state */
 	uint32_t generation;         /* of this index; the high half of the node id */
 	_Atomic uint32_t parent;     /* index */
 	uint32_t mode;               /* S_IFMT bits */
 	_Atomic uint64_t name;       /* offset of the NUL-terminated name in the name area */
 	uint64_t dev, ino;
-	_Atomic uint64_t nlookup;    /* the kernel's references */
-	_Atomic uint32_t unlinked;   /* 1: no name any more; reached by a descriptor that the keeper holds */
+	_Atomic uint64_t nlookup;    /* the kernel's references; of NODE_ALIAS: the index of the node */
+	_Atomic uint32_t unlinked;   /* enum shared_node_unlinked */
 	uint32_t reserved;
+};
+enum shared_node_state {
+	NODE_FREE,
+	NODE_LIVE,
+	NODE_ALIAS /* one more name of a node with several hard links */
+};
+enum shared_node_unlinked {
+	NODE_NAMED,
+	NODE_UNLINKED, /* no name any more; reached by a descriptor that the keeper holds */
+	NODE_REPLACES_ENV /* the same; its text becomes the user's lines of .env once it is closed */
+};
+
+/* The rename under way, written before the system call and cleared after the records follow it, so that a server that finds one can
+ * tell from the files which of the two it was. There is one at a time. */
+struct shared_rename {
+	_Atomic uint32_t state; /* 1: under way */
+	uint32_t exchange;
+	uint32_t record[2];     /* of what moves from 0 to 1, and (exchange) of what moves from 1 to 0; 0: none */
+	uint32_t parent[2];     /* old and new place */
+	uint64_t name[2];
 };
 
 /* ---- control file system: open handles and the versions they show, see fs/version.h ---- */
@@ -118,6 +138,7 @@ struct shared {
 	struct shared_init init[SESSION_COUNT];
 	_Atomic uint32_t node_count;        /* high-water mark */
 	_Atomic uint64_t name_used;         /* high-water mark */
+	struct shared_rename rename;
 	struct shared_version versions[SHARED_VERSION_MAX];
 	struct shared_handle handles[SHARED_HANDLE_MAX];
 	struct shared_scratch scratch[SHARED_SCRATCH_MAX];
