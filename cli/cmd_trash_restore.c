@@ -110,8 +110,10 @@ static int run(const struct arguments *args, struct error *err)
 		r = client_find(NULL, &c, err);
 	if (!r)
 		r = registry_open(&store, err);
-	if (!r && !store)
-		r = error_set(err, ERROR_TRASH_NOT_FOUND, "the trash is empty");
+	if (!r && !store) {
+		error_set(err, ERROR_TRASH_NOT_FOUND, "the trash is empty");
+		r = error_hint(err, "ajj destroy is what puts data there");
+	}
 	if (!r)
 		r = choose(store, c.id.namespace_, id, &entry, err);
 	if (r)

@@ -1,0 +1,28 @@
+# fish completion for ajj. `ajj help --json` is the table that a test compares this file with.
+set -l commands workspace attach detach up down destroy run env ports status list logs trash cleanup jj help
+
+# looking starts nothing: the directory of the services is no demand
+function __ajj_services
+    test -d .aether/services; and ls .aether/services
+end
+
+complete -c ajj -f
+complete -c ajj -l json -d 'one JSON document on stdout, also on failure'
+complete -c ajj -s h -l help -d 'help'
+complete -c ajj -n __fish_use_subcommand -s V -l version -d 'print the version'
+complete -c ajj -n __fish_use_subcommand -a "$commands"
+complete -c ajj -n '__fish_seen_subcommand_from workspace; and not __fish_seen_subcommand_from add forget list' -a 'add forget list rename root update-stale'
+complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from add' -l up -d 'start the services, too'
+complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from add' -a '(__fish_complete_directories)'
+complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from forget' -s R -l repository -r
+complete -c ajj -n '__fish_seen_subcommand_from trash; and not __fish_seen_subcommand_from list restore empty' -a 'list restore empty'
+complete -c ajj -n '__fish_seen_subcommand_from trash; and __fish_seen_subcommand_from restore' -l env -d 'the lines of .env, too'
+complete -c ajj -n '__fish_seen_subcommand_from attach' -s o -l options -r -d 'mount options'
+complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_complete_directories)'
+complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
+complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
+complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
+complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'
+complete -c ajj -n '__fish_seen_subcommand_from cleanup' -l force -d 'do it'
+complete -c ajj -n '__fish_seen_subcommand_from help' -a "$commands"
+complete -c ajj -n '__fish_seen_subcommand_from run' -a '(__fish_complete_command)'

@@ -1,0 +1,45 @@
+#compdef ajj
+# zsh completion for ajj. `ajj help --json` is the table that a test compares this file with.
+
+_ajj() {
+	local -a commands options
+	local -a words_=(${(@)words[2,CURRENT-1]:#-*})
+	commands=(workspace attach detach up down destroy run env ports status list logs trash cleanup jj help)
+	options=(--json --help)
+	case "${words_[1]} ${words_[2]}" in
+	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
+	'workspace ') options=(add forget list rename root update-stale) ;;
+	'workspace add') options+=(--up --name --revision --message --sparse-patterns); _directories ;;
+	'workspace forget') options+=(--repository) ;;
+	'trash ') options=(list restore empty) ;;
+	'trash restore') options+=(--env) ;;
+	attach*) options+=(--options); _directories ;;
+	detach*) _directories ;;
+	up*) options+=(--all); _ajj_services ;;
+	env*) options+=(--format sh docker json nul) ;;
+	logs*) options+=(--follow); _ajj_services ;;
+	cleanup*) options+=(--force) ;;
+	'help '*) options=($commands) ;;
+	'run '*) _normal; return ;;
+	'workspace list'|'trash '*|down*|destroy*|ports*|status*|list*) ;;
+	*) _ajj_jj; return ;;
+	esac
+	compadd -- $options
+}
+
+# looking starts nothing: the directory of the services is no demand
+_ajj_services() {
+	[[ -d .aether/services ]] && compadd -- .aether/services/*(N:t)
+}
+
+# what jj's own completion says, when it is loaded
+_ajj_jj() {
+	words[1]=jj
+	(( $+functions[_jj] )) && _jj
+}
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+	_ajj "$@"
+else
+	compdef _ajj ajj
+fi
