@@ -113,7 +113,11 @@ enum shared_handle_state {
 	HANDLE_LIVE,
 	HANDLE_ANSWERING /* its open is about to be answered: after a crash the same open may come again */
 };
-enum shared_handle_touched { HANDLE_WRITTEN = 1, HANDLE_TRUNCATED = 2 }; /* not applied yet */
+enum shared_handle_touched {
+	HANDLE_WRITTEN = 1,   /* and not applied yet */
+	HANDLE_TRUNCATED = 2, /* nor this */
+	HANDLE_WHOLE = 4      /* `text` is the whole file; else it is what is appended to it */
+};
 
 /* An editor's file. */
 struct shared_scratch {
@@ -138,6 +142,7 @@ struct shared {
 	struct shared_init init[SESSION_COUNT];
 	_Atomic uint32_t node_count;        /* high-water mark */
 	_Atomic uint64_t name_used;         /* high-water mark */
+	_Atomic uint32_t version_count, handle_count, scratch_count; /* high-water marks: reading a hole would fill it */
 	struct shared_rename rename;
 	struct shared_version versions[SHARED_VERSION_MAX];
 	struct shared_handle handles[SHARED_HANDLE_MAX];
