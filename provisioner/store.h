@@ -18,9 +18,15 @@
 struct store;
 
 int store_open(const char *shared_dir, struct store **ret, struct error *err);
-void store_close(struct store *s);
+void store_close(struct store *s); /* NULL is allowed */
+const char *store_directory(const struct store *s); /* borrowed: `shared_dir` as given */
 
 /* ---- environments ---- */
+
+/* Under root the services of each environment run as a user of their own from this range, left out where /etc/passwd or
+ * /etc/subuid gives the number to somebody (and from 60600-61099 in a user namespace that has 65536 users only). */
+#define UID_RANGE_FIRST 800000
+#define UID_RANGE_COUNT 10000
 
 struct store_environment {
 	char *namespace_;
@@ -61,6 +67,10 @@ struct port_lease {
 	uint16_t port;       /* result */
 };
 
+/* The range moves or shrinks where the kernel takes its ephemeral ports from it (net.ipv4.ip_local_port_range [low, high]):
+ * what is leased then. */
+void port_range_outside(uint32_t low, uint32_t high, uint32_t *ret_first, uint32_t *ret_count);
+
 /* Leases all or none, in one transaction; stable: what this namespace already holds is returned as it is. Each new
  * number is checked by bind on 127.0.0.1. PORT_ALLOCATION_FAILED when the range is exhausted. */
 int store_ports_lease(struct store *s, const char *namespace_, struct port_lease *leases, size_t count, struct error *err);
@@ -93,13 +103,16 @@ struct trash_entry {
 	char **services;   /* whose data it holds */
 };
 
-/* Reserves an id and its path; the caller fills the directory by rename, then commits. An uncommitted entry is
- * finished or dropped by trash_recover at the next start. */
+/* Reserves an id (the entry's own when it is not 0) and its path; the caller fills the directory by rename, then commits. An uncommitted entry is
+ * finished or dropped by trash_expire. */
 int store_trash_begin(struct store *s, const struct trash_entry *e, int64_t *ret_id, char **ret_path, struct error *err);
 int store_trash_commit(struct store *s, int64_t id, uint64_t bytes, struct error *err);
+int store_trash_uncommit(struct store *s, int64_t id, struct error *err); /* its directory is about to be changed */
+int store_trash_describe(struct store *s, int64_t id, bool has_env, char *const *services, struct error *err);
 int store_trash_delete(struct store *s, int64_t id, struct error *err);
-/* Newest first; `namespace_` NULL: all. */
+/* Newest first; `namespace_` NULL: all. Committed ones; then those that are not. */
 int store_trash_list(struct store *s, const char *namespace_, struct trash_entry **ret, size_t *ret_count, struct error *err);
+int store_trash_unfinished(struct store *s, struct trash_entry **ret, size_t *ret_count, struct error *err);
 void trash_entries_free(struct trash_entry *e, size_t count);
 void trash_entry_release(struct trash_entry *e);
 

@@ -1,0 +1,86 @@
+/* Generated secrets, and what the user has approved. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/store_sql.h"
+
+#define SECRET_LENGTH 24  /* 6 bits each */
+#define APPROVALS_MAX 100 /* texts of one repository; the oldest are forgotten */
+
+/* new; NULL when the kernel has no randomness to give. Begins with a letter or digit: "-x" would be taken for an
+ * option. */
+static char *make_secret(void)
+{
+	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+	unsigned char random[SECRET_LENGTH];
+	char *secret = xcalloc(1, SECRET_LENGTH + 1);
+	do {
+		if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
+			free(secret);
+			return NULL;
+		}
+		for (size_t i = 0; i < SECRET_LENGTH; i++)
+			secret[i] = alphabet[random[i] & 63];
+	} while (strchr("_-", secret[0]));
+	return secret;
+}
+
+/* 1 found */
+static int find_secret(struct store *s, const char *namespace_, const char *key, char **ret, struct error *err)
+{
+	cleanup_statement sqlite3_stmt *row = NULL;
+	int r = sql_prepare(s, &row, err, "SELECT value FROM secrets WHERE namespace=? AND key=?", "ss", namespace_, key);
+	if (r == 0)
+		r = sql_step(s, row, err);
+	if (r == 1)
+		*ret = sql_text(row, 0);
+	return r;
+}
+
+int store_secret(struct store *s, const char *namespace_, const char *key, char **ret, struct error *err)
+{
+	int r = find_secret(s, namespace_, key, ret, err);
+	if (r)
+		return r < 0 ? r : 0;
+	cleanup_free char *secret = make_secret();
+	if (!secret)
+		return error_set_errno(err, ERROR_INTERNAL, errno ? errno : EIO, "getrandom");
+	/* somebody may have been faster: then theirs it is */
+	r = sql_run(s, err, "INSERT OR IGNORE INTO secrets(namespace, key, value) VALUES(?,?,?)", "sss", namespace_, key,
+	            secret);
+	if (r >= 0)
+		r = find_secret(s, namespace_, key, ret, err);
+	return r < 0 ? r : r ? 0 : error_set(err, ERROR_STORE_FAILED, "%s: a secret vanished", s->path);
+}
+
+int store_secrets_release(struct store *s, const char *namespace_, struct error *err)
+{
+	int r = sql_run(s, err, "DELETE FROM secrets WHERE namespace=?", "s", namespace_);
+	return r < 0 ? r : 0;
+}
+
+int store_approve(struct store *s, const char *repository, const char *text, struct error *err)
+{
+	cleanup_transaction struct transaction t = TRANSACTION_INIT;
+	int r = transaction_begin(s, &t, err);
+	if (r == 0)
+		r = sql_run(s, err, "INSERT OR REPLACE INTO approvals(repository, text, at_ms) VALUES(?,?,?)", "ssi",
+		            repository, text, now_wall_ms());
+	if (r >= 0)
+		r = sql_run(s, err,
+		            "DELETE FROM approvals WHERE repository=?1 AND text<>?2 AND text NOT IN"
+		            " (SELECT text FROM approvals WHERE repository=?1 ORDER BY at_ms DESC LIMIT ?3)",
+		            "ssi", repository, text, (int64_t)APPROVALS_MAX);
+	return r < 0 ? r : transaction_commit(&t, err);
+}
+
+int store_is_approved(struct store *s, const char *repository, const char *text, struct error *err)
+{
+	cleanup_statement sqlite3_stmt *row = NULL;
+	int r = sql_prepare(s, &row, err, "SELECT 1 FROM approvals WHERE repository=? AND text=?", "ss", repository, text);
+	return r < 0 ? r : sql_step(s, row, err);
+}
