@@ -116,6 +116,8 @@ void environment_errors_clear(struct environment *e);
  * dropped already, reading begins at the oldest line kept. */
 size_t environment_events_read(struct environment *e, uint64_t offset, char *buf, size_t size);
 uint64_t environment_events_size(struct environment *e);
+/* The offset of the oldest line that is kept: a reader whose own is below has missed lines, and goes on from here. */
+uint64_t environment_events_start(struct environment *e);
 
 /* ---- services ---- */
 

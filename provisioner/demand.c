@@ -1,0 +1,569 @@
+/* Who waits for what: demands, and the commands of `ctl`. One object each; a turn admits them (says to apply what they want), judges
+ * them and calls back. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/environment_private.h"
+
+/* ---- life ---- */
+
+static struct demand *demand_new(struct environment *e, enum wait wait, const struct requester *who, demand_done *done, void *arg)
+{
+	struct demand *d = xcalloc(1, sizeof *d), **end = &e->demands;
+	d->e = e;
+	d->wait = wait;
+	d->done = done;
+	d->arg = arg;
+	d->began_ms = now_monotonic_ms();
+	if (who)
+		d->who = *who;
+	while (*end)
+		end = &(*end)->next;
+	*end = d;
+	environment_wake(e);
+	return d;
+}
+
+static void demand_unlink(struct demand *d)
+{
+	struct demand **at = &d->e->demands;
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+}
+
+static void demand_free(struct demand *d)
+{
+	environment_timer_end(d->e, &d->deadline);
+	strv_free(d->names);
+	strv_free(d->profiles);
+	strv_free(d->needed);
+	error_release(&d->error);
+	free(d);
+}
+
+void demand_cancel(struct demand *d)
+{
+	if (!d)
+		return;
+	struct environment *e = d->e;
+	demand_unlink(d);
+	demand_free(d);
+	environment_wake(e);
+}
+
+static void finish(struct demand *d, const struct error *err)
+{
+	if (d->finished)
+		return;
+	d->finished = true;
+	if (err)
+		error_copy(&d->error, err);
+}
+
+void demands_cancel_all(struct environment *e, bool admitted_only, const char *why)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "%s", why);
+	for (struct demand *d = e->demands; d; d = d->next)
+		if (d->wait == WAIT_READY ? !admitted_only || d->admitted : !admitted_only) {
+			d->known = true;
+			finish(d, &err);
+		}
+}
+
+void demands_finish(struct environment *e)
+{
+	struct demand *d = e->demands;
+	while (d) {
+		if (!d->finished) {
+			d = d->next;
+			continue;
+		}
+		bool ok = !error_is_set(&d->error);
+		demand_unlink(d);
+		if (!ok && !d->known)
+			environment_fail(e, &d->error);
+		d->done(d->arg, ok ? NULL : &d->error);
+		demand_free(d);
+		d = e->demands; /* the callback may have changed the list */
+	}
+}
+
+/* ---- who asked ---- */
+
+static void note_requester(struct environment *e, const struct demand *d)
+{
+	json_t *who = requester_json(&d->who), *old;
+	size_t i;
+	char time[32];
+	json_array_foreach(e->requested_by, i, old)
+		if (json_equal(json_object_get(old, "pid"), json_object_get(who, "pid"))) {
+			json_array_remove(e->requested_by, i);
+			break;
+		}
+	format_time(time, now_wall_ms());
+	json_t *event = json_copy(who);
+	json_object_set_new(who, "time", json_string(time));
+	if (d->names)
+		json_object_set_new(event, "service", json_string(d->names[0]));
+	json_array_append_new(e->requested_by, who);
+	if (json_array_size(e->requested_by) > REQUESTED_BY_MAX)
+		json_array_remove(e->requested_by, 0);
+	environment_event(e, d->command ? "up" : "demand", event);
+	environment_mark(e, CHANGED_STATUS);
+}
+
+/* ---- readiness ---- */
+
+static bool is_ready(const struct apply_service *s)
+{
+	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && !s->restart && !s->recreate && s->goal == GOAL_UP;
+}
+
+static unsigned timeout_ms(const struct environment *e)
+{
+	return e->model && e->model->config->timeout_ms ? e->model->config->timeout_ms : ENVIRONMENT_DEMAND_TIMEOUT_MS;
+}
+
+static void describe_waiting(struct error *err, const struct apply_service *s, struct buffer *out)
+{
+	cleanup_strv char **lines = apply_log_tail(s);
+	size_t n = strv_len(lines);
+	buffer_printf(out, "%s%s is %s", out->len ? "; " : "", s->name, service_state_name(s->state));
+	if (s->probe && s->model) {
+		uint16_t port = model_external_port(s->model, s->model->ready.port);
+		cleanup_free char *what = probe_describe(&s->model->ready, port);
+		buffer_printf(out, " (%s: %s)", what, *probe_last(s->probe) ? probe_last(s->probe) : "no answer yet");
+	}
+	if (!n)
+		return;
+	buffer_printf(out, ", its log ends: %s", lines[n - 1]);
+	json_t *log = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(log, json_string(lines[i]));
+	error_detail(err, s->name, log);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	struct demand *d = timer->data;
+	struct environment *e = d->e;
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_buffer struct buffer what = BUFFER_INIT;
+	uint64_t waited = now_monotonic_ms() - d->began_ms;
+	error_set(&err, ERROR_NOT_READY, "not ready");
+	for (char **name = d->needed; name && *name; name++) {
+		const struct apply_service *s = apply_find(e->apply, *name);
+		if (s && !is_ready(s))
+			describe_waiting(&err, s, &what);
+	}
+	cleanup_free char *message =
+		xasprintf("not ready after %llu s: %s", (unsigned long long)((waited + 500) / 1000), what.len ? buffer_str(&what) : e->state);
+	free(err.message);
+	err.message = move_ptr(message);
+	error_hint(&err, "it is still being started: ask again, look at `ajj logs`, or raise x-aether.timeout");
+	finish(d, &err);
+	environment_wake(e);
+}
+
+static void arm(struct demand *d)
+{
+	uint64_t waited = now_monotonic_ms() - d->began_ms, limit = timeout_ms(d->e);
+	environment_timer_end(d->e, &d->deadline);
+	d->deadline = environment_timer(d->e, on_deadline, limit > waited ? limit - waited : 0, d);
+}
+
+/* ---- admission ---- */
+
+static int untrusted(struct environment *e, struct error *err)
+{
+	error_set(err, ERROR_CONFIG_UNTRUSTED, "%s runs commands that nobody has approved for this repository", e->model->config->file);
+	return error_hint(err, "look at them, then: ajj up");
+}
+
+/* What it needs, by name; services that cannot run here are left out where nobody has named them. */
+static int find_needed(struct demand *d, struct error *err)
+{
+	struct environment *e = d->e;
+	const struct model *m = e->model;
+	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen), *named = xcalloc(m->n_services, sizeof *named);
+	const struct plan_selection selection = {d->all, d->names, d->profiles};
+	const struct error *unsupported = NULL;
+	int r = plan_select(m->config, &selection, chosen, named, err);
+	if (r < 0)
+		return r;
+	strv_free(move_ptr(d->needed));
+	for (size_t i = 0; i < m->n_services; i++) {
+		const struct model_service *s = &m->services[i];
+		if (!chosen[i])
+			continue;
+		if (!error_is_set(&s->unsupported)) {
+			strv_push(&d->needed, xstrdup(s->config->name));
+			continue;
+		}
+		if (!unsupported || named[i])
+			unsupported = &s->unsupported;
+		if (named[i])
+			strv_free(move_ptr(d->needed));
+		if (named[i])
+			break;
+	}
+	if (unsupported && !d->needed) { /* none can run at all: that is no success */
+		error_copy(err, unsupported);
+		return -err->err;
+	}
+	return 0;
+}
+
+/* Has the configuration been looked at since it was asked for? */
+static bool is_loaded(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (d->load_seq && e->load_done >= d->load_seq && (!e->model || e->model->planned))
+		return true;
+	if (!d->load_seq || e->load_done >= d->load_seq) {
+		e->plan = true;
+		d->load_seq = environment_load(e, d->load);
+	}
+	return false;
+}
+
+static void want(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (d->apply) {
+		apply_changes(e->apply);
+		e->config_changed = false;
+		strv_free(move_ptr(e->warnings));
+	}
+	if (d->needed)
+		environment_store_up(e);
+	for (char **name = d->needed; name && *name; name++) {
+		struct apply_service *s = apply_find(e->apply, *name);
+		if (d->restart && strv_contains(d->names, *name))
+			apply_restart(s);
+		else
+			apply_want(s, GOAL_UP);
+	}
+}
+
+static void admit_ready(struct demand *d)
+{
+	struct environment *e = d->e;
+	cleanup_error struct error err = ERROR_INIT;
+	if (!is_loaded(d))
+		return;
+	if (error_is_set(&e->config_error) && (d->apply || !e->model)) {
+		finish(d, &e->config_error);
+		return;
+	}
+	if (!e->model)
+		return;
+	if (!d->command && e->model->config->start == START_MANUAL) {
+		finish(d, NULL);
+		return;
+	}
+	if (error_is_set(&e->backend_error)) {
+		d->known = true;
+		finish(d, &e->backend_error);
+		return;
+	}
+	if (!environment_is_known(e) || !e->backend)
+		return;
+	int r = e->model->approved ? 0 : untrusted(e, &err);
+	if (r == 0)
+		r = find_needed(d, &err);
+	if (r < 0) {
+		finish(d, &err);
+		return;
+	}
+	d->admitted = true;
+	error_release(&e->failure);
+	note_requester(e, d);
+	want(d);
+	arm(d);
+}
+
+static void admit_stop(struct demand *d)
+{
+	struct environment *e = d->e;
+	cleanup_error struct error err = ERROR_INIT;
+	if (!environment_is_known(e))
+		return;
+	d->admitted = true;
+	if (d->wait == WAIT_DOWN) {
+		environment_want_all(e, GOAL_STOPPED);
+		e->satisfied = false;
+		if (!e->desired || strcmp(e->desired, "absent"))
+			environment_store_desired(e, "stopped");
+		return;
+	}
+	for (char **name = d->names; *name; name++) {
+		struct apply_service *s = apply_find(e->apply, *name);
+		if (s) {
+			apply_want(s, GOAL_STOPPED);
+			continue;
+		}
+		error_set(&err, ERROR_SERVICE_UNKNOWN, "there is no service '%s'", *name);
+		finish(d, &err);
+	}
+}
+
+static void admit_loaded(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (!d->load_seq)
+		d->load_seq = environment_load(e, d->load);
+	if (e->load_done >= d->load_seq)
+		finish(d, error_is_set(&e->config_error) ? &e->config_error : NULL);
+}
+
+static void admit(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (d->wait == WAIT_LOADED) {
+		admit_loaded(d);
+		return;
+	}
+	if (d->wait == WAIT_DESTROYED) {
+		d->admitted = true;
+		teardown_begin(e);
+		return;
+	}
+	if (e->teardown != TEARDOWN_NONE) {
+		if (e->teardown_failed || d->wait == WAIT_READY)
+			return;
+		return;
+	}
+	if (d->wait == WAIT_READY)
+		admit_ready(d);
+	else
+		admit_stop(d);
+}
+
+void demands_admit(struct environment *e)
+{
+	for (struct demand *d = e->demands; d; d = d->next)
+		if (!d->admitted && !d->finished)
+			admit(d);
+}
+
+/* ---- judgement ---- */
+
+static void judge_ready(struct demand *d)
+{
+	struct environment *e = d->e;
+	size_t missing = 0;
+	for (char **name = d->needed; name && *name; name++) {
+		const struct apply_service *s = apply_find(e->apply, *name);
+		if (s && s->present == PRESENT_FAILED && s->goal == GOAL_UP) {
+			d->known = true; /* told when it failed */
+			finish(d, &s->error);
+			return;
+		}
+		if (!s || s->goal != GOAL_UP) {
+			cleanup_error struct error err = ERROR_INIT;
+			error_set_errno(&err, ERROR_CANCELED, ECANCELED, "service %s was stopped meanwhile", *name);
+			finish(d, &err);
+			return;
+		}
+		missing += !is_ready(s);
+	}
+	if (missing)
+		return;
+	if (!d->needed)
+		e->satisfied = true;
+	finish(d, NULL);
+}
+
+static const struct error *stuck_error(const struct environment *e, char *const *names)
+{
+	for (size_t i = 0; i < apply_count(e->apply); i++) {
+		const struct apply_service *s = apply_at(e->apply, i);
+		if (s->stuck && (!names || strv_contains(names, s->name)))
+			return &s->error;
+	}
+	return NULL;
+}
+
+static void judge_stop(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (d->wait == WAIT_DOWN && (!apply_is_down(e->apply, false) || e->running_job || e->jobs))
+		return;
+	for (char **name = d->names; d->wait == WAIT_STOPPED && *name; name++) {
+		const struct apply_service *s = apply_find(e->apply, *name);
+		if (s && !s->stuck && (s->operation != OPERATION_NONE || s->present == PRESENT_RUNNING || s->present == PRESENT_READY))
+			return;
+	}
+	finish(d, stuck_error(e, d->names));
+}
+
+void demands_judge(struct environment *e)
+{
+	for (struct demand *d = e->demands; d; d = d->next) {
+		if (!d->admitted || d->finished)
+			continue;
+		if (d->wait == WAIT_READY)
+			judge_ready(d);
+		else if (d->wait == WAIT_DOWN || d->wait == WAIT_STOPPED)
+			judge_stop(d);
+	}
+}
+
+/* ---- demands ---- */
+
+/* All that is asked for is there: nothing is parked. */
+static bool is_satisfied(struct environment *e, const char *service)
+{
+	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned || !environment_is_known(e))
+		return false;
+	if (e->model->config->start == START_MANUAL)
+		return true;
+	const struct model *m = e->model;
+	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
+	char *const names[] = {(char *)service, NULL};
+	const struct plan_selection selection = {false, service ? names : NULL, NULL};
+	size_t up = 0;
+	if (plan_select(m->config, &selection, chosen, NULL, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < m->n_services; i++) {
+		if (!chosen[i] || (!service && error_is_set(&m->services[i].unsupported)))
+			continue;
+		const struct apply_service *s = apply_find(e->apply, m->services[i].config->name);
+		if (!s || !is_ready(s))
+			return false;
+		up++;
+	}
+	return up || e->satisfied;
+}
+
+int environment_demand(struct environment *e, const char *service, const struct requester *who, demand_done *done, void *arg,
+                       struct demand **ret, struct error *err)
+{
+	if (e->closing)
+		return error_set_errno(err, ERROR_CANCELED, ECANCELED, "the workspace is being unmounted");
+	environment_refresh_user(e);
+	if (is_satisfied(e, service))
+		return 0;
+	if ((e->teardown == TEARDOWN_PENDING && (!who || who->pid != e->unlinker.pid)) || e->teardown_failed)
+		teardown_begin(e);
+	error_release(&e->backend_error);
+	struct demand *d = demand_new(e, WAIT_READY, who, done, arg);
+	if (service)
+		strv_push(&d->names, xstrdup(service));
+	arm(d);
+	*ret = d;
+	return 1;
+}
+
+int environment_service_remove(struct environment *e, const char *service, const struct requester *who, struct error *err)
+{
+	struct apply_service *s = apply_find(e->apply, service);
+	if (!s)
+		return error_set(err, ERROR_SERVICE_UNKNOWN, "there is no service '%s'", service);
+	json_t *fields = requester_json(who);
+	json_object_set_new(fields, "service", json_string(service));
+	environment_event(e, "remove", fields);
+	if (e->teardown == TEARDOWN_NONE)
+		apply_want(s, GOAL_ABSENT);
+	return 0;
+}
+
+/* ---- ctl ---- */
+
+struct command {
+	const char *name;
+	const char *help;
+	enum wait wait;
+	bool names;   /* wants at least one service; else takes none, but for `up` */
+	bool restart;
+	bool apply;
+	enum load_flags load;
+};
+
+static const struct command commands[] = {
+	{"up", "up [--all] [--profile=NAME] [SERVICE...]  start, apply a changed configuration, wait until ready", WAIT_READY, false, false, true,
+     LOAD_FORCE | LOAD_APPLY},
+	{"down", "down               stop everything; data and ports are kept", WAIT_DOWN, false, false, false, 0},
+	{"destroy", "destroy            tear everything down; the data goes to the trash", WAIT_DESTROYED, false, false, false, 0},
+	{"start", "start SERVICE...   start services and what they depend on, wait until ready", WAIT_READY, true, false, false, 0},
+	{"stop", "stop SERVICE...    stop services", WAIT_STOPPED, true, false, false, 0},
+	{"restart", "restart SERVICE... stop and start services, wait until ready", WAIT_READY, true, true, false, 0},
+	{"reload", "reload             read the configuration again", WAIT_LOADED, false, false, false, LOAD_FORCE},
+	{"approve", "approve            approve the commands that the configuration runs now", WAIT_LOADED, false, false, false,
+     LOAD_FORCE | LOAD_APPROVE},
+};
+
+const char *environment_command_list(void)
+{
+	static char text[1024];
+	size_t len = 0;
+	for (size_t i = 0; !text[0] || (len && i < sizeof commands / sizeof *commands); i++)
+		len += (size_t)snprintf(text + len, sizeof text - len, "%s\n", commands[i].help);
+	return text;
+}
+
+static const struct command *command_find(const char *name)
+{
+	for (size_t i = 0; name && i < sizeof commands / sizeof *commands; i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+static int parse_words(struct demand *d, const struct command *c, char **words, struct error *err)
+{
+	for (; *words; words++) {
+		if (c->apply && !strcmp(*words, "--all"))
+			d->all = true;
+		else if (c->apply && !strncmp(*words, "--profile=", 10))
+			strv_push(&d->profiles, xstrdup(*words + 10));
+		else if ((*words)[0] == '-' || (!c->names && !c->apply))
+			return error_set(err, ERROR_USAGE, "%s does not take '%s'", c->name, *words);
+		else
+			strv_push(&d->names, xstrdup(*words));
+	}
+	if (c->names && !d->names)
+		return error_set(err, ERROR_USAGE, "%s wants the name of a service", c->name);
+	return 0;
+}
+
+void environment_command(struct environment *e, const char *line, const struct requester *who, demand_done *done, void *arg)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_strv char **words = NULL;
+	struct demand *d = demand_new(e, WAIT_LOADED, who, done, arg);
+	d->command = d->known = true; /* its writer is told, errors.json tells of what nobody else heard */
+	int r = config_split_words(line, &words, &err);
+	const struct command *c = r == 0 ? command_find(words ? words[0] : NULL) : NULL;
+	if (r == 0 && !c) {
+		r = error_set(&err, ERROR_USAGE, "there is no command '%s'", words && words[0] ? words[0] : "");
+		error_hint(&err, "the commands are: up, down, destroy, start, stop, restart, reload, approve");
+	}
+	if (r == 0)
+		r = parse_words(d, c, words + 1, &err);
+	if (r == 0 && e->closing)
+		r = error_set_errno(&err, ERROR_CANCELED, ECANCELED, "the workspace is being unmounted");
+	if (r < 0) {
+		finish(d, &err);
+		return;
+	}
+	d->known = false;
+	d->wait = c->wait;
+	d->load = c->load;
+	d->apply = c->apply;
+	d->restart = c->restart;
+	environment_event(e, "command", json_pack("{s:s, s:i, s:s}", "line", line, "pid", who ? (int)who->pid : 0, "command", who ? who->command : ""));
+	if (c->wait == WAIT_DESTROYED && who)
+		e->unlinker = *who;
+	if (e->teardown == TEARDOWN_PENDING || (e->teardown_failed && c->wait != WAIT_LOADED))
+		teardown_begin(e);
+	error_release(&e->backend_error);
+	if (c->wait == WAIT_READY)
+		arm(d);
+}

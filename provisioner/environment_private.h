@@ -1,0 +1,147 @@
+/* What the parts of an environment share: environment.c (life, turns, state), load.c (jobs, configuration, backend),
+ * demand.c (who waits for what), teardown.c, texts.c. Loop thread.
+ *
+ * Everything that happens ends in environment_wake; one turn of the loop later environment_turn looks at all of it: teardown, who
+ * waits, steps, state, what changed. There is no other order to keep.
+ */
+#ifndef PROVISIONER_ENVIRONMENT_PRIVATE_H
+#define PROVISIONER_ENVIRONMENT_PRIVATE_H
+
+#include "provisioner/apply.h"
+#include "provisioner/environment.h"
+#include "provisioner/events.h"
+#include "provisioner/model.h"
+#include "provisioner/store.h"
+
+#define WATCH_INTERVAL_MS 1000    /* between looks at the configuration file */
+#define REQUESTED_BY_MAX 8        /* of those who started something that status.json names */
+
+/* In the store's `desired`: a teardown has begun; whoever finds it finishes it. */
+#define DESIRED_DESTROYING "destroying"
+
+enum teardown { TEARDOWN_NONE, TEARDOWN_PENDING, TEARDOWN_STOPPING, TEARDOWN_VERIFYING, TEARDOWN_TRASHING };
+
+/* Blocking work, one piece at a time and in order: that is what lets it share the store's handle. */
+struct job {
+	uv_work_t request;
+	struct environment *e;
+	void (*work)(struct job *job);  /* worker thread */
+	void (*after)(struct job *job); /* loop thread; frees */
+	struct job *next;
+};
+
+enum load_flags {
+	LOAD_FORCE = 1,   /* although no file has changed */
+	LOAD_APPLY = 2,   /* the new configuration is taken over while services run by the old one */
+	LOAD_APPROVE = 4
+};
+
+enum wait { WAIT_READY, WAIT_DOWN, WAIT_STOPPED, WAIT_DESTROYED, WAIT_LOADED };
+
+struct demand {
+	struct environment *e;
+	struct demand *next;
+	enum wait wait;
+	bool command;           /* somebody typed it: `start: manual` does not hold it back */
+	bool all, apply, restart;
+	char **names;           /* NULL: the default set */
+	char **profiles;
+	struct requester who;
+	demand_done *done;
+	void *arg;
+	enum load_flags load;
+	uint64_t load_seq;      /* 0: not asked for yet */
+	bool admitted, finished;
+	bool known;             /* its failure stands in errors.json already */
+	char **needed;          /* services that must be ready */
+	uint64_t began_ms;      /* monotonic */
+	uv_timer_t *deadline;
+	struct error error;     /* empty: success */
+};
+
+struct environment {
+	struct environment_params params;
+	const struct identity *id;
+	struct store *store;     /* jobs alone touch it */
+	struct recipes *recipes; /* the same */
+	struct events *events;
+	struct apply *apply;
+	struct backend *backend;
+	char *backend_name;
+	struct model *model;
+	struct error config_error;
+	struct error failure;    /* of the environment as a whole; cleared by the next success */
+	char **warnings;
+	struct buffer user_text;
+	uint64_t user_stamp;
+	json_t *requested_by;
+
+	/* as the store has it */
+	char *stored_backend, *stored_reason, *desired;
+	uint32_t generation;
+	uid_t uid;
+
+	struct job *jobs, *running_job;
+	uint64_t load_started, load_done; /* numbers of loads */
+	enum load_flags load_flags;
+	bool load_queued;
+	uint64_t config_stamp;
+	bool plan;               /* ports may be leased: false from a teardown to the next demand */
+	bool config_changed;
+	bool adopted, adopting;
+	bool up_stored, storing_up;
+	bool prepared;
+	struct error backend_error;
+
+	enum teardown teardown;
+	bool teardown_failed;    /* something survived: it is tried again before anything is made anew */
+	struct requester unlinker;
+	uv_timer_t unlink_timer;
+
+	struct demand *demands;
+	const char *state;       /* as last told */
+	bool was_ready;
+	bool satisfied;          /* a demand was answered, and there was nothing to run for it */
+
+	uv_timer_t turn, watch;
+	unsigned changed;
+	unsigned open_handles;   /* timers, backends: close callbacks that are to come */
+
+	bool closing, stop_services, halted, stored_stop;
+	void (*closed)(void *arg);
+	void *closed_arg;
+};
+
+void environment_wake(struct environment *e);
+void environment_mark(struct environment *e, unsigned what); /* enum environment_change; wakes */
+/* A line of `events`; steals fields. */
+void environment_event(struct environment *e, const char *type, json_t *fields);
+/* Into errors.json, masked. */
+void environment_fail(struct environment *e, const struct error *err);
+json_t *requester_json(const struct requester *who); /* new */
+uv_timer_t *environment_timer(struct environment *e, uv_timer_cb cb, uint64_t ms, void *data); /* of the heap */
+void environment_timer_end(struct environment *e, uv_timer_t **timer);
+bool environment_is_known(const struct environment *e); /* the first load is done, and what runs is adopted */
+void environment_want_all(struct environment *e, enum plan_goal goal);
+
+/* load.c */
+void environment_job(struct environment *e, struct job *job);
+uint64_t environment_load(struct environment *e, enum load_flags flags); /* done when load_done is that far */
+void environment_store_desired(struct environment *e, const char *desired);
+void environment_store_up(struct environment *e); /* before the first start: the data's directory, the backend, "up" */
+void environment_port_taken(void *arg, const char *service, const struct port_binding *port);
+void environment_refresh_user(struct environment *e);
+void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
+void environment_backend_close(struct environment *e);
+
+/* demand.c */
+void demands_admit(struct environment *e);
+void demands_judge(struct environment *e);
+void demands_finish(struct environment *e); /* calls back */
+void demands_cancel_all(struct environment *e, bool admitted_only, const char *why);
+
+/* teardown.c */
+void teardown_begin(struct environment *e);
+void teardown_turn(struct environment *e);
+
+#endif

@@ -1,0 +1,133 @@
+#include "provisioner/layers.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "provisioner/envfile.h"
+
+static uint64_t stamp(uint64_t h, int dirfd, const char *path, int flags)
+{
+	struct stat st;
+	struct {
+		uint64_t dev, ino, size, sec, nsec, mode;
+	} what = {0};
+	if (fstatat(dirfd, path, &st, flags) == 0) {
+		what.dev = st.st_dev;
+		what.ino = st.st_ino;
+		what.size = (uint64_t)st.st_size;
+		what.sec = (uint64_t)st.st_mtim.tv_sec;
+		what.nsec = (uint64_t)st.st_mtim.tv_nsec;
+		what.mode = st.st_mode;
+	}
+	return hash_bytes(h, &what, sizeof what);
+}
+
+uint64_t layers_user_stamp(int root_fd, bool *ret_is_link)
+{
+	struct stat st;
+	*ret_is_link = fstatat(root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+	return stamp(HASH_INIT, root_fd, ".env", AT_SYMLINK_NOFOLLOW);
+}
+
+/* O_NONBLOCK: what answers by waiting (another environment's demand, a FIFO) is not a file of lines. */
+static void read_lines(int dirfd, const char *path, struct buffer *out)
+{
+	cleanup_close int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	char self[64];
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return;
+	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+	if (file_read(AT_FDCWD, self, ENVFILE_MAX, out) < 0)
+		buffer_clear(out);
+}
+
+/* The directory that holds the link's target. A target below the workspace is looked up beneath the mount. */
+static int open_parent(const struct identity *id, int root_fd, char *target, const char **ret_base)
+{
+	size_t len = strlen(id->root);
+	const char *dir = ".";
+	int from = root_fd;
+	if (!strncmp(target, id->root, len) && target[len] == '/')
+		target += len + 1;
+	char *slash = strrchr(target, '/');
+	*ret_base = slash ? slash + 1 : target;
+	if (slash) {
+		*slash = '\0';
+		dir = slash == target ? "/" : target;
+	}
+	return openat(from, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static bool is_served(int parent, const char *base)
+{
+	char mounted[PATH_MAX];
+	return !strcmp(base, ".env") && readlinkat(parent, ".aether", mounted, sizeof mounted) > 0;
+}
+
+static void read_link(const struct identity *id, int root_fd, char *target, struct buffer *out)
+{
+	const char *base;
+	cleanup_close int parent = open_parent(id, root_fd, target, &base);
+	if (parent >= 0)
+		read_lines(parent, is_served(parent, base) ? ".aether/env.own" : base, out);
+}
+
+int layers_open_link(const struct identity *id, int root_fd)
+{
+	char target[PATH_MAX];
+	const char *base;
+	ssize_t n = readlinkat(root_fd, ".env", target, sizeof target - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	cleanup_close int parent = open_parent(id, root_fd, target, &base);
+	if (parent < 0)
+		return -errno;
+	if (is_served(parent, base))
+		return -EXDEV;
+	int fd = openat(parent, base, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+void layers_user_text(const struct identity *id, int root_fd, struct buffer *out)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlinkat(root_fd, ".env", target, sizeof target - 1);
+	if (n < 0) {
+		read_lines(root_fd, ".env", out);
+		return;
+	}
+	target[n] = '\0';
+	read_link(id, root_fd, target, out);
+}
+
+static const char *const config_names[] = {"aether.yaml",         "compose.yaml",       "compose.yml",
+                                           "docker-compose.yaml", "docker-compose.yml", "aether.local.yaml"};
+
+static uint64_t stamp_directory(uint64_t h, int dirfd)
+{
+	for (size_t i = 0; i < sizeof config_names / sizeof *config_names; i++)
+		h = stamp(h, dirfd, config_names[i], 0);
+	return h;
+}
+
+uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char *config_file)
+{
+	uint64_t h = stamp_directory(HASH_INIT, root_fd);
+	size_t len = strlen(id->root);
+	if (id->main_root && strcmp(id->main_root, id->root)) {
+		cleanup_close int fd = open(id->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		h = stamp_directory(h, fd);
+	}
+	if (config_file && (strncmp(config_file, id->root, len) || config_file[len] != '/'))
+		h = stamp(h, AT_FDCWD, config_file, 0);
+	return h;
+}

@@ -1,0 +1,591 @@
+/* An environment's blocking work, one job after the other on the thread pool: reading the configuration, the store, data directories. And
+ * the backend that the configuration leads to. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "provisioner/environment_private.h"
+#include "provisioner/layers.h"
+
+/* ---- jobs ---- */
+
+static void job_next(struct environment *e);
+
+static void on_work(uv_work_t *request)
+{
+	struct job *job = request->data;
+	job->work(job);
+}
+
+static void on_after(uv_work_t *request, int status)
+{
+	struct job *job = request->data;
+	struct environment *e = job->e;
+	e->running_job = NULL;
+	job->after(job);
+	job_next(e);
+	environment_wake(e);
+}
+
+static void load_begin(struct environment *e, struct job *job);
+
+static void job_next(struct environment *e)
+{
+	struct job *job = e->jobs;
+	if (e->running_job || !job)
+		return;
+	e->jobs = job->next;
+	e->running_job = job;
+	load_begin(e, job);
+	job->request.data = job;
+	uv_queue_work(e->params.loop, &job->request, on_work, on_after);
+}
+
+void environment_job(struct environment *e, struct job *job)
+{
+	struct job **end = &e->jobs;
+	while (*end)
+		end = &(*end)->next;
+	job->e = e;
+	job->next = NULL;
+	*end = job;
+	job_next(e);
+}
+
+/* ---- the store's small words ---- */
+
+struct store_job {
+	struct job job;
+	char *desired;
+	bool up;
+	char *backend, *reason;
+	uint32_t generation;
+	struct error error;
+};
+
+static int make_data_dir(const struct environment *e, uint32_t generation, struct error *err)
+{
+	cleanup_free char *path = xasprintf("%s/data/%u", e->id->state_dir, generation);
+	int r = dir_make(AT_FDCWD, path, 0711); /* services of other uids pass through */
+	return r < 0 ? error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "cannot make %s", path) : 0;
+}
+
+static void store_work(struct job *base)
+{
+	struct store_job *job = (struct store_job *)base;
+	struct environment *e = base->e;
+	int r = 0;
+	if (job->up)
+		r = make_data_dir(e, job->generation, &job->error);
+	if (r == 0 && job->up && job->backend)
+		r = store_environment_set_backend(e->store, e->id->namespace_, job->backend, job->reason, &job->error);
+	if (r == 0)
+		store_environment_set_desired(e->store, e->id->namespace_, job->desired, &job->error);
+}
+
+static void store_after(struct job *base)
+{
+	struct store_job *job = (struct store_job *)base;
+	struct environment *e = base->e;
+	if (error_is_set(&job->error)) {
+		log_warning("environment", "the store: %s", job->error.message);
+		environment_fail(e, &job->error);
+		if (job->up) /* nothing was started: whoever waits hears why */
+			demands_cancel_all(e, true, job->error.message);
+	} else {
+		free(e->desired);
+		e->desired = xstrdup(job->desired);
+		if (job->backend) {
+			free(e->stored_backend);
+			free(e->stored_reason);
+			e->stored_backend = xstrdup(job->backend);
+			e->stored_reason = xstrdup(job->reason);
+		}
+		e->up_stored = job->up;
+	}
+	if (job->up) {
+		e->storing_up = false;
+		apply_hold(e->apply, error_is_set(&job->error));
+	}
+	error_release(&job->error);
+	free(job->desired);
+	free(job->backend);
+	free(job->reason);
+	free(job);
+	environment_mark(e, CHANGED_STATUS);
+}
+
+static struct store_job *store_job_new(const char *desired)
+{
+	struct store_job *job = xcalloc(1, sizeof *job);
+	job->job.work = store_work;
+	job->job.after = store_after;
+	job->desired = xstrdup(desired);
+	return job;
+}
+
+void environment_store_desired(struct environment *e, const char *desired)
+{
+	if (e->desired && !strcmp(e->desired, desired) && !e->running_job && !e->jobs)
+		return;
+	e->up_stored = false;
+	environment_job(e, &store_job_new(desired)->job);
+}
+
+void environment_store_up(struct environment *e)
+{
+	if (e->up_stored || e->storing_up)
+		return;
+	struct store_job *job = store_job_new("up");
+	job->up = true;
+	job->generation = e->generation;
+	if (!e->stored_backend) {
+		job->backend = xstrdup(e->model->backend);
+		job->reason = xstrdup(e->model->backend_reason);
+	}
+	e->storing_up = true;
+	apply_hold(e->apply, true);
+	environment_job(e, &job->job);
+}
+
+/* ---- reading the configuration ---- */
+
+struct load_job {
+	struct job job;
+	enum load_flags flags;
+	bool plan, first;
+	uint64_t old_stamp, stamp;
+	char *config_file;
+	struct buffer user_text;
+	bool unchanged;
+	struct store_environment stored;
+	struct model *model;
+	struct error error;
+};
+
+static int register_environment(struct load_job *job)
+{
+	struct environment *e = job->job.e;
+	int r = 0;
+	if (job->first) {
+		const struct store_environment self = {
+			.namespace_ = e->id->namespace_,
+			.root = e->id->root,
+			.repository = e->id->repository,
+			.workspace = e->id->workspace,
+			.control_dir = e->id->control_dir,
+			.state_dir = e->id->state_dir,
+			.generation = 1,
+			.desired = (char *)"absent",
+			.created_ms = now_wall_ms(),
+			.uid = (uid_t)-1,
+		};
+		r = store_environment_put(e->store, &self, geteuid() == 0, &job->error);
+	}
+	if (r < 0)
+		return r;
+	r = store_environment_get(e->store, e->id->namespace_, &job->stored, &job->error);
+	if (r == 0)
+		return error_set(&job->error, ERROR_STORE_FAILED, "the environment %s is not in the store", e->id->namespace_);
+	return r < 0 ? r : 0;
+}
+
+static int load_recipes(struct load_job *job)
+{
+	struct environment *e = job->job.e;
+	if (e->recipes)
+		return 0;
+	const char *config_home = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	cleanup_strv char **directories = NULL;
+	strv_push(&directories, xstrdup(e->params.recipes_dir));
+	if (config_home && *config_home)
+		strv_pushf(&directories, "%s/aether/recipes", config_home);
+	else if (home && *home)
+		strv_pushf(&directories, "%s/.config/aether/recipes", home);
+	return recipes_load(directories, &e->recipes, &job->error);
+}
+
+static void load_work(struct job *base)
+{
+	struct load_job *job = (struct load_job *)base;
+	struct environment *e = base->e;
+	int r = job->first ? register_environment(job) : 0;
+	layers_user_text(e->id, e->params.root_fd, &job->user_text);
+	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->config_file);
+	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp) {
+		job->unchanged = true;
+		return;
+	}
+	if (r == 0)
+		r = load_recipes(job);
+	if (r == 0 && !job->first)
+		r = register_environment(job);
+	if (r < 0)
+		return;
+	const struct model_params params = {
+		.id = e->id,
+		.root_fd = e->params.root_fd,
+		.recipes = e->recipes,
+		.store = e->store,
+		.user_text = buffer_str(&job->user_text),
+		.backend = job->stored.backend,
+		.backend_reason = job->stored.backend_reason,
+		.generation = job->stored.generation,
+		.uid = job->stored.uid,
+		.plan = job->plan,
+		.approve = job->flags & LOAD_APPROVE,
+	};
+	model_load(&params, &job->model, &job->error);
+}
+
+static void take_stored(struct environment *e, struct load_job *job)
+{
+	if (!job->stored.namespace_)
+		return;
+	free(e->stored_backend);
+	free(e->stored_reason);
+	e->stored_backend = move_ptr(job->stored.backend);
+	e->stored_reason = move_ptr(job->stored.backend_reason);
+	e->generation = job->stored.generation;
+	e->uid = job->stored.uid;
+	if (!job->first)
+		return;
+	e->desired = move_ptr(job->stored.desired);
+	e->up_stored = e->desired && !strcmp(e->desired, "up");
+}
+
+static void take_user_text(struct environment *e, struct load_job *job)
+{
+	if (!strcmp(buffer_str(&e->user_text), buffer_str(&job->user_text)))
+		return;
+	bool is_link;
+	e->user_stamp = layers_user_stamp(e->params.root_fd, &is_link);
+	buffer_clear(&e->user_text);
+	buffer_adds(&e->user_text, buffer_str(&job->user_text));
+	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+}
+
+static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field, const char *text, const char *hint)
+{
+	struct model *m = arg;
+	struct model_service *s = model_service(m, service);
+	if (level == DIAGNOSTIC_WARNING || !s) {
+		strv_pushf(&m->warnings, "%s%s%s: %s", service, field ? "." : "", field ? field : "", text);
+		return;
+	}
+	if (error_is_set(&s->unsupported))
+		return;
+	bool by_command = s->config->run_command != NULL;
+	error_set(&s->unsupported, by_command ? ERROR_PROGRAM_NOT_FOUND : ERROR_IMAGE_NOT_FOUND, "service %s: %s", service, text);
+	if (hint)
+		error_hint(&s->unsupported, "%s", hint);
+}
+
+static void check_services(struct environment *e)
+{
+	for (size_t i = 0; e->backend && e->model && i < e->model->n_services; i++)
+		if (!error_is_set(&e->model->services[i].unsupported))
+			backend_check(e->backend, &e->model->services[i].spec, on_diagnostic, e->model);
+}
+
+static void notice_change(struct environment *e, const struct error *err)
+{
+	if (!e->config_changed)
+		environment_event(e, "config_changed", err ? json_pack("{s:s}", "error", err->message) : NULL);
+	e->config_changed = true;
+	strv_free(e->warnings);
+	e->warnings = NULL;
+	if (err)
+		strv_pushf(&e->warnings, "the configuration has changed and cannot be read, the services run by the old one: %s", err->message);
+	else
+		strv_push(&e->warnings, xstrdup("the configuration has changed, the services run by the old one: `ajj up` applies it"));
+	environment_mark(e, CHANGED_STATUS);
+}
+
+static void take_over(struct environment *e, struct model *model)
+{
+	struct model *old = e->model;
+	e->model = model;
+	apply_set_model(e->apply, model);
+	model_free(old);
+	e->prepared = false;
+	e->config_changed = false;
+	check_services(e);
+	environment_mark(e, CHANGED_ENV | CHANGED_PORTS | CHANGED_STATUS | CHANGED_SERVICES);
+}
+
+/* What runs may still be as the old one had it: accepted early (a port, a new server), applied by `up` alone. */
+static void take_over_and_compare(struct environment *e, struct model *model)
+{
+	take_over(e, model);
+	if (apply_has_changes(e->apply))
+		notice_change(e, NULL);
+}
+
+static bool may_take_over(const struct environment *e, const struct load_job *job, const struct model *model)
+{
+	return !e->model || (job->flags & LOAD_APPLY) || !apply_is_active(e->apply) || !e->model->planned ||
+	       !strcmp(e->model->signature, model->signature);
+}
+
+static void take_model(struct environment *e, struct load_job *job)
+{
+	bool keeps = e->model && apply_is_active(e->apply);
+	if (error_is_set(&job->error)) {
+		error_move(&e->config_error, &job->error);
+		if (keeps)
+			notice_change(e, &e->config_error);
+		else
+			take_over(e, NULL);
+		return;
+	}
+	error_release(&e->config_error);
+	if (!may_take_over(e, job, job->model)) {
+		e->model->approved |= job->model->approved && !strcmp(e->model->config->approval_text, job->model->config->approval_text);
+		model_free(job->model);
+		notice_change(e, NULL);
+		return;
+	}
+	strv_free(e->warnings);
+	e->warnings = NULL;
+	take_over_and_compare(e, job->model);
+}
+
+static void load_after(struct job *base)
+{
+	struct load_job *job = (struct load_job *)base;
+	struct environment *e = base->e;
+	bool was_error = error_is_set(&e->config_error);
+	e->load_done++;
+	take_user_text(e, job);
+	if (!job->unchanged) {
+		e->config_stamp = job->stamp;
+		take_stored(e, job);
+		take_model(e, job);
+		if (was_error != error_is_set(&e->config_error))
+			environment_mark(e, CHANGED_STATUS);
+	}
+	store_environment_release(&job->stored);
+	error_release(&job->error);
+	buffer_release(&job->user_text);
+	free(job->config_file);
+	free(job);
+}
+
+/* The job sees what is known when it begins, not when it was asked for. */
+static void load_begin(struct environment *e, struct job *base)
+{
+	struct load_job *job = (struct load_job *)base;
+	if (base->work != load_work)
+		return;
+	job->flags = e->load_flags;
+	job->first = e->load_started == 0;
+	job->plan = e->plan;
+	job->old_stamp = e->config_stamp;
+	if (!e->model || e->model->planned != e->plan || !e->model->approved)
+		job->flags |= LOAD_FORCE;
+	job->config_file = e->model ? xstrdup(e->model->config->file) : NULL;
+	e->load_flags = 0;
+	e->load_queued = false;
+	e->load_started++;
+}
+
+uint64_t environment_load(struct environment *e, enum load_flags flags)
+{
+	uint64_t seq = e->load_started + 1;
+	e->load_flags |= flags;
+	if (!e->load_queued) {
+		struct load_job *job = xcalloc(1, sizeof *job);
+		job->job.work = load_work;
+		job->job.after = load_after;
+		e->load_queued = true;
+		environment_job(e, &job->job);
+	}
+	return seq;
+}
+
+void environment_refresh_user(struct environment *e)
+{
+	bool is_link;
+	uint64_t stamp = layers_user_stamp(e->params.root_fd, &is_link);
+	if (stamp == e->user_stamp)
+		return;
+	e->user_stamp = stamp;
+	if (is_link)
+		return; /* its target may lie behind another mount: the next load reads it */
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	layers_user_text(e->id, e->params.root_fd, &text);
+	if (!strcmp(buffer_str(&text), buffer_str(&e->user_text)))
+		return;
+	buffer_clear(&e->user_text);
+	buffer_adds(&e->user_text, buffer_str(&text));
+	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+}
+
+/* ---- a port that is a foreigner's ---- */
+
+struct port_job {
+	struct job job;
+	char *service, *key;
+	uint16_t old, port;
+	struct error error;
+};
+
+static void port_work(struct job *base)
+{
+	struct port_job *job = (struct port_job *)base;
+	store_port_replace(base->e->store, base->e->id->namespace_, job->service, job->key, &job->port, &job->error);
+}
+
+static void port_after(struct job *base)
+{
+	struct port_job *job = (struct port_job *)base;
+	struct environment *e = base->e;
+	struct apply_service *s = apply_find(e->apply, job->service);
+	if (error_is_set(&job->error)) {
+		if (s)
+			apply_port_failed(s, &job->error);
+	} else {
+		log_warning("environment", "%s: port %u is taken by another program, now %u", job->service, job->old, job->port);
+		environment_event(e, "port_replaced", json_pack("{s:s, s:i, s:i}", "service", job->service, "from", job->old, "to", job->port));
+		environment_load(e, LOAD_FORCE | LOAD_APPLY); /* the new model lets it go on */
+	}
+	error_release(&job->error);
+	free(job->service);
+	free(job->key);
+	free(job);
+}
+
+void environment_port_taken(void *arg, const char *service, const struct port_binding *port)
+{
+	struct port_job *job = xcalloc(1, sizeof *job);
+	job->job.work = port_work;
+	job->job.after = port_after;
+	job->service = xstrdup(service);
+	job->key = xasprintf("%u/%s", port->internal, port->protocol);
+	job->old = port->external;
+	environment_job(arg, &job->job);
+}
+
+/* ---- the backend ---- */
+
+static void on_backend_changed(void *arg, const struct instance *instance)
+{
+	struct environment *e = arg;
+	apply_instance_changed(e->apply, instance);
+}
+
+static void on_backend_closed(void *arg)
+{
+	struct environment *e = arg;
+	e->open_handles--;
+	environment_wake(e);
+}
+
+void environment_backend_close(struct environment *e)
+{
+	if (!e->backend)
+		return;
+	apply_set_backend(e->apply, NULL);
+	e->open_handles++;
+	backend_close(move_ptr(e->backend), on_backend_closed, e);
+	free(move_ptr(e->backend_name));
+	e->adopted = false;
+}
+
+static void backend_failed(struct environment *e, const struct error *err)
+{
+	error_copy(&e->backend_error, err);
+	error_copy(&e->failure, err);
+	environment_fail(e, err);
+}
+
+static void open_backend(struct environment *e, const char *name)
+{
+	const struct backend_params params = {
+		.loop = e->params.loop,
+		.target = name,
+		.namespace_ = e->id->namespace_,
+		.workspace = e->id->workspace,
+		.workspace_root = e->id->root,
+		.state_dir = e->id->state_dir,
+		.shared_dir = e->id->shared_dir,
+		.shim = e->params.shim,
+		.keeper_pidfd = e->params.keeper_pidfd,
+		.uid = e->uid,
+		.changed = on_backend_changed,
+		.changed_arg = e,
+	};
+	cleanup_error struct error err = ERROR_INIT;
+	if (backend_open(&params, &e->backend, &err) < 0) {
+		e->backend = NULL;
+		backend_failed(e, &err);
+		return;
+	}
+	free(e->backend_name);
+	e->backend_name = xstrdup(name);
+	apply_set_backend(e->apply, e->backend);
+	check_services(e);
+	environment_mark(e, CHANGED_STATUS);
+}
+
+static void on_adopted(void *arg, const struct error *err, const struct instances *list)
+{
+	struct environment *e = arg;
+	e->adopting = false;
+	if (e->halted)
+		return;
+	if (err) {
+		backend_failed(e, err);
+		return;
+	}
+	e->adopted = true;
+	const char *desired = e->desired ? e->desired : "";
+	apply_adopt(e->apply, list, !strcmp(desired, "up"));
+	if (!strcmp(desired, "stopped"))
+		environment_want_all(e, GOAL_STOPPED);
+	if (apply_has_changes(e->apply))
+		notice_change(e, NULL);
+	environment_mark(e, CHANGED_STATUS | CHANGED_SERVICES);
+}
+
+static void on_prepared(void *arg, const struct error *err)
+{
+	if (err && err->err != ECANCELED)
+		log_warning("environment", "preparing: %s", err->message); /* its start will say it to who waits */
+}
+
+static void prepare(struct environment *e)
+{
+	cleanup_free bool *chosen = xcalloc(e->model->n_services, sizeof *chosen);
+	const struct plan_selection by_default = {false, NULL, NULL};
+	e->prepared = true;
+	if (plan_select(e->model->config, &by_default, chosen, NULL, NULL) < 0)
+		return;
+	for (size_t i = 0; i < e->model->n_services; i++) {
+		const struct model_service *s = &e->model->services[i];
+		if (chosen[i] && !error_is_set(&s->unsupported) && (!s->spec.process || s->spec.process->init))
+			backend_prepare(e->backend, &s->spec, on_prepared, e);
+	}
+}
+
+void environment_backend_turn(struct environment *e)
+{
+	const char *name = e->model ? e->model->backend : e->stored_backend;
+	if (!e->load_done || !name)
+		return;
+	if (e->backend && strcmp(e->backend_name, name) && !apply_is_active(e->apply) && e->teardown == TEARDOWN_NONE && !e->adopting)
+		environment_backend_close(e);
+	if (!e->backend && !error_is_set(&e->backend_error))
+		open_backend(e, name);
+	if (e->backend && !e->adopted && !e->adopting && !error_is_set(&e->backend_error)) {
+		e->adopting = true;
+		backend_list(e->backend, on_adopted, e);
+	}
+	if (e->adopted && !e->prepared && e->model && e->model->planned && e->teardown == TEARDOWN_NONE && !e->closing)
+		prepare(e);
+}

@@ -1,0 +1,577 @@
+#include "provisioner/model.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "provisioner/envfile.h"
+#include "provisioner/plan.h"
+#include "provisioner/template.h"
+
+static void service_release(struct model_service *s)
+{
+	free(s->program_dir);
+	free(s->program_major);
+	keyvals_release(&s->variables);
+	keyvals_release(&s->recipe_env);
+	free(s->ports);
+	free(s->url);
+	error_release(&s->unsupported);
+	keyvals_release(&s->process_env);
+	strv_free(s->owned);
+	for (size_t i = 0; i < s->n_owned_arrays; i++)
+		free(s->owned_arrays[i]);
+	free(s->owned_arrays);
+}
+
+void model_free(struct model *m)
+{
+	if (!m)
+		return;
+	for (size_t i = 0; i < m->n_services; i++)
+		service_release(&m->services[i]);
+	free(m->services);
+	config_free(m->config);
+	keyvals_release(&m->app_ports);
+	keyvals_release(&m->app_preferred);
+	keyvals_release(&m->env);
+	keyvals_release(&m->base);
+	free(m->backend);
+	free(m->backend_reason);
+	strv_free(m->warnings);
+	free(m->signature);
+	free(m);
+}
+
+struct model_service *model_service(const struct model *m, const char *name)
+{
+	for (size_t i = 0; m && i < m->n_services; i++)
+		if (!strcmp(m->services[i].config->name, name))
+			return &m->services[i];
+	return NULL;
+}
+
+uint16_t model_external_port(const struct model_service *s, uint16_t internal)
+{
+	for (size_t i = 0; i < s->n_ports; i++)
+		if (!internal || s->ports[i].internal == internal)
+			return s->ports[i].external;
+	return 0;
+}
+
+char *model_variable_name(const char *service, const char *suffix)
+{
+	char *name = xasprintf("%s%s_%s", isdigit((unsigned char)service[0]) ? "_" : "", service, suffix);
+	for (char *c = name; *c; c++)
+		*c = isalnum((unsigned char)*c) && !(*c & 0x80) ? (char)toupper((unsigned char)*c) : '_';
+	return name;
+}
+
+/* ---- the backend ---- */
+
+/* Decided once per environment: an engine that is down tomorrow must not mean an empty database in another place. */
+static int decide_backend(struct model *m, const struct model_params *params, struct error *err)
+{
+	const char *asked = m->config->backend ? m->config->backend : "auto";
+	bool is_auto = !strcmp(asked, "auto");
+	if (params->backend) {
+		m->backend = xstrdup(params->backend);
+		m->backend_reason = xstrdup(params->backend_reason);
+		if (!is_auto && strcmp(asked, params->backend))
+			strv_pushf(&m->warnings, "the configuration says backend '%s', this environment runs on '%s' until it is destroyed",
+			           asked, params->backend);
+		return 0;
+	}
+	m->backend = xstrdup(is_auto ? "process" : asked);
+	m->backend_reason = xstrdup(is_auto ? "auto: container engines are not supported yet, so host processes" : "configured");
+	if (backend_find(m->backend))
+		return 0;
+	cleanup_buffer struct buffer known = BUFFER_INIT;
+	for (const struct backend_ops *const *ops = backend_all(); *ops; ops++)
+		buffer_printf(&known, "%s%s", known.len ? ", " : "", (*ops)->name);
+	error_set(err, ERROR_CONFIG_INVALID, "%s: backend '%s' is not supported", m->config->file, asked);
+	return error_hint(err, "supported are: auto, %s", buffer_str(&known));
+}
+
+/* ---- ports ---- */
+
+static void want_port(struct model_service *s, uint16_t internal, const char *protocol)
+{
+	if (!internal)
+		return;
+	for (size_t i = 0; i < s->n_ports; i++)
+		if (s->ports[i].internal == internal && !strcmp(s->ports[i].protocol, protocol))
+			return;
+	array_grow(s->ports, s->n_ports);
+	s->ports[s->n_ports++] = (struct port_binding){internal, 0, protocol};
+}
+
+static const char *protocol_of(const struct config_port *p)
+{
+	return p->protocol && !strcmp(p->protocol, "udp") ? "udp" : "tcp";
+}
+
+static void want_ports(struct model_service *s)
+{
+	const struct config_service *c = s->config;
+	for (size_t i = 0; i < c->n_ports; i++)
+		want_port(s, c->ports[i].internal, protocol_of(&c->ports[i]));
+	if (s->recipe)
+		want_port(s, s->recipe->port, "tcp");
+	for (size_t i = 0; i < c->n_expose; i++)
+		want_port(s, c->expose[i].internal, protocol_of(&c->expose[i]));
+	if (c->ready.kind == PROBE_TCP || c->ready.kind == PROBE_HTTP)
+		want_port(s, c->ready.port, "tcp");
+}
+
+/* A published number is a preference, and the main checkout's alone: every other workspace would only fight for it. */
+static uint16_t preferred(const struct model_params *params, const struct config_service *c, const struct port_binding *p)
+{
+	if (!params->id->main_root || strcmp(params->id->main_root, params->id->root))
+		return 0;
+	for (size_t i = 0; i < c->n_ports; i++)
+		if (c->ports[i].internal == p->internal && !strcmp(protocol_of(&c->ports[i]), p->protocol))
+			return c->ports[i].published;
+	return 0;
+}
+
+static uint16_t app_preferred(const struct model_params *params, const char *number)
+{
+	if (!params->id->main_root || strcmp(params->id->main_root, params->id->root))
+		return 0;
+	return (uint16_t)strtoul(number ? number : "0", NULL, 10);
+}
+
+static int lease_ports(struct model *m, const struct model_params *params, struct error *err)
+{
+	size_t count = m->config->app_ports.count, n = 0;
+	for (size_t i = 0; i < m->n_services; i++)
+		count += m->services[i].n_ports;
+	if (!count)
+		return 0;
+	cleanup_free struct port_lease *leases = xcalloc(count, sizeof *leases);
+	cleanup_strv char **keys = NULL;
+	for (size_t i = 0; i < m->n_services; i++) {
+		struct model_service *s = &m->services[i];
+		for (size_t p = 0; p < s->n_ports; p++, n++) {
+			char *key = xasprintf("%u/%s", s->ports[p].internal, s->ports[p].protocol);
+			strv_push(&keys, key);
+			leases[n] = (struct port_lease){s->config->name, key, preferred(params, s->config, &s->ports[p]), 0};
+		}
+	}
+	for (size_t i = 0; i < m->config->app_ports.count; i++, n++) {
+		const struct keyval *app = &m->config->app_ports.items[i];
+		leases[n] = (struct port_lease){"", app->key, app_preferred(params, app->value), 0};
+	}
+	int r = store_ports_lease(params->store, params->id->namespace_, leases, count, err);
+	if (r < 0)
+		return r;
+	n = 0;
+	for (size_t i = 0; i < m->n_services; i++)
+		for (size_t p = 0; p < m->services[i].n_ports; p++)
+			m->services[i].ports[p].external = leases[n++].port;
+	for (; n < count; n++) {
+		char number[8];
+		snprintf(number, sizeof number, "%u", leases[n].port);
+		keyvals_set(&m->app_ports, leases[n].key, number);
+	}
+	return 0;
+}
+
+/* ---- recipes ---- */
+
+static int find_program(struct model *m, struct model_service *s, const struct model_params *params, struct error *err)
+{
+	cleanup_free char *wanted = recipe_image_major(s->config->image);
+	cleanup_error struct error missing = ERROR_INIT;
+	int r = recipe_find_program(params->recipes, s->recipe, wanted, &s->program_dir, &s->program_major, &missing);
+	if (r < 0) {
+		if (missing.code != ERROR_PROGRAM_NOT_FOUND) {
+			error_move(err, &missing);
+			return error_prefix(err, "service %s", s->config->name);
+		}
+		error_prefix(&missing, "service %s", s->config->name);
+		error_move(&s->unsupported, &missing);
+		return 0;
+	}
+	if (!wanted || !s->program_major || !strcmp(wanted, s->program_major))
+		return 0;
+	if (m->config->version_exact) {
+		error_set(&s->unsupported, ERROR_PROGRAM_NOT_FOUND, "service %s: %s is asked for, this machine has version %s (%s)",
+		          s->config->name, s->config->image, s->program_major, s->program_dir);
+		error_hint(&s->unsupported, "install version %s, or leave out x-aether.version: exact", wanted);
+		return 0;
+	}
+	strv_pushf(&m->warnings, "%s: %s is asked for and runs on this machine's version %s", s->config->name, s->config->image,
+	           s->program_major);
+	return 0;
+}
+
+static int expand_variables(struct model *m, struct model_service *s, const struct model_params *params, struct error *err)
+{
+	for (size_t i = 0; s->recipe && i < s->recipe->defaults.count; i++) {
+		const struct keyval *d = &s->recipe->defaults.items[i];
+		cleanup_free char *value = NULL;
+		int r = model_expand(m, s, params, "", d->value ? d->value : "", &value, err);
+		if (r < 0)
+			return r;
+		keyvals_set(&s->variables, d->key, value);
+	}
+	return 0;
+}
+
+/* Ports whose protocol is no secret to anybody; whatever else speaks is "tcp". */
+static const char *scheme_of(uint16_t port)
+{
+	static const struct {
+		uint16_t port;
+		const char *scheme;
+	} known[] = {{80, "http"},    {443, "https"},  {3000, "http"}, {3306, "mysql"},    {4000, "http"},     {4222, "nats"}, {5000, "http"},
+	             {5432, "postgres"}, {5672, "amqp"}, {6379, "redis"}, {8000, "http"}, {8080, "http"}, {9000, "http"}, {27017, "mongodb"}};
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (known[i].port == port)
+			return known[i].scheme;
+	return "tcp";
+}
+
+static int make_url(struct model *m, struct model_service *s, const struct model_params *params, struct error *err)
+{
+	uint16_t port = model_external_port(s, s->recipe ? s->recipe->port : 0);
+	if (!port)
+		return 0;
+	if (s->recipe && s->recipe->url)
+		return model_expand(m, s, params, "", s->recipe->url, &s->url, err);
+	s->url = xasprintf("%s://" MODEL_HOST ":%u", s->recipe && s->recipe->scheme ? s->recipe->scheme : scheme_of(s->ports[0].internal), port);
+	return 0;
+}
+
+/* ---- x-aether.env ---- */
+
+struct scope {
+	const struct model *m;
+	const struct model_params *params;
+	const struct keyvals *user;
+	char number[8];
+};
+
+static const char *service_value(struct scope *scope, const struct model_service *s, const char *name)
+{
+	uint16_t port = 0;
+	if (!strcmp(name, "host"))
+		return MODEL_HOST;
+	if (!strcmp(name, "url"))
+		return s->url ? s->url : "";
+	if (!strcmp(name, "port"))
+		port = 0;
+	else if (!strncmp(name, "ports.", 6))
+		port = (uint16_t)strtoul(name + 6, NULL, 10);
+	else
+		return keyvals_get(&s->variables, name);
+	if (!s->n_ports || (port && !model_external_port(s, port) && scope->m->planned))
+		return NULL;
+	snprintf(scope->number, sizeof scope->number, "%u", model_external_port(s, port));
+	return scope->number;
+}
+
+/* Service names may hold dots: the longest that fits. */
+static const char *services_value(struct scope *scope, const char *name)
+{
+	const struct model_service *best = NULL;
+	size_t best_len = 0;
+	for (size_t i = 0; i < scope->m->n_services; i++) {
+		const char *service = scope->m->services[i].config->name;
+		size_t len = strlen(service);
+		if (len > best_len && !strncmp(name, service, len) && name[len] == '.') {
+			best = &scope->m->services[i];
+			best_len = len;
+		}
+	}
+	return best ? service_value(scope, best, name + best_len + 1) : NULL;
+}
+
+static const char *env_template_value(void *arg, const char *name)
+{
+	struct scope *scope = arg;
+	const char *value;
+	if (!strncmp(name, "services.", 9))
+		return services_value(scope, name + 9);
+	if (!strncmp(name, "ports.", 6))
+		return (value = keyvals_get(&scope->m->app_ports, name + 6)) ? value : scope->m->planned ? NULL : "0";
+	if (!strncmp(name, "env.", 4))
+		return (value = keyvals_get(scope->user, name + 4)) ? value : "";
+	if (!strcmp(name, "namespace"))
+		return scope->params->id->namespace_;
+	if (!strcmp(name, "workspace"))
+		return scope->params->id->workspace;
+	if (!strcmp(name, "root"))
+		return scope->params->id->root;
+	return NULL;
+}
+
+static int expand_env(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
+{
+	if (!m->planned)
+		return 0;
+	struct scope scope = {m, params, user, ""};
+	for (size_t i = 0; i < m->config->env.count; i++) {
+		const struct keyval *item = &m->config->env.items[i];
+		cleanup_free char *value = NULL;
+		int r = template_expand(item->value ? item->value : "", env_template_value, &scope, &value, err);
+		if (r < 0)
+			return error_prefix(err, "%s: x-aether.env.%s", m->config->file, item->key);
+		keyvals_set(&m->env, item->key, value);
+	}
+	return 0;
+}
+
+/* ---- generated variables ---- */
+
+void model_service_variables(const struct model_service *s, struct keyvals *out)
+{
+	uint16_t port = model_external_port(s, s->recipe ? s->recipe->port : 0);
+	if (!port)
+		return;
+	cleanup_free char *url = model_variable_name(s->config->name, "URL");
+	cleanup_free char *host = model_variable_name(s->config->name, "HOST");
+	cleanup_free char *name = model_variable_name(s->config->name, "PORT");
+	char number[8];
+	snprintf(number, sizeof number, "%u", port);
+	if (s->url)
+		keyvals_set(out, url, s->url);
+	keyvals_set(out, host, MODEL_HOST);
+	keyvals_set(out, name, number);
+}
+
+/* For the first such service in the file; one that a demand starts goes before one that it does not. */
+static void add_recipe_variables(const struct model *m, const struct keyvals *user, struct keyvals *out)
+{
+	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
+	const struct plan_selection by_default = {false, NULL, NULL};
+	if (plan_select(m->config, &by_default, chosen, NULL, NULL) < 0)
+		memset(chosen, 0, m->n_services * sizeof *chosen);
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < m->n_services; i++) {
+			const struct model_service *s = &m->services[i];
+			if (!s->recipe || !s->url || chosen[i] != (pass == 0) || error_is_set(&s->unsupported))
+				continue;
+			for (size_t v = 0; v < s->recipe_env.count; v++) {
+				const char *key = s->recipe_env.items[v].key;
+				if (!keyvals_has(user, key) && !keyvals_has(out, key))
+					keyvals_set(out, key, s->recipe_env.items[v].value);
+			}
+		}
+}
+
+void model_generated(const struct model *m, const struct keyvals *user, struct keyvals *out)
+{
+	keyvals_copy(out, &m->base);
+	for (size_t i = 0; i < m->n_services; i++)
+		model_service_variables(&m->services[i], out);
+	add_recipe_variables(m, user, out);
+	keyvals_copy(out, &m->app_ports);
+	keyvals_copy(out, &m->env);
+}
+
+static int expand_recipe_variables(struct model *m, struct model_service *s, const struct model_params *params, struct error *err)
+{
+	for (size_t i = 0; s->recipe && s->url && i < s->recipe->variables.count; i++) {
+		const struct keyval *v = &s->recipe->variables.items[i];
+		cleanup_free char *value = NULL;
+		int r = model_expand(m, s, params, "", v->value ? v->value : "", &value, err);
+		if (r < 0)
+			return r;
+		keyvals_set(&s->recipe_env, v->key, value);
+	}
+	return 0;
+}
+
+void model_unplan(struct model *m)
+{
+	m->planned = false;
+	for (size_t i = 0; i < m->n_services; i++) {
+		struct model_service *s = &m->services[i];
+		for (size_t p = 0; p < s->n_ports; p++)
+			s->ports[p].external = 0;
+		free(s->url);
+		s->url = NULL;
+		keyvals_release(&s->recipe_env);
+	}
+	keyvals_release(&m->app_ports);
+	keyvals_release(&m->env);
+}
+
+/* ---- secrets ---- */
+
+static void mask_value(char **text, const char *value)
+{
+	size_t len = value ? strlen(value) : 0;
+	if (len < 3) /* masking "a" would say more than it hides */
+		return;
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	const char *from = *text, *hit;
+	while ((hit = strstr(from, value))) {
+		buffer_add(&out, from, (size_t)(hit - from));
+		buffer_adds(&out, "***");
+		from = hit + len;
+	}
+	if (from == *text)
+		return;
+	buffer_adds(&out, from);
+	free(*text);
+	*text = buffer_detach(&out);
+}
+
+static void mask_all(char **text, const struct keyvals *kv)
+{
+	for (size_t i = 0; i < kv->count; i++)
+		if (env_name_is_secret(kv->items[i].key))
+			mask_value(text, kv->items[i].value);
+}
+
+char *model_mask(const struct model *m, const char *text)
+{
+	char *masked = xstrdup(text);
+	for (size_t i = 0; m && i < m->n_services; i++) {
+		mask_all(&masked, &m->services[i].config->environment);
+		mask_all(&masked, &m->services[i].config->x_env);
+		mask_all(&masked, &m->services[i].variables);
+	}
+	if (m)
+		mask_all(&masked, &m->env);
+	return masked;
+}
+
+/* ---- loading ---- */
+
+static void make_services(struct model *m, const struct model_params *params)
+{
+	m->n_services = m->config->n_services;
+	m->services = xcalloc(m->n_services, sizeof *m->services);
+	for (size_t i = 0; i < m->n_services; i++) {
+		struct model_service *s = &m->services[i];
+		s->config = &m->config->services[i];
+		s->recipe = s->config->image ? recipe_for_image(params->recipes, s->config->image) : NULL;
+		want_ports(s);
+	}
+	for (size_t i = 0; i < m->config->n_warnings; i++)
+		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
+}
+
+static void set_base(struct model *m, const struct model_params *params)
+{
+	keyvals_set(&m->base, "AETHER_NAMESPACE", params->id->namespace_);
+	keyvals_set(&m->base, "AETHER_WORKSPACE", params->id->workspace);
+	keyvals_set(&m->base, "AETHER_BACKEND", m->backend);
+}
+
+static int build_services(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
+{
+	int r = 0;
+	bool as_process = !strcmp(m->backend, "process");
+	for (size_t i = 0; r == 0 && i < m->n_services; i++) {
+		struct model_service *s = &m->services[i];
+		if (as_process && s->recipe && !s->config->run_command)
+			r = find_program(m, s, params, err);
+		if (r == 0)
+			r = expand_variables(m, s, params, err);
+		if (r == 0)
+			r = make_url(m, s, params, err);
+		if (r == 0)
+			r = expand_recipe_variables(m, s, params, err);
+	}
+	if (r == 0)
+		r = expand_env(m, params, user, err);
+	cleanup_keyvals struct keyvals env = KEYVALS_INIT, generated = KEYVALS_INIT;
+	keyvals_copy(&env, user);
+	model_generated(m, user, &generated);
+	keyvals_copy(&env, &generated);
+	for (size_t i = 0; r == 0 && i < m->n_services; i++)
+		r = model_build_spec(m, &m->services[i], params, &env, err);
+	return r;
+}
+
+static void sign(struct model *m)
+{
+	uint64_t h = HASH_INIT;
+	cleanup_keyvals struct keyvals none = KEYVALS_INIT, generated = KEYVALS_INIT;
+	model_generated(m, &none, &generated);
+	for (size_t i = 0; i < generated.count; i++) {
+		h = hash_str(h, generated.items[i].key);
+		h = hash_str(h, generated.items[i].value);
+	}
+	for (size_t i = 0; i < m->n_services; i++) {
+		h = hash_str(h, m->services[i].config->name);
+		h = hash_str(h, m->services[i].spec.config_hash);
+	}
+	h = hash_bytes(h, &m->config->start, sizeof m->config->start);
+	h = hash_bytes(h, &m->config->timeout_ms, sizeof m->config->timeout_ms);
+	for (char **s = m->config->service_set; s && *s; s++)
+		h = hash_str(h, *s);
+	m->signature = xasprintf("%016llx", (unsigned long long)h);
+}
+
+static int check_approval(struct model *m, const struct model_params *params, struct error *err)
+{
+	const char *text = m->config->approval_text;
+	if (!text || !*text) {
+		m->approved = true;
+		return 0;
+	}
+	int r = params->approve ? store_approve(params->store, params->id->repository, text, err) : 0;
+	if (r == 0)
+		r = store_is_approved(params->store, params->id->repository, text, err);
+	m->approved = r == 1;
+	return r < 0 ? r : 0;
+}
+
+static int load(struct model *m, const struct model_params *params, struct error *err)
+{
+	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
+	envfile_parse(params->user_text, NULL, NULL, NULL, &user);
+	const struct config_params config = {
+		.root_fd = params->root_fd,
+		.root = params->id->root,
+		.main_root = params->id->main_root,
+		.search_upwards = params->id->kind == WORKSPACE_PLAIN,
+		.variables = &user,
+		.environ_ = environ,
+	};
+	int r = config_load(&config, &m->config, err);
+	if (r == 0)
+		r = plan_check_circles(m->config, err);
+	if (r == 0)
+		r = decide_backend(m, params, err);
+	if (r < 0)
+		return r;
+	m->generation = params->generation;
+	m->planned = params->plan;
+	keyvals_copy(&m->app_preferred, &m->config->app_ports);
+	make_services(m, params);
+	set_base(m, params);
+	if (params->plan)
+		r = lease_ports(m, params, err);
+	if (r == 0)
+		r = build_services(m, params, &user, err);
+	if (r == 0)
+		r = check_approval(m, params, err);
+	if (r == 0)
+		sign(m);
+	return r;
+}
+
+int model_load(const struct model_params *params, struct model **ret, struct error *err)
+{
+	struct model *m = xcalloc(1, sizeof *m);
+	int r = load(m, params, err);
+	if (r < 0) {
+		model_free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}

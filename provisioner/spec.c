@@ -1,0 +1,523 @@
+/* A service of the configuration, its recipe and its leases become the spec that a backend takes. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "provisioner/model.h"
+#include "provisioner/template.h"
+
+#define STOP_GRACE_MS 10000 /* Compose's default */
+#define RUN_DIR_NAME_MAX 20 /* of the 107 bytes of a Unix socket's path */
+
+/* ---- ownership: the spec points into the model ---- */
+
+static char *keep(struct model_service *s, char *text)
+{
+	strv_push(&s->owned, text);
+	return text;
+}
+
+static void *keep_array(struct model_service *s, size_t n, size_t size)
+{
+	array_grow(s->owned_arrays, s->n_owned_arrays);
+	return s->owned_arrays[s->n_owned_arrays++] = xcalloc(n, size);
+}
+
+/* ---- a recipe's templates ---- */
+
+struct scope {
+	struct model *m;
+	struct model_service *s;
+	const struct model_params *params;
+	const char *data;
+	char *value; /* of the last look-up, where it had to be made */
+	int failed;
+	struct error *err;
+};
+
+static const char *made(struct scope *scope, char *value)
+{
+	free(scope->value);
+	return scope->value = value;
+}
+
+static const char *secret(struct scope *scope, const char *name)
+{
+	cleanup_free char *key = xasprintf("%s/%s", scope->s->config->name, *name ? name : "password");
+	char *value = NULL;
+	int r = store_secret(scope->params->store, scope->params->id->namespace_, key, &value, scope->err);
+	if (r < 0) {
+		scope->failed = r;
+		return NULL;
+	}
+	return made(scope, value);
+}
+
+static const char *port_text(struct scope *scope, uint16_t internal)
+{
+	return made(scope, xasprintf("%u", model_external_port(scope->s, internal)));
+}
+
+static const char *value_name(struct scope *scope, const char *rest)
+{
+	return scope->s->config->name;
+}
+
+static const char *value_namespace(struct scope *scope, const char *rest)
+{
+	return scope->params->id->namespace_;
+}
+
+static const char *value_workspace(struct scope *scope, const char *rest)
+{
+	return scope->params->id->workspace;
+}
+
+static const char *value_root(struct scope *scope, const char *rest)
+{
+	return scope->params->id->root;
+}
+
+static const char *value_host(struct scope *scope, const char *rest)
+{
+	return MODEL_HOST;
+}
+
+static const char *value_port(struct scope *scope, const char *rest)
+{
+	return port_text(scope, scope->s->recipe ? scope->s->recipe->port : 0);
+}
+
+static const char *value_ports(struct scope *scope, const char *rest)
+{
+	uint16_t internal = (uint16_t)strtoul(rest, NULL, 10);
+	if (!internal || (scope->m->planned && !model_external_port(scope->s, internal)))
+		return NULL;
+	return port_text(scope, internal);
+}
+
+static const char *value_data(struct scope *scope, const char *rest)
+{
+	return scope->data;
+}
+
+static const char *value_run(struct scope *scope, const char *rest)
+{
+	return made(scope, model_run_dir(scope->params->id, scope->s->config->name));
+}
+
+static const char *value_bin(struct scope *scope, const char *rest)
+{
+	return scope->s->program_dir ? scope->s->program_dir : "";
+}
+
+static const char *value_major(struct scope *scope, const char *rest)
+{
+	return scope->s->program_major ? scope->s->program_major : "";
+}
+
+static const char *value_image(struct scope *scope, const char *rest)
+{
+	return scope->s->config->image ? scope->s->config->image : "";
+}
+
+static const char *value_env(struct scope *scope, const char *rest)
+{
+	const char *value = keyvals_get(&scope->s->config->environment, rest);
+	return value ? value : "";
+}
+
+/* What a recipe's templates may name, beside its own `defaults`. A name that ends in a dot takes what follows. */
+static const struct {
+	const char *name;
+	const char *(*value)(struct scope *scope, const char *rest);
+} values[] = {
+	{"name", value_name},
+	{"service", value_name},
+	{"namespace", value_namespace},
+	{"workspace", value_workspace},
+	{"root", value_root},
+	{"image", value_image},
+	{"host", value_host},
+	{"port", value_port},
+	{"ports.", value_ports},
+	{"data", value_data},
+	{"run", value_run},
+	{"bin", value_bin},
+	{"major", value_major},
+	{"version", value_major},
+	{"env.", value_env},
+	{"secret", secret},
+	{"secret.", secret},
+};
+
+static const char *lookup(void *arg, const char *name)
+{
+	struct scope *scope = arg;
+	const char *value = keyvals_get(&scope->s->variables, name);
+	for (size_t i = 0; !value && i < sizeof values / sizeof *values; i++) {
+		size_t len = strlen(values[i].name);
+		bool takes_more = values[i].name[len - 1] == '.';
+		if (takes_more ? !strncmp(name, values[i].name, len) && name[len] : !strcmp(name, values[i].name))
+			return values[i].value(scope, takes_more ? name + len : "");
+	}
+	return value;
+}
+
+int model_expand(struct model *m, struct model_service *s, const struct model_params *params, const char *data, const char *text,
+                 char **ret, struct error *err)
+{
+	struct scope scope = {m, s, params, data, NULL, 0, err};
+	cleanup_error struct error bad = ERROR_INIT;
+	int r = template_expand(text, lookup, &scope, ret, &bad);
+	free(scope.value);
+	if (r == 0)
+		return 0;
+	if (scope.failed) /* the store's own words stand in err already */
+		return scope.failed;
+	error_move(err, &bad);
+	error_prefix(err, "recipe %s, service %s", s->recipe ? s->recipe->name : "-", s->config->name);
+	return r;
+}
+
+char *model_run_dir(const struct identity *id, const char *service)
+{
+	if (strlen(service) <= RUN_DIR_NAME_MAX)
+		return xasprintf("%s/%s", id->socket_dir, service);
+	return xasprintf("%s/%016llx", id->socket_dir, (unsigned long long)hash_str(HASH_INIT, service));
+}
+
+struct build {
+	struct model *m;
+	struct model_service *s;
+	const struct model_params *params;
+	const struct keyvals *env;
+	struct error *err;
+};
+
+static char *expand(const struct build *b, const char *data, const char *text, int *r)
+{
+	char *value = NULL;
+	if (*r == 0)
+		*r = model_expand(b->m, b->s, b->params, data, text, &value, b->err);
+	return *r == 0 ? keep(b->s, value) : NULL;
+}
+
+static char **expand_argv(const struct build *b, const char *data, char *const *argv, int *r)
+{
+	char **out = keep_array(b->s, strv_len(argv) + 1, sizeof *out);
+	for (size_t i = 0; argv && argv[i]; i++)
+		out[i] = expand(b, data, argv[i], r);
+	return out;
+}
+
+/* ---- volumes ---- */
+
+static char *data_path(const struct build *b, const char *kind, const char *name)
+{
+	return keep(b->s, xasprintf("%s/data/%u/%s%s", b->params->id->state_dir, b->m->generation, kind, name));
+}
+
+static char *flat(const char *target)
+{
+	char *name = xstrdup(target[0] == '/' ? target + 1 : target);
+	for (char *c = name; *c; c++)
+		if (*c == '/')
+			*c = '-';
+	return name;
+}
+
+static struct volume_spec volume(const struct build *b, const struct config_volume *v)
+{
+	static const enum volume_kind kinds[] = {[CONFIG_VOLUME_NAMED] = VOLUME_NAMED,
+	                                         [CONFIG_VOLUME_ANONYMOUS] = VOLUME_ANONYMOUS,
+	                                         [CONFIG_VOLUME_BIND] = VOLUME_BIND,
+	                                         [CONFIG_VOLUME_TMPFS] = VOLUME_TMPFS};
+	struct volume_spec spec = {kinds[v->type], v->source, v->source, v->target, v->read_only};
+	if (v->type == CONFIG_VOLUME_NAMED)
+		spec.source = data_path(b, "volumes/", v->source);
+	if (v->type == CONFIG_VOLUME_ANONYMOUS) {
+		cleanup_free char *target = flat(v->target);
+		spec.name = keep(b->s, xasprintf("%s.%s", b->s->config->name, target));
+		spec.source = data_path(b, "volumes/", spec.name);
+	}
+	if (v->type == CONFIG_VOLUME_BIND && v->source[0] != '/' && v->source[0] != '~') {
+		const char *relative = !strncmp(v->source, "./", 2) ? v->source + 2 : v->source;
+		spec.source = keep(b->s, xasprintf("%s/%s", b->params->id->root, relative));
+	}
+	return spec;
+}
+
+static void build_volumes(const struct build *b)
+{
+	const struct config_service *c = b->s->config;
+	struct volume_spec *volumes = keep_array(b->s, c->n_volumes, sizeof *volumes);
+	for (size_t i = 0; i < c->n_volumes; i++)
+		volumes[i] = volume(b, &c->volumes[i]);
+	b->s->spec.volumes = volumes;
+	b->s->spec.n_volumes = c->n_volumes;
+}
+
+/* A named volume where the image keeps its data *is* the data directory; a bind mount there would have ten workspaces and
+ * the trash fight for one directory of the user's. */
+static const char *data_dir(const struct build *b)
+{
+	const char *target = b->s->recipe ? b->s->recipe->data_target : NULL;
+	for (size_t i = 0; target && i < b->s->spec.n_volumes; i++) {
+		const struct volume_spec *v = &b->s->spec.volumes[i];
+		size_t len = strlen(v->target);
+		if (strncmp(v->target, target, len) || (target[len] && target[len] != '/'))
+			continue; /* a mount of a parent (/var/lib/postgresql) holds it too */
+		if (v->kind == VOLUME_NAMED)
+			return v->source;
+		if (v->kind == VOLUME_BIND)
+			strv_pushf(&b->m->warnings, "%s: the data lies in the environment's own directory, not in %s", b->s->config->name, v->source);
+	}
+	return data_path(b, "", b->s->config->name);
+}
+
+/* ---- host processes ---- */
+
+static uint64_t hash_argv(uint64_t h, char *const *argv)
+{
+	for (; argv && *argv; argv++)
+		h = hash_str(h, *argv);
+	return hash_str(h, "");
+}
+
+static uint64_t hash_keyvals(uint64_t h, const struct keyvals *kv)
+{
+	for (size_t i = 0; kv && i < kv->count; i++) {
+		h = hash_str(h, kv->items[i].key);
+		h = hash_str(h, kv->items[i].value ? kv->items[i].value : "");
+	}
+	return hash_str(h, "");
+}
+
+static int build_init(const struct build *b)
+{
+	const struct recipe *recipe = b->s->recipe;
+	char ***init = keep_array(b->s, recipe->n_init + 1, sizeof *init);
+	const char **input = keep_array(b->s, recipe->n_init + 1, sizeof *input);
+	uint64_t h = hash_str(HASH_INIT, recipe->name);
+	size_t n = 0;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < recipe->n_init; i++) {
+		const struct recipe_init *step = &recipe->init[i];
+		const char *when = step->when ? expand(b, "{{data}}", step->when, &r) : "always";
+		if (r < 0 || !*when)
+			continue;
+		init[n] = expand_argv(b, "{{data}}", step->argv, &r);
+		input[n] = step->stdin_ ? expand(b, "{{data}}", step->stdin_, &r) : NULL;
+		if (r < 0)
+			break;
+		h = hash_argv(h, init[n]);
+		h = hash_str(h, input[n] ? input[n] : "");
+		n++;
+	}
+	if (r < 0 || !n)
+		return r;
+	h = hash_str(h, b->s->program_dir ? b->s->program_dir : "");
+	b->s->process.init = (char *const *const *)init;
+	b->s->process.init_stdin = input;
+	b->s->process.init_env = &b->s->process_env;
+	b->s->process.template_key =
+		keep(b->s, xasprintf("%s-%s-%016llx", recipe->name, b->s->program_major ? b->s->program_major : "0", (unsigned long long)h));
+	return 0;
+}
+
+static int build_recipe_process(const struct build *b)
+{
+	struct model_service *s = b->s;
+	int r = 0;
+	for (size_t i = 0; i < s->recipe->process_env.count; i++) {
+		const struct keyval *item = &s->recipe->process_env.items[i];
+		keyvals_set(&s->process_env, item->key, expand(b, "", item->value ? item->value : "", &r));
+	}
+	s->process.data_dir = data_dir(b);
+	s->process.run_dir = keep(s, model_run_dir(b->params->id, s->config->name));
+	s->process.directory = s->process.data_dir;
+	s->process.command = expand_argv(b, s->process.data_dir, s->recipe->command, &r);
+	s->process.env = &s->process_env;
+	s->process.needs_unprivileged = s->recipe->needs_unprivileged;
+	if (r == 0 && s->recipe->n_init)
+		r = build_init(b);
+	s->spec.process = &s->process;
+	return r;
+}
+
+static void take_host_variables(struct keyvals *env)
+{
+	static const char *const names[] = {"PATH", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (getenv(names[i]))
+			keyvals_set(env, names[i], getenv(names[i]));
+	if (getenv("HOME") && geteuid() != 0) /* root's home is closed to the uid that the services get */
+		keyvals_set(env, "HOME", getenv("HOME"));
+}
+
+/* `x-aether: {command: ...}`: like the application itself, it gets what .env gives; what the file says for it wins. */
+static int build_command_process(const struct build *b)
+{
+	struct model_service *s = b->s;
+	uint16_t port = model_external_port(s, 0);
+	take_host_variables(&s->process_env);
+	keyvals_copy(&s->process_env, b->env);
+	keyvals_copy(&s->process_env, &s->config->environment);
+	if (port) {
+		char number[8];
+		snprintf(number, sizeof number, "%u", port);
+		keyvals_set(&s->process_env, "PORT", number);
+		keyvals_set(&s->process_env, "HOST", MODEL_HOST);
+	}
+	keyvals_copy(&s->process_env, &s->config->x_env);
+	s->process.data_dir = data_dir(b);
+	s->process.run_dir = keep(s, model_run_dir(b->params->id, s->config->name));
+	s->process.directory = b->params->id->root;
+	if (s->config->working_dir && s->config->working_dir[0] == '/' && !access(s->config->working_dir, X_OK))
+		s->process.directory = s->config->working_dir;
+	char **argv = keep_array(s, strv_len(s->config->run_command) + 1, sizeof *argv);
+	for (size_t i = 0; s->config->run_command[i]; i++) {
+		const char *word = s->config->run_command[i];
+		const char *value = word[0] == '$' ? keyvals_get(&s->process_env, word + 1) : NULL;
+		argv[i] = keep(s, xstrdup(value ? value : word));
+	}
+	s->process.command = argv;
+	s->process.env = &s->process_env;
+	s->spec.process = &s->process;
+	return 0;
+}
+
+static int build_process(const struct build *b)
+{
+	const struct config_service *c = b->s->config;
+	if (c->run_command)
+		return build_command_process(b);
+	if (b->s->recipe && b->s->program_dir)
+		return build_recipe_process(b);
+	if (error_is_set(&b->s->unsupported))
+		return 0;
+	if (c->image)
+		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND, "service %s: no recipe says how to run the image %s as a process of this machine",
+		          c->name, c->image);
+	else
+		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND, "service %s: it has no image, and no command to run it as a process of this machine",
+		          c->name);
+	error_hint(&b->s->unsupported, "add x-aether: {command: ...} to the service, or a recipe for its image");
+	return 0;
+}
+
+/* ---- readiness: x-aether.ready, the recipe's own for its process, healthcheck, the first port, "it runs" ---- */
+
+static int build_ready(const struct build *b)
+{
+	struct model_service *s = b->s;
+	const struct config_service *c = s->config;
+	bool by_recipe = s->recipe && s->recipe->ready.kind != PROBE_NONE;
+	bool recipe_process = s->spec.process && !c->run_command;
+	int r = 0;
+	s->one_shot = !s->n_ports && c->ready.kind == PROBE_NONE && c->healthcheck.kind == PROBE_NONE;
+	if (c->ready.kind != PROBE_NONE) {
+		s->ready = c->ready;
+	} else if (c->healthcheck.kind != PROBE_NONE && !c->healthcheck_disabled && !(by_recipe && recipe_process)) {
+		s->ready = c->healthcheck;
+	} else if (by_recipe) {
+		s->ready = s->recipe->ready;
+		s->ready.argv = s->ready.argv ? expand_argv(b, "", s->recipe->ready.argv, &r) : NULL;
+		s->ready.path = s->ready.path ? expand(b, "", s->recipe->ready.path, &r) : NULL;
+	} else {
+		for (size_t i = 0; s->ready.kind == PROBE_NONE && i < s->n_ports; i++)
+			if (!strcmp(s->ports[i].protocol, "tcp"))
+				s->ready = (struct config_probe){.kind = PROBE_TCP, .port = s->ports[i].internal};
+	}
+	return r;
+}
+
+/* ---- the whole ---- */
+
+static const struct {
+	const char *name;
+	int number;
+} signals[] = {{"HUP", SIGHUP},   {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"KILL", SIGKILL},
+               {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"TERM", SIGTERM}, {"WINCH", SIGWINCH}};
+
+static int signal_number(const char *name)
+{
+	if (name && !strncmp(name, "SIG", 3))
+		name += 3;
+	for (size_t i = 0; name && i < sizeof signals / sizeof *signals; i++)
+		if (!strcmp(name, signals[i].name))
+			return signals[i].number;
+	return SIGTERM;
+}
+
+static uint64_t hash_process(uint64_t h, const struct process_spec *p)
+{
+	if (!p)
+		return h;
+	h = hash_argv(h, p->command);
+	h = hash_keyvals(h, p->env);
+	h = hash_str(h, p->directory);
+	h = hash_str(h, p->data_dir ? p->data_dir : "");
+	return hash_str(h, p->template_key ? p->template_key : "");
+}
+
+static char *hash_spec(const struct service_spec *spec)
+{
+	uint64_t h = hash_str(HASH_INIT, spec->image ? spec->image : "");
+	h = hash_keyvals(h, spec->env);
+	h = hash_argv(h, spec->command);
+	h = hash_argv(h, spec->entrypoint);
+	h = hash_str(h, spec->working_dir ? spec->working_dir : "");
+	for (size_t i = 0; i < spec->n_ports; i++) {
+		uint16_t pair[2] = {spec->ports[i].internal, spec->ports[i].external};
+		h = hash_bytes(h, pair, sizeof pair);
+		h = hash_str(h, spec->ports[i].protocol);
+	}
+	for (size_t i = 0; i < spec->n_volumes; i++) {
+		h = hash_bytes(h, &spec->volumes[i].kind, sizeof spec->volumes[i].kind);
+		h = hash_str(h, spec->volumes[i].source ? spec->volumes[i].source : "");
+		h = hash_str(h, spec->volumes[i].target);
+		h = hash_bytes(h, &spec->volumes[i].read_only, sizeof spec->volumes[i].read_only);
+	}
+	h = hash_bytes(h, &spec->memory_bytes, sizeof spec->memory_bytes);
+	h = hash_bytes(h, &spec->cpus, sizeof spec->cpus);
+	h = hash_bytes(h, &spec->pids, sizeof spec->pids);
+	h = hash_bytes(h, &spec->generation, sizeof spec->generation);
+	h = hash_process(h, spec->process);
+	return xasprintf("%016llx", (unsigned long long)h);
+}
+
+int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params, const struct keyvals *env,
+                     struct error *err)
+{
+	const struct build b = {m, s, params, env, err};
+	const struct config_service *c = s->config;
+	s->spec = (struct service_spec){
+		.name = c->name,
+		.image = c->image,
+		.env = &c->environment,
+		.command = c->command,
+		.entrypoint = c->entrypoint,
+		.working_dir = c->working_dir,
+		.ports = s->ports,
+		.n_ports = s->n_ports,
+		.memory_bytes = c->memory_bytes,
+		.cpus = c->cpus,
+		.pids = c->pids,
+		.stop_signal = c->stop_signal ? c->stop_signal : signal_number(s->recipe ? s->recipe->stop_signal : NULL),
+		.stop_grace_ms = c->stop_grace_ms >= 0 ? (unsigned)c->stop_grace_ms : STOP_GRACE_MS,
+		.generation = m->generation,
+	};
+	build_volumes(&b);
+	int r = !strcmp(m->backend, "process") ? build_process(&b) : 0;
+	if (r == 0)
+		r = build_ready(&b);
+	s->spec.config_hash = keep(s, hash_spec(&s->spec));
+	return r;
+}

@@ -1,0 +1,262 @@
+#include "provisioner/status.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/envfile.h"
+
+/* ---- JSON ---- */
+
+static void set_string(json_t *object, const char *key, const char *value)
+{
+	json_object_set_new(object, key, value ? json_string(value) : json_null());
+}
+
+static void set_time(json_t *object, const char *key, int64_t wall_ms)
+{
+	char text[32];
+	if (!wall_ms)
+		return;
+	format_time(text, wall_ms);
+	json_object_set_new(object, key, json_string(text));
+}
+
+static json_t *strings(char *const *list)
+{
+	json_t *array = json_array();
+	for (; list && *list; list++)
+		json_array_append_new(array, json_string(*list));
+	return array;
+}
+
+static json_t *ports_of(const struct model_service *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_ports; i++) {
+		json_t *port = json_pack("{s:i, s:s, s:s}", "internal", s->ports[i].internal, "host", MODEL_HOST, "protocol", s->ports[i].protocol);
+		if (s->ports[i].external)
+			json_object_set_new(port, "external", json_integer(s->ports[i].external));
+		json_array_append_new(array, port);
+	}
+	return array;
+}
+
+static const char *health_of(const struct apply_service *s)
+{
+	switch (s->state) {
+	case SERVICE_READY:
+		return "healthy";
+	case SERVICE_STARTING:
+	case SERVICE_RESTARTING:
+		return "starting";
+	case SERVICE_FAILED:
+		return "unhealthy";
+	default:
+		return "none";
+	}
+}
+
+static void add_process(json_t *json, const struct apply_service *s)
+{
+	if (s->pid)
+		json_object_set_new(json, "pid", json_integer(s->pid));
+	if (s->handle && *s->handle)
+		json_object_set_new(json, "container", json_string(s->handle));
+	if (s->memory_bytes)
+		json_object_set_new(json, "memory_bytes", json_integer((json_int_t)s->memory_bytes));
+	set_time(json, "started", s->started_ms);
+	if (s->exited_ms) {
+		set_time(json, "exited", s->exited_ms);
+		json_object_set_new(json, "exit_code", json_integer(s->exit_code));
+	}
+}
+
+json_t *status_service(const struct apply_service *s)
+{
+	json_t *json = json_object();
+	const struct error *error = error_is_set(&s->error) ? &s->error : NULL;
+	set_string(json, "state", service_state_name(s->state));
+	set_string(json, "health", health_of(s));
+	if (s->model) {
+		if (s->model->config->image)
+			set_string(json, "image", s->model->config->image);
+		if (s->model->recipe)
+			set_string(json, "recipe", s->model->recipe->name);
+		if (s->model->program_major)
+			set_string(json, "version", s->model->program_major);
+		json_object_set_new(json, "ports", ports_of(s->model));
+		if (!error && error_is_set(&s->model->unsupported))
+			error = &s->model->unsupported;
+	}
+	add_process(json, s);
+	json_object_set_new(json, "restarts", json_integer(s->restarts));
+	if (s->probe && *probe_last(s->probe))
+		set_string(json, "waiting_for", probe_last(s->probe));
+	if (error)
+		json_object_set_new(json, "error", error_to_json(error));
+	return json;
+}
+
+json_t *status_resources(const struct model *m)
+{
+	json_t *resources = json_object();
+	for (size_t i = 0; m && i < m->n_services; i++) {
+		const struct model_service *s = &m->services[i];
+		uint16_t internal = s->recipe && s->recipe->port ? s->recipe->port : s->n_ports ? s->ports[0].internal : 0;
+		uint16_t external = internal ? model_external_port(s, internal) : 0;
+		if (!external)
+			continue;
+		cleanup_free char *masked = s->url ? url_mask_password(s->url) : NULL;
+		json_t *r = json_pack("{s:i, s:i, s:s}", "internal_port", internal, "external_port", external, "host", MODEL_HOST);
+		if (masked)
+			set_string(r, "connection_string", masked);
+		json_object_set_new(resources, s->config->name, r);
+	}
+	return resources;
+}
+
+static json_t *services_of(const struct apply *a)
+{
+	json_t *services = json_object();
+	for (size_t i = 0; i < apply_count(a); i++)
+		json_object_set_new(services, apply_at(a, i)->name, status_service(apply_at(a, i)));
+	return services;
+}
+
+static json_t *app_ports(const struct model *m)
+{
+	json_t *ports = json_object();
+	for (size_t i = 0; m && i < m->app_ports.count; i++)
+		json_object_set_new(ports, m->app_ports.items[i].key, json_integer(strtol(m->app_ports.items[i].value, NULL, 10)));
+	return ports;
+}
+
+static json_t *warnings_of(const struct status_view *v)
+{
+	json_t *warnings = strings(v->model ? v->model->warnings : NULL);
+	for (size_t i = 0; v->model && i < v->model->n_services; i++)
+		if (error_is_set(&v->model->services[i].unsupported))
+			json_array_append_new(warnings, json_string(v->model->services[i].unsupported.message));
+	json_t *more = strings(v->warnings);
+	json_array_extend(warnings, more);
+	json_decref(more);
+	return warnings;
+}
+
+static void add_environment_keys(json_t *json, const struct status_view *v)
+{
+	cleanup_strv char **flagged = NULL, **overridden = NULL;
+	cleanup_buffer struct buffer unused = BUFFER_INIT;
+	if (v->model) {
+		status_env(v->model, v->user_text, &unused, &flagged, NULL);
+		overridden = status_overridden(v->model, v->user_text);
+	}
+	json_object_set_new(json, "overridden", strings(overridden));
+	json_object_set_new(json, "rewrites", json_array());
+	json_object_set_new(json, "flagged", strings(flagged));
+}
+
+void status_json(const struct status_view *v, struct buffer *out)
+{
+	json_t *json = json_object();
+	set_string(json, "workspace_root", v->id->root);
+	set_string(json, "backend", v->backend);
+	set_string(json, "state", v->state);
+	json_object_set_new(json, "resources", status_resources(v->model));
+	set_string(json, "namespace", v->id->namespace_);
+	set_string(json, "workspace", v->id->workspace);
+	set_string(json, "backend_reason", v->backend_reason);
+	json_object_set_new(json, "services", services_of(v->apply));
+	json_object_set_new(json, "app_ports", app_ports(v->model));
+	set_string(json, "config_file", v->model ? v->model->config->file : NULL);
+	json_object_set_new(json, "config_changed", json_boolean(v->config_changed));
+	json_object_set_new(json, "generation", json_integer(v->generation));
+	if (v->failure && error_is_set(v->failure))
+		json_object_set_new(json, "error", error_to_json(v->failure));
+	json_object_set_new(json, "warnings", warnings_of(v));
+	json_object_set_new(json, "leases", v->leases ? json_incref(v->leases) : json_array());
+	json_object_set_new(json, "requested_by", v->requested_by ? json_incref(v->requested_by) : json_array());
+	add_environment_keys(json, v);
+	json_object_set_new(json, "aetherfs", json_pack("{s:I, s:I, s:i}", "keeper_pid", (json_int_t)v->keeper_pid, "server_pid",
+	                                                (json_int_t)v->server_pid, "server_restarts", (int)v->server_restarts));
+	cleanup_free char *text = json_dumps(json, JSON_INDENT(2));
+	json_decref(json);
+	buffer_adds(out, text ? text : "{}");
+	buffer_addc(out, '\n');
+}
+
+/* ---- ports ---- */
+
+void status_ports(const struct model *m, struct buffer *out)
+{
+	for (size_t i = 0; m && i < m->n_services; i++) {
+		const struct model_service *s = &m->services[i];
+		for (size_t p = 0; p < s->n_ports; p++)
+			if (s->ports[p].external)
+				buffer_printf(out, "%s %u %s %u\n", s->config->name, s->ports[p].internal, MODEL_HOST, s->ports[p].external);
+	}
+	for (size_t i = 0; m && i < m->app_ports.count; i++) {
+		const char *preferred = keyvals_get(&m->app_preferred, m->app_ports.items[i].key);
+		buffer_printf(out, "%s %s %s %s\n", m->app_ports.items[i].key, preferred && *preferred ? preferred : "0", MODEL_HOST,
+		              m->app_ports.items[i].value);
+	}
+}
+
+/* ---- env ---- */
+
+/* The layers, later ones win: (the main checkout's `.env` has its place here) < the workspace's own lines < generated. */
+static void generate(const struct model *m, const char *user_text, struct keyvals *user, struct keyvals *generated)
+{
+	envfile_parse(user_text, NULL, NULL, NULL, user);
+	model_generated(m, user, generated);
+}
+
+int status_env(const struct model *m, const char *user_text, struct buffer *out, char ***flagged, struct error *err)
+{
+	cleanup_keyvals struct keyvals user = KEYVALS_INIT, generated = KEYVALS_INIT;
+	generate(m, user_text, &user, &generated);
+	return envfile_render(user_text, &generated, out, flagged, err);
+}
+
+void status_env_json(const struct model *m, const char *user_text, struct buffer *out)
+{
+	cleanup_keyvals struct keyvals user = KEYVALS_INIT, generated = KEYVALS_INIT;
+	generate(m, user_text, &user, &generated);
+	keyvals_copy(&user, &generated);
+	json_t *json = json_object();
+	for (size_t i = 0; i < user.count; i++)
+		set_string(json, user.items[i].key, user.items[i].value ? user.items[i].value : "");
+	cleanup_free char *text = json_dumps(json, JSON_INDENT(2));
+	json_decref(json);
+	buffer_adds(out, text ? text : "{}");
+	buffer_addc(out, '\n');
+}
+
+char **status_overridden(const struct model *m, const char *user_text)
+{
+	cleanup_keyvals struct keyvals user = KEYVALS_INIT, generated = KEYVALS_INIT;
+	char **keys = NULL;
+	generate(m, user_text, &user, &generated);
+	for (size_t i = 0; i < user.count; i++)
+		if (keyvals_has(&generated, user.items[i].key))
+			strv_push(&keys, xstrdup(user.items[i].key));
+	return keys;
+}
+
+int status_service_env(const struct model_service *s, struct buffer *out, struct error *err)
+{
+	cleanup_keyvals struct keyvals vars = KEYVALS_INIT;
+	model_service_variables(s, &vars);
+	for (size_t i = 0; i < s->recipe_env.count; i++)
+		if (!keyvals_has(&vars, s->recipe_env.items[i].key))
+			keyvals_set(&vars, s->recipe_env.items[i].key, s->recipe_env.items[i].value);
+	for (size_t i = 0; i < vars.count; i++) {
+		buffer_printf(out, "%s=", vars.items[i].key);
+		if (envfile_quote(vars.items[i].value, out) == ENVFILE_UNREPRESENTABLE)
+			return error_set(err, ERROR_CONFIG_INVALID, "the value of %s has no form in a .env file", vars.items[i].key);
+		buffer_addc(out, '\n');
+	}
+	return 0;
+}

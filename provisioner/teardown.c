@@ -1,0 +1,226 @@
+/* The end of an environment: stop all, remove all, look whether anything survived, put the data into the trash, give ports and secrets
+ * back, begin the next generation. Every step may be repeated: "destroying" stands in the store until the last is done. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "provisioner/environment_private.h"
+#include "provisioner/trash.h"
+
+static void failed(struct environment *e, const struct error *err)
+{
+	e->teardown = TEARDOWN_NONE;
+	e->teardown_failed = true;
+	error_copy(&e->failure, err);
+	environment_fail(e, err);
+	for (struct demand *d = e->demands; d; d = d->next)
+		if (!d->finished && (d->wait == WAIT_DESTROYED || !d->admitted)) {
+			d->finished = d->known = true;
+			error_copy(&d->error, err);
+		}
+	environment_mark(e, CHANGED_STATUS);
+}
+
+static void done(struct environment *e)
+{
+	e->teardown = TEARDOWN_NONE;
+	e->satisfied = e->up_stored = e->config_changed = e->plan = false;
+	free(move_ptr(e->stored_backend));
+	free(move_ptr(e->stored_reason));
+	free(e->desired);
+	e->desired = xstrdup("absent");
+	strv_free(move_ptr(e->warnings));
+	json_array_clear(e->requested_by);
+	error_release(&e->failure);
+	if (e->model)
+		model_unplan(e->model);
+	apply_forget(e->apply);
+	apply_set_model(e->apply, e->model); /* what was left of services that are configured no longer goes */
+	environment_refresh_user(e);
+	environment_event(e, "destroyed", NULL);
+	for (struct demand *d = e->demands; d; d = d->next)
+		if (d->wait == WAIT_DESTROYED && d->admitted)
+			d->finished = true;
+	environment_mark(e, CHANGED_ENV | CHANGED_PORTS | CHANGED_STATUS | CHANGED_SERVICES);
+}
+
+/* ---- the data ---- */
+
+struct trash_job {
+	struct job job;
+	uint32_t generation, next;
+	struct error error;
+};
+
+/* Whose data there is; also right after a crash, when nobody remembers what ran. */
+static char **services_with_data(const char *path)
+{
+	char **names = NULL;
+	cleanup_closedir DIR *dir = opendir(path);
+	struct dirent *entry;
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			strv_push(&names, xstrdup(entry->d_name));
+	return names;
+}
+
+static void trash_work(struct job *base)
+{
+	struct trash_job *job = (struct trash_job *)base;
+	struct environment *e = base->e;
+	const char *ns = e->id->namespace_;
+	cleanup_free char *path = xasprintf("%s/data/%u", e->id->state_dir, job->generation);
+	if (rmdir(path) < 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
+		log_warning("environment", "%s: %s", path, strerror(errno));
+	cleanup_strv char **services = services_with_data(path);
+	int r = trash_put(e->store, e->id, job->generation, e->params.root_fd, services, &job->error);
+	if (r == 0)
+		r = store_environment_next_generation(e->store, ns, &job->next, &job->error);
+	if (r == 0)
+		r = store_ports_release(e->store, ns, &job->error);
+	if (r == 0)
+		r = store_secrets_release(e->store, ns, &job->error);
+	if (r == 0)
+		r = store_environment_set_backend(e->store, ns, NULL, NULL, &job->error);
+	if (r == 0)
+		r = store_environment_set_desired(e->store, ns, "absent", &job->error);
+	cleanup_error struct error ignored = ERROR_INIT;
+	if (r == 0 && trash_expire(e->store, e->id->shared_dir, &ignored) < 0)
+		log_warning("environment", "the trash: %s", ignored.message);
+}
+
+static void trash_after(struct job *base)
+{
+	struct trash_job *job = (struct trash_job *)base;
+	struct environment *e = base->e;
+	if (error_is_set(&job->error)) {
+		failed(e, &job->error);
+	} else {
+		e->generation = job->next;
+		done(e);
+	}
+	error_release(&job->error);
+	free(job);
+}
+
+static void trash_begin(struct environment *e)
+{
+	struct trash_job *job = xcalloc(1, sizeof *job);
+	job->job.work = trash_work;
+	job->job.after = trash_after;
+	job->generation = e->generation;
+	e->teardown = TEARDOWN_TRASHING;
+	environment_job(e, &job->job);
+}
+
+/* ---- what survived ---- */
+
+static void on_verified(void *arg, const struct error *err, const struct instances *list)
+{
+	struct environment *e = arg;
+	cleanup_error struct error survived = ERROR_INIT;
+	cleanup_buffer struct buffer names = BUFFER_INIT;
+	if (e->halted)
+		return;
+	for (size_t i = 0; !err && i < list->count; i++)
+		if (list->items[i].state != INSTANCE_ABSENT)
+			buffer_printf(&names, "%s%s (pid %d)", names.len ? ", " : "", list->items[i].service, (int)list->items[i].pid);
+	if (!err && !names.len) {
+		trash_begin(e);
+		return;
+	}
+	if (err)
+		error_copy(&survived, err);
+	else
+		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "not everything could be removed: %s", buffer_str(&names));
+	for (size_t i = 0; i < apply_count(e->apply); i++) {
+		const struct apply_service *s = apply_at(e->apply, i);
+		if (s->stuck && error_is_set(&s->error))
+			error_detail(&survived, s->name, json_string(s->error.message));
+	}
+	if (!survived.hint)
+		error_hint(&survived, "ajj destroy tries again; data and ports are kept until it succeeds");
+	failed(e, &survived);
+}
+
+static void verify(struct environment *e)
+{
+	if (!e->backend) {
+		trash_begin(e);
+		return;
+	}
+	e->teardown = TEARDOWN_VERIFYING;
+	backend_list(e->backend, on_verified, e);
+}
+
+/* ---- the way down ---- */
+
+void teardown_begin(struct environment *e)
+{
+	if (e->teardown > TEARDOWN_PENDING)
+		return;
+	uv_timer_stop(&e->unlink_timer);
+	e->teardown = TEARDOWN_STOPPING;
+	e->teardown_failed = false;
+	error_release(&e->backend_error);
+	error_release(&e->failure);
+	environment_store_desired(e, DESIRED_DESTROYING);
+	environment_want_all(e, GOAL_NONE); /* whatever was stuck is tried again */
+	demands_cancel_all(e, true, "the environment is being torn down");
+	environment_event(e, "destroy", e->unlinker.pid ? requester_json(&e->unlinker) : NULL);
+	environment_mark(e, CHANGED_STATUS);
+}
+
+void teardown_turn(struct environment *e)
+{
+	if (e->teardown == TEARDOWN_NONE && !e->teardown_failed && environment_is_known(e) && e->desired && !e->running_job &&
+	    !strcmp(e->desired, DESIRED_DESTROYING))
+		teardown_begin(e);
+	if (e->teardown != TEARDOWN_STOPPING || e->running_job || e->jobs)
+		return;
+	if (!environment_is_known(e)) {
+		if (error_is_set(&e->backend_error))
+			failed(e, &e->backend_error);
+		return;
+	}
+	for (size_t i = 0; i < apply_count(e->apply); i++)
+		if (apply_at(e->apply, i)->goal != GOAL_ABSENT)
+			apply_want(apply_at(e->apply, i), GOAL_ABSENT);
+	if (apply_is_down(e->apply, true))
+		verify(e);
+}
+
+static void on_unlink_timer(uv_timer_t *timer)
+{
+	teardown_begin(timer->data);
+}
+
+void environment_unlinked(struct environment *e, const struct requester *who, unsigned delay_ms)
+{
+	if (e->closing || e->teardown > TEARDOWN_PENDING)
+		return;
+	e->unlinker = *who;
+	environment_event(e, "unlink", requester_json(who));
+	if (!delay_ms) {
+		teardown_begin(e);
+		return;
+	}
+	e->teardown = TEARDOWN_PENDING;
+	uv_timer_start(&e->unlink_timer, on_unlink_timer, delay_ms, 0);
+	environment_mark(e, CHANGED_STATUS);
+}
+
+void environment_replaced(struct environment *e, pid_t tgid)
+{
+	if (e->teardown != TEARDOWN_PENDING || e->unlinker.pid != tgid)
+		return;
+	uv_timer_stop(&e->unlink_timer);
+	e->teardown = TEARDOWN_NONE;
+	environment_event(e, "replaced", requester_json(&e->unlinker));
+	environment_mark(e, CHANGED_STATUS);
+}

@@ -1,0 +1,201 @@
+/* What the files of an environment hold now, and the writing of its `.env`. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/envfile.h"
+#include "provisioner/environment_private.h"
+#include "provisioner/layers.h"
+#include "provisioner/status.h"
+
+static int need_model(struct environment *e, struct error *err)
+{
+	if (e->model)
+		return 0;
+	if (!error_is_set(&e->config_error))
+		return error_set_errno(err, ERROR_NOT_READY, EAGAIN, "the configuration is still being read");
+	error_copy(err, &e->config_error);
+	return -e->config_error.err;
+}
+
+int environment_env(struct environment *e, struct buffer *out, struct error *err)
+{
+	environment_refresh_user(e);
+	int r = need_model(e, err);
+	return r < 0 ? r : status_env(e->model, buffer_str(&e->user_text), out, NULL, err);
+}
+
+int environment_env_json(struct environment *e, struct buffer *out, struct error *err)
+{
+	environment_refresh_user(e);
+	int r = need_model(e, err);
+	if (r == 0)
+		status_env_json(e->model, buffer_str(&e->user_text), out);
+	return r;
+}
+
+void environment_ports(struct environment *e, struct buffer *out)
+{
+	status_ports(e->model, out);
+}
+
+void environment_env_own(struct environment *e, struct buffer *out)
+{
+	environment_refresh_user(e);
+	buffer_adds(out, buffer_str(&e->user_text));
+}
+
+void environment_status(struct environment *e, struct buffer *out)
+{
+	environment_refresh_user(e);
+	json_t *leases = e->params.leases ? e->params.leases(e->params.arg) : NULL;
+	const struct status_view view = {
+		.id = e->id,
+		.state = e->state ? e->state : "absent",
+		.backend = e->stored_backend ? e->stored_backend : e->model ? e->model->backend : NULL,
+		.backend_reason = e->stored_backend ? e->stored_reason : e->model ? e->model->backend_reason : NULL,
+		.generation = e->generation,
+		.model = e->model,
+		.apply = e->apply,
+		.user_text = buffer_str(&e->user_text),
+		.config_changed = e->config_changed,
+		.failure = error_is_set(&e->failure) ? &e->failure : error_is_set(&e->config_error) ? &e->config_error : NULL,
+		.warnings = e->warnings,
+		.leases = leases,
+		.requested_by = e->requested_by,
+		.keeper_pid = e->params.keeper_pid,
+		.server_pid = getpid(),
+		.server_restarts = e->params.server_restarts,
+	};
+	status_json(&view, out);
+	json_decref(leases);
+	if (apply_is_active(e->apply))
+		apply_refresh(e->apply);
+}
+
+void environment_errors(struct environment *e, struct buffer *out)
+{
+	events_failures_text(e->events, out);
+}
+
+void environment_errors_clear(struct environment *e)
+{
+	events_failures_clear(e->events);
+	environment_mark(e, CHANGED_ERRORS);
+}
+
+size_t environment_events_read(struct environment *e, uint64_t offset, char *buf, size_t size)
+{
+	return events_read(e->events, offset, buf, size);
+}
+
+uint64_t environment_events_size(struct environment *e)
+{
+	return events_size(e->events);
+}
+
+uint64_t environment_events_start(struct environment *e)
+{
+	return events_start(e->events);
+}
+
+/* ---- services ---- */
+
+size_t environment_service_count(struct environment *e)
+{
+	return apply_count(e->apply);
+}
+
+const char *environment_service_name(struct environment *e, size_t i)
+{
+	return apply_at(e->apply, i)->name;
+}
+
+bool environment_has_service(struct environment *e, const char *service)
+{
+	return apply_find(e->apply, service) != NULL;
+}
+
+int environment_service(struct environment *e, const char *service, enum service_text what, struct buffer *out, struct error *err)
+{
+	const struct apply_service *s = apply_find(e->apply, service);
+	if (!s)
+		return error_set(err, ERROR_SERVICE_UNKNOWN, "there is no service '%s'", service);
+	const struct model_service *m = s->model;
+	uint16_t port = m ? model_external_port(m, m->recipe ? m->recipe->port : 0) : 0;
+	switch (what) {
+	case SERVICE_URL:
+		buffer_printf(out, "%s\n", m && m->url ? m->url : "");
+		break;
+	case SERVICE_HOST:
+		buffer_adds(out, MODEL_HOST "\n");
+		break;
+	case SERVICE_PORT:
+		if (port)
+			buffer_printf(out, "%u\n", port);
+		break;
+	case SERVICE_ENV:
+		return m ? status_service_env(m, out, err) : 0;
+	case SERVICE_STATE:
+		buffer_printf(out, "%s\n", service_state_name(s->state));
+		break;
+	}
+	return 0;
+}
+
+char *environment_service_log(struct environment *e, const char *service)
+{
+	return e->backend && apply_find(e->apply, service) ? backend_log_path(e->backend, service) : NULL;
+}
+
+/* ---- the user's own lines ---- */
+
+static int write_beneath(struct environment *e, const struct buffer *text, struct error *err)
+{
+	struct stat st;
+	bool exists = fstatat(e->params.root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0;
+	int r = 0;
+	if (!text->len && !exists)
+		return 0;
+	if (exists && S_ISLNK(st.st_mode)) {
+		/* A link stays a link: its target gets the lines, as it would without us. */
+		cleanup_close int fd = layers_open_link(e->id, e->params.root_fd);
+		r = fd < 0 ? fd : write_all(fd, buffer_str(text), text->len);
+	} else {
+		mode_t mode = exists ? st.st_mode & 07777 : 0600;
+		r = file_write_atomic(e->params.root_fd, ".env", buffer_str(text), text->len, mode);
+	}
+	if (r < 0)
+		return error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_PERMISSION, -r, "cannot write the .env beneath the mount");
+	return 0;
+}
+
+int environment_write_env(struct environment *e, const char *text, size_t len, struct error *err)
+{
+	cleanup_free char *written = xstrndup(text, len);
+	cleanup_buffer struct buffer served = BUFFER_INIT, own = BUFFER_INIT;
+	bool changed_inside = false;
+	environment_refresh_user(e);
+	if (e->model)
+		status_env(e->model, buffer_str(&e->user_text), &served, NULL, NULL);
+	envfile_user_part(written, served.len ? buffer_str(&served) : NULL, &own, &changed_inside);
+	if (changed_inside)
+		environment_event(e, "warning", json_pack("{s:s}", "message", "edits between the aether markers of .env are not kept"));
+	if (!strcmp(buffer_str(&own), buffer_str(&e->user_text)))
+		return 0;
+	int r = write_beneath(e, &own, err);
+	if (r < 0) {
+		environment_fail(e, err);
+		return r;
+	}
+	buffer_clear(&e->user_text); /* a link's target is read again by a load; what was written is known now */
+	buffer_adds(&e->user_text, buffer_str(&own));
+	environment_refresh_user(e);
+	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+	return 0;
+}
