@@ -44,19 +44,36 @@ static int canonical(const char *path, char **ret, struct error *err)
 	return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, saved, "%s", path);
 }
 
-/* The nearest mount of ours at or above `path`, itself no control file system. borrowed */
-static const struct mount *mount_above(const struct mounts *m, const char *path, const char *runtime)
+static bool is_below(const char *path, const char *directory)
+{
+	size_t n = strlen(directory);
+	return !strncmp(path, directory, n) && (!path[n] || path[n] == '/');
+}
+
+/* The nearest mount of ours at or above `path`. borrowed */
+static const struct mount *mount_above(const struct mounts *m, const char *path)
 {
 	cleanup_free char *at = xstrdup(path);
 	for (;;) {
 		const struct mount *found = mounts_ours_at(m, at);
-		if (found && strncmp(found->point, runtime, strlen(runtime)))
-			return found;
 		char *slash = strrchr(at, '/');
-		if (!slash || !slash[1])
-			return NULL;
+		if (found || !slash || !slash[1])
+			return found;
 		slash[slash == at] = '\0';
 	}
+}
+
+/* Somebody stands in .aether, that is in the control file system, which knows its workspace. new; NULL: it does not tell */
+static char *workspace_of_control(const char *point)
+{
+	cleanup_free char *path = xasprintf("%s/status.json", point);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (file_read(AT_FDCWD, path, CLIENT_FILE_MAX, &text))
+		return NULL;
+	json_t *status = json_loads(buffer_str(&text), 0, NULL);
+	char *root = xstrdup(json_string_value(json_object_get(status, "workspace_root")));
+	json_decref(status);
+	return root;
 }
 
 /* A name that jj changed since the mount changed the namespace, but not where the mount's link leads. */
@@ -113,23 +130,38 @@ int client_of(const char *root, const char *workspace, struct client *ret, struc
 	return r;
 }
 
-int client_find(const char *directory, struct client *ret, struct error *err)
+/* new: the nearest of what is mounted by us and what is a workspace's root; `path` itself where there is neither. */
+static int nearest_root(const char *path, const struct mounts *m, char **ret, struct error *err)
 {
-	cleanup_free char *path = NULL, *root = NULL, *runtime = NULL;
-	cleanup_mounts struct mounts m = MOUNTS_INIT;
-	*ret = (struct client)CLIENT_INIT;
-	int r = canonical(directory ? directory : ".", &path, err);
-	if (!r)
-		r = identity_runtime_dir(&runtime, err);
+	cleanup_free char *root = NULL, *runtime = NULL;
+	int r = identity_runtime_dir(&runtime, err);
 	if (r)
 		return r;
-	mounts_read(&m);
-	const struct mount *mount = mount_above(&m, path, runtime);
+	const struct mount *mount = mount_above(m, path);
+	if (mount && is_below(mount->point, runtime)) {
+		*ret = workspace_of_control(mount->point);
+		if (*ret)
+			return 0;
+		mount = NULL;
+	}
 	if (identity_find_root(path, &root, NULL))
 		root = NULL;
 	/* both are `path` or lie above it: the longer one is nearer */
-	const char *nearest = mount && (!root || strlen(mount->point) >= strlen(root)) ? mount->point : root ? root : path;
-	r = identify(nearest, NULL, &ret->id, err);
+	*ret = xstrdup(mount && (!root || strlen(mount->point) >= strlen(root)) ? mount->point : root ? root : path);
+	return 0;
+}
+
+int client_find(const char *directory, struct client *ret, struct error *err)
+{
+	cleanup_free char *path = NULL, *root = NULL;
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	*ret = (struct client)CLIENT_INIT;
+	int r = canonical(directory ? directory : ".", &path, err);
+	mounts_read(&m);
+	if (!r)
+		r = nearest_root(path, &m, &root, err);
+	if (!r)
+		r = identify(root, NULL, &ret->id, err);
 	if (!r)
 		look_up(ret, &m);
 	return r;
@@ -254,8 +286,7 @@ bool client_stands_beneath(const struct client *c)
 {
 	struct stat here, there;
 	cleanup_free char *path = getcwd(NULL, 0);
-	size_t n = strlen(c->id.root);
-	if (!c->mounted || !path || strncmp(path, c->id.root, n) || (path[n] && path[n] != '/'))
+	if (!c->mounted || !path || !is_below(path, c->id.root))
 		return false;
 	return !stat(".", &here) && !stat(path, &there) && here.st_dev != there.st_dev;
 }

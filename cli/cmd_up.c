@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/buffer.h"
 #include "cli/commands.h"
 #include "cli/mounting.h"
@@ -8,16 +10,40 @@
 
 static const struct option options[] = {
 	{"all", 0, NULL, "also the services that have build:"},
+	{"profile", 0, "NAMES", "also the services of these profiles, separated by commas"},
 	{NULL, 0, NULL, NULL},
 };
+
+/* ctl splits its line as a shell does */
+static void add_word(struct buffer *line, const char *prefix, const char *word, size_t len)
+{
+	buffer_printf(line, " '%s", prefix);
+	for (const char *p = word; p < word + len; p++)
+		if (*p == '\'')
+			buffer_adds(line, "'\\''");
+		else
+			buffer_addc(line, *p == '\n' ? ' ' : *p);
+	buffer_addc(line, '\'');
+}
+
+static void write_line(const struct arguments *args, struct buffer *line)
+{
+	buffer_adds(line, arguments_flag(args, "all") ? "up --all" : "up");
+	for (const char *p = arguments_value(args, "profile"); p && *p;) {
+		size_t n = strcspn(p, ",");
+		if (n)
+			add_word(line, "--profile=", p, n);
+		p += n + (p[n] == ',');
+	}
+	for (char **w = args->words; w && *w; w++)
+		add_word(line, "", *w, strlen(*w));
+}
 
 static int up(const struct client *c, const struct arguments *args, struct error *err)
 {
 	cleanup_buffer struct buffer line = BUFFER_INIT;
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
-	buffer_adds(&line, arguments_flag(args, "all") ? "up --all" : "up");
-	for (char **w = args->words; w && *w; w++)
-		buffer_printf(&line, " %s", *w);
+	write_line(args, &line);
 	int r = mounting_approve(c, err);
 	return r ? r : client_command(c, line.data, err);
 }

@@ -17,7 +17,7 @@ _ajj() {
 	'trash ') options='list restore empty' ;;
 	'trash restore') options+=' --env' ;;
 	attach*) options+=' --options' ;;
-	up*) options+=" --all $(_ajj_services)" ;;
+	up*) options+=" --all --profile $(_ajj_services)" ;;
 	env*) options+=' --format sh docker json nul' ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
 	cleanup*) options+=' --force' ;;

@@ -20,6 +20,7 @@ complete -c ajj -n '__fish_seen_subcommand_from trash; and __fish_seen_subcomman
 complete -c ajj -n '__fish_seen_subcommand_from attach' -s o -l options -r -d 'mount options'
 complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_complete_directories)'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
+complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these profiles'
 complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'

@@ -15,7 +15,7 @@ _ajj() {
 	'trash restore') options+=(--env) ;;
 	attach*) options+=(--options); _directories ;;
 	detach*) _directories ;;
-	up*) options+=(--all); _ajj_services ;;
+	up*) options+=(--all --profile); _ajj_services ;;
 	env*) options+=(--format sh docker json nul) ;;
 	logs*) options+=(--follow); _ajj_services ;;
 	cleanup*) options+=(--force) ;;
