@@ -9,10 +9,12 @@
 /* jj's options that take a value as the next word: global ones, and those of `jj workspace add`, `forget`, `list` and
  * `status`. One that is missing here makes its value look like a word, nothing worse (see cmd_workspace_add.c). */
 static const struct option jj_options[] = {
-	{"repository", 'R', "", NULL},    {"at-operation", 0, "", NULL}, {"at-op", 0, "", NULL},
-	{"color", 0, "", NULL},           {"config", 0, "", NULL},       {"config-file", 0, "", NULL},
-	{"name", 0, "", NULL},            {"revision", 'r', "", NULL},   {"message", 'm', "", NULL},
-	{"sparse-patterns", 0, "", NULL}, {"template", 'T', "", NULL},   {NULL, 0, NULL, NULL},
+	{"repository", 'R', "", NULL}, {"at-operation", 0, "", NULL},
+	{"at-op", 0, "", NULL},        {"color", 0, "", NULL},
+	{"config", 0, "", NULL},       {"config-file", 0, "", NULL},
+	{"name", 0, "", NULL},         {"revision", 'r', "", NULL},
+	{"message", 'm', "", NULL},    {"sparse-patterns", 0, "", NULL},
+	{"template", 'T', "", NULL},   {NULL, 0, NULL, NULL},
 };
 
 /* One option as it stands in argv: "--name", "--name=value", "-n", "-nvalue". */

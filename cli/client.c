@@ -15,7 +15,8 @@
 #include "cli/output.h"
 #include "cli/registry.h"
 
-/* new: absolute, without links in all but the last component, which may be a dead mount: only its parent is looked at. */
+/* new: absolute, without links in all but the last component, which may be a dead mount: only its parent is looked at.
+ */
 static int canonical(const char *path, char **ret, struct error *err)
 {
 	*ret = realpath(path, NULL);
@@ -63,7 +64,8 @@ static const struct mount *mount_above(const struct mounts *m, const char *path)
 	}
 }
 
-/* Somebody stands in .aether, that is in the control file system, which knows its workspace. new; NULL: it does not tell */
+/* Somebody stands in .aether, that is in the control file system, which knows its workspace. new; NULL: it does not
+ * tell */
 static char *workspace_of_control(const char *point)
 {
 	cleanup_free char *path = xasprintf("%s/status.json", point);
@@ -210,9 +212,14 @@ static int explain(const struct client *c, const char *since, int errnum, const 
 		int err;
 		enum error_code code;
 	} codes[] = {
-		{ECONNREFUSED, ERROR_BACKEND_UNREACHABLE}, {ETIMEDOUT, ERROR_NOT_READY},  {EINVAL, ERROR_CONFIG_INVALID},
-		{EACCES, ERROR_CONFIG_UNTRUSTED},          {ENOSPC, ERROR_QUOTA_EXCEEDED}, {EINTR, ERROR_CANCELED},
-		{ENOTCONN, ERROR_NOT_MOUNTED},             {ENOENT, ERROR_SERVICE_UNKNOWN},
+	    {ECONNREFUSED, ERROR_BACKEND_UNREACHABLE},
+	    {ETIMEDOUT, ERROR_NOT_READY},
+	    {EINVAL, ERROR_CONFIG_INVALID},
+	    {EACCES, ERROR_CONFIG_UNTRUSTED},
+	    {ENOSPC, ERROR_QUOTA_EXCEEDED},
+	    {EINTR, ERROR_CANCELED},
+	    {ENOTCONN, ERROR_NOT_MOUNTED},
+	    {ENOENT, ERROR_SERVICE_UNKNOWN},
 	};
 	if (errnum != EINTR && errnum != ENOTCONN && told(c, since, err))
 		return -errnum;
@@ -294,7 +301,8 @@ bool client_stands_beneath(const struct client *c)
 void client_note_beneath(const struct client *c)
 {
 	if (client_stands_beneath(c))
-		output_note("Note: this shell has stood in the directory since before it was mounted and sees what lies beneath: cd .");
+		output_note(
+		    "Note: this shell has stood in the directory since before it was mounted and sees what lies beneath: cd .");
 }
 
 void client_enter_mount(const struct client *c)

@@ -43,8 +43,9 @@ const struct command command_attach = {
 	.name = "attach",
 	.arguments = "[DIR]",
 	.summary = "mount a workspace, a checkout or any directory; starts nothing",
-	.help = "Without DIR: the workspace that the working directory is in, or else that directory. With DIR: exactly that\n"
-	        "directory. What is mounted stays mounted. Approves the configuration that stands there now.",
+	.help = "Without DIR: the workspace that the working directory is in, or else that directory. With DIR: "
+	        "exactly that directory. What is mounted stays mounted. Approves the configuration that stands there "
+	        "now.",
 	.options = options,
 	.words_max = 1,
 	.run = run,

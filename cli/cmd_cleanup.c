@@ -36,7 +36,8 @@ struct cleanup {
 static bool found(struct cleanup *c, const char *kind, const char *thing, const char *text)
 {
 	output_line("%s%s: %s", c->force ? "" : "would clean up: ", thing, text);
-	json_array_append_new(c->findings, json_pack("{s:s, s:s, s:s, s:b}", "kind", kind, "thing", thing, "text", text, "done", c->force));
+	json_array_append_new(
+	    c->findings, json_pack("{s:s, s:s, s:s, s:b}", "kind", kind, "thing", thing, "text", text, "done", c->force));
 	return c->force;
 }
 
@@ -96,7 +97,8 @@ static int gone_workspaces(struct cleanup *c, struct error *err)
 		struct stat st;
 		if (!stat(e->root, &st) || errno != ENOENT || is_served(e))
 			continue;
-		if (!found(c, "gone-workspace", e->root, "the directory is gone; its data goes to the trash, its ports are free again"))
+		if (!found(c, "gone-workspace", e->root,
+		           "the directory is gone; its data goes to the trash, its ports are free again"))
 			continue;
 		int r = registry_identity(e, &id, &why);
 		note(c, r ? r : registry_discard(&id, &why), &why);
@@ -147,7 +149,8 @@ static int stale_directories(struct cleanup *c, struct error *err)
 }
 
 /* In this order: what is dead or orphaned must be gone before its environment can be. */
-static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, gone_workspaces, stale_directories};
+static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, gone_workspaces,
+	                                                                 stale_directories};
 
 static int run(const struct arguments *args, struct error *err)
 {
@@ -176,8 +179,9 @@ const struct command command_cleanup = {
 	.name = "cleanup",
 	.arguments = "",
 	.summary = "clean up after killed keepers and removed workspaces",
-	.help = "Looks for mounts that nobody serves, services whose keeper was killed, environments whose directory is gone and\n"
-	        "directories that belong to nothing. Only what is provably ours is touched; data goes to the trash.",
+	.help = "Looks for mounts that nobody serves, services whose keeper was killed, environments whose directory "
+	        "is gone and directories that belong to nothing. Only what is provably ours is touched; data goes to "
+	        "the trash.",
 	.options = options,
 	.run = run,
 };

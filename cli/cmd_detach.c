@@ -13,8 +13,8 @@ static int run(const struct arguments *args, struct error *err)
 	if (r)
 		return r;
 	output_line("%s %s", c.id.root, was_mounted ? "is unmounted" : "is not mounted");
-	output_document(json_pack("{s:s, s:s, s:b, s:b}", "workspace_root", c.id.root, "namespace", c.id.namespace_, "mounted",
-	                          0, "was_mounted", was_mounted));
+	output_document(json_pack("{s:s, s:s, s:b, s:b}", "workspace_root", c.id.root, "namespace", c.id.namespace_,
+	                          "mounted", 0, "was_mounted", was_mounted));
 	return 0;
 }
 
@@ -22,7 +22,8 @@ const struct command command_detach = {
 	.name = "detach",
 	.arguments = "[DIR]",
 	.summary = "stop the services, keeping data and ports, and unmount",
-	.help = "Returns when nothing runs any more. A directory that is in use stays mounted, and the error says who uses it.",
+	.help = "Returns when nothing runs any more. A directory that is in use stays mounted, and the error says who "
+	        "uses it.",
 	.words_max = 1,
 	.run = run,
 };

@@ -45,7 +45,8 @@ static int write_nul(const char *key, const char *value, struct buffer *out, str
 
 static const struct {
 	const char *name;
-	int (*write)(const char *key, const char *value, struct buffer *out, struct error *err); /* NULL: the object itself */
+	int (*write)(const char *key, const char *value, struct buffer *out,
+	             struct error *err); /* NULL: the object itself */
 } formats[] = {{"sh", write_sh}, {"docker", write_docker}, {"nul", write_nul}, {"json", NULL}};
 
 static int find_format(const char *name, size_t *ret, struct error *err)
@@ -94,9 +95,7 @@ static int run(const struct arguments *args, struct error *err)
 			output_document(env);
 		return r;
 	}
-	json_object_foreach(env, key, value)
-		if (!r)
-			r = formats[format].write(key, json_string_value(value), &out, err);
+	json_object_foreach(env, key, value) if (!r) r = formats[format].write(key, json_string_value(value), &out, err);
 	if (!r)
 		fwrite(buffer_str(&out), 1, out.len, stdout);
 	json_decref(env);
@@ -107,8 +106,8 @@ const struct command command_env = {
 	.name = "env",
 	.arguments = "",
 	.summary = "print the environment's variables, starting the services first",
-	.help = "Formats: sh for eval \"$(ajj env)\"; docker for docker run --env-file; json; nul: KEY=value ended by NUL bytes.\n"
-	        "The values are expanded, as `ajj run` sets them.",
+	.help = "Formats: sh for eval \"$(ajj env)\"; docker for docker run --env-file; json; nul: KEY=value ended by "
+	        "NUL bytes. The values are expanded, as `ajj run` sets them.",
 	.options = options,
 	.run = run,
 };

@@ -55,7 +55,7 @@ const struct command command_list = {
 	.name = "list",
 	.arguments = "",
 	.summary = "all environments of this user, whatever repository they belong to",
-	.help = "States besides those of an environment: `dead`, mounted but served by nobody, and `gone`, whose directory was\n"
-	        "removed; `ajj cleanup` is for both.",
+	.help = "States besides those of an environment: `dead`, mounted but served by nobody, and `gone`, whose "
+	        "directory was removed; `ajj cleanup` is for both.",
 	.run = run,
 };

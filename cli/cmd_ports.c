@@ -19,8 +19,8 @@ static void add(struct ports *p, const char *name, json_t *internal, const char 
 		strv_pushf(&p->cells, "-");
 	strv_pushf(&p->cells, "%s", host);
 	strv_pushf(&p->cells, "%lld", (long long)json_integer_value(external));
-	json_array_append_new(p->documents, json_pack("{s:s, s:O?, s:s, s:O}", "service", name, "internal_port", internal, "host",
-	                                              host, "external_port", external));
+	json_array_append_new(p->documents, json_pack("{s:s, s:O?, s:s, s:O}", "service", name, "internal_port", internal,
+	                                              "host", host, "external_port", external));
 }
 
 static void add_all(struct ports *p, const json_t *status)
@@ -29,11 +29,9 @@ static void add_all(struct ports *p, const json_t *status)
 	const char *name;
 	size_t i;
 	json_object_foreach(json_object_get(status, "services"), name, service)
-		json_array_foreach(json_object_get(service, "ports"), i, port)
-			if (json_object_get(port, "external"))
-				add(p, name, json_object_get(port, "internal"), report_string(port, "host"), json_object_get(port, "external"));
-	json_object_foreach(json_object_get(status, "app_ports"), name, port)
-		add(p, name, NULL, "127.0.0.1", port);
+	    json_array_foreach(json_object_get(service, "ports"), i, port) if (json_object_get(port, "external")) add(
+	        p, name, json_object_get(port, "internal"), report_string(port, "host"), json_object_get(port, "external"));
+	json_object_foreach(json_object_get(status, "app_ports"), name, port) add(p, name, NULL, "127.0.0.1", port);
 }
 
 static int run(const struct arguments *args, struct error *err)
@@ -60,7 +58,7 @@ const struct command command_ports = {
 	.name = "ports",
 	.arguments = "",
 	.summary = "the leased ports: service, its own port, host, port to connect to",
-	.help = "Starts nothing; .aether/ports, in the same form, starts the services when it is read. A name with - for its own\n"
-	        "port is a variable of x-aether.ports.",
+	.help = "Starts nothing; .aether/ports, in the same form, starts the services when it is read. A name with - "
+	        "for its own port is a variable of x-aether.ports.",
 	.run = run,
 };

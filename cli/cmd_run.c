@@ -35,8 +35,7 @@ static int set_environment(const char *text, struct error *err)
 	const char *key;
 	if (!env)
 		return error_set(err, ERROR_INTERNAL, "env.json: %s", bad.text);
-	json_object_foreach(env, key, value)
-		setenv(key, json_string_value(value) ? json_string_value(value) : "", 1);
+	json_object_foreach(env, key, value) setenv(key, json_string_value(value) ? json_string_value(value) : "", 1);
 	json_decref(env);
 	return 0;
 }
@@ -68,8 +67,8 @@ const struct command command_run = {
 	.name = "run",
 	.arguments = "[--] COMMAND...",
 	.summary = "run a command with the environment's variables, starting the services first",
-	.help = "Becomes the command: signals, terminal and exit code are its own. As long as it runs it holds a lease, which\n"
-	        "`ajj status` shows. jj's own run is `ajj jj run`.",
+	.help = "Becomes the command: signals, terminal and exit code are its own. As long as it runs it holds a "
+	        "lease, which `ajj status` shows. jj's own run is `ajj jj run`.",
 	.mode = ARGUMENTS_STOP,
 	.words_min = 1,
 	.words_max = COMMAND_WORDS_ANY,

@@ -43,7 +43,8 @@ const struct command command_status = {
 	.name = "status",
 	.arguments = "[jj's arguments]",
 	.summary = "the state of the environment, then jj's own status",
-	.help = "Starts nothing and waits for nothing. With --json: .aether/status.json with `mounted`, without jj's status.",
+	.help = "Starts nothing and waits for nothing. With --json: .aether/status.json with `mounted`, without jj's "
+	        "status.",
 	.mode = ARGUMENTS_PASS,
 	.words_max = COMMAND_WORDS_ANY,
 	.run = run,

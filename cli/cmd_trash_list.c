@@ -36,9 +36,9 @@ static json_t *entry_json(const struct trash_entry *e)
 	format_time(time, e->at_ms);
 	for (char **s = e->services; s && *s; s++)
 		json_array_append_new(services, json_string(*s));
-	return json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:b, s:o}", "id", (json_int_t)e->id, "time", time, "namespace", e->namespace_,
-	                 "workspace_root", e->root, "workspace", e->workspace, "bytes", (json_int_t)e->bytes, "has_env", e->has_env,
-	                 "services", services);
+	return json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:b, s:o}", "id", (json_int_t)e->id, "time", time, "namespace",
+	                 e->namespace_, "workspace_root", e->root, "workspace", e->workspace, "bytes", (json_int_t)e->bytes,
+	                 "has_env", e->has_env, "services", services);
 }
 
 static void add_row(const struct trash_entry *e, char ***cells)

@@ -63,9 +63,14 @@ static int make_room(const struct client *c, struct store *store, uint32_t *ret_
 	}
 	if (r < 0)
 		return r;
-	struct store_environment fresh = {.namespace_ = c->id.namespace_, .root = c->id.root, .repository = c->id.repository,
-	                                  .workspace = c->id.workspace, .control_dir = c->id.control_dir,
-	                                  .state_dir = c->id.state_dir, .generation = 1, .uid = (uid_t)-1};
+	struct store_environment fresh = {.namespace_ = c->id.namespace_,
+	                                  .root = c->id.root,
+	                                  .repository = c->id.repository,
+	                                  .workspace = c->id.workspace,
+	                                  .control_dir = c->id.control_dir,
+	                                  .state_dir = c->id.state_dir,
+	                                  .generation = 1,
+	                                  .uid = (uid_t)-1};
 	char desired[] = "stopped";
 	fresh.desired = desired;
 	fresh.created_ms = now_wall_ms();
@@ -83,7 +88,8 @@ static int write_env(const struct client *c, const struct buffer *text, struct e
 	return r ? error_set_errno(err, ERROR_INTERNAL, -r, "%s", path) : 0;
 }
 
-static int restore(const struct client *c, struct store *store, const struct trash_entry *entry, bool env, struct error *err)
+static int restore(const struct client *c, struct store *store, const struct trash_entry *entry, bool env,
+                   struct error *err)
 {
 	cleanup_buffer struct buffer lines = BUFFER_INIT;
 	cleanup_free char *saved = xasprintf("%s/env", entry->path);
@@ -121,8 +127,8 @@ static int run(const struct arguments *args, struct error *err)
 	r = restore(&c, store, &entry, arguments_flag(args, "env"), err);
 	if (!r) {
 		output_line("restored %lld to %s", (long long)entry.id, c.id.root);
-		output_document(json_pack("{s:I, s:s, s:s}", "id", (json_int_t)entry.id, "workspace_root", c.id.root, "namespace",
-		                          c.id.namespace_));
+		output_document(json_pack("{s:I, s:s, s:s}", "id", (json_int_t)entry.id, "workspace_root", c.id.root,
+		                          "namespace", c.id.namespace_));
 	}
 	trash_entry_release(&entry);
 	return r;

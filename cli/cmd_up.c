@@ -70,8 +70,8 @@ const struct command command_up = {
 	.name = "up",
 	.arguments = "[SERVICE...]",
 	.summary = "start the services and wait until they are ready; apply a changed configuration",
-	.help = "Mounts first where need be. Without SERVICE: those that a read of .env would start. Approves the configuration\n"
-	        "that stands there now.",
+	.help = "Mounts first where need be. Without SERVICE: those that a read of .env would start. Approves the "
+	        "configuration that stands there now.",
 	.options = options,
 	.words_max = COMMAND_WORDS_ANY,
 	.run = run,

@@ -23,7 +23,7 @@ static const struct option options[] = {
 
 struct add {
 	const struct arguments *args;
-	char *repository_root; /* of the workspace that jj is asked in */
+	char *repository_root;   /* of the workspace that jj is asked in */
 	const char *destination; /* borrowed word */
 	bool up;
 };
@@ -143,8 +143,9 @@ const struct command command_workspace_add = {
 	.name = "workspace add",
 	.arguments = "DEST [jj's options]",
 	.summary = "jj workspace add, then mount: ports are leased, nothing is started",
-	.help = "jj's own options are handed on (--name, -r, ...). A broken configuration fails before jj is called. When the mount\n"
-	        "fails the workspace stays, and `ajj attach DEST` tries again. With --json: status.json and `path`.",
+	.help = "jj's own options are handed on (--name, -r, ...). A broken configuration fails before jj is called. "
+	        "When the mount fails the workspace stays, and `ajj attach DEST` tries again. With --json: "
+	        "status.json and `path`.",
 	.options = options,
 	.mode = ARGUMENTS_PASS,
 	.words_min = 1,

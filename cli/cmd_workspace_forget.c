@@ -85,7 +85,8 @@ static int take_down_all(struct forget *f, const struct jj_workspace *list, size
 	return r;
 }
 
-/* Without names jj means the workspace that it stands in, whose mount is gone by now: it is named, and jj stands elsewhere. */
+/* Without names jj means the workspace that it stands in, whose mount is gone by now: it is named, and jj stands
+ * elsewhere. */
 static int forget_in_jj(const struct forget *f, struct error *err)
 {
 	static char words[][16] = {"workspace", "forget", "-R"};
@@ -138,7 +139,8 @@ const struct command command_workspace_forget = {
 	.name = "workspace forget",
 	.arguments = "[NAME...] [jj's options]",
 	.summary = "destroy the environment (to the trash), unmount, then jj workspace forget",
-	.help = "Without NAME: the workspace that the working directory is in. The directory stays, with nothing of ours in it.",
+	.help = "Without NAME: the workspace that the working directory is in. The directory stays, with nothing of "
+	        "ours in it.",
 	.options = options,
 	.mode = ARGUMENTS_PASS,
 	.words_max = COMMAND_WORDS_ANY,

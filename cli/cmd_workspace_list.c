@@ -55,7 +55,8 @@ static void print(const struct jj_workspace *list, size_t count)
 		json_t *status = status_of(&list[i]);
 		cleanup_free char *resources = report_resources(status);
 		strv_pushf(&cells, "%s", list[i].name);
-		strv_pushf(&cells, "%s", json_is_true(json_object_get(status, "mounted")) ? report_string(status, "state") : "-");
+		strv_pushf(&cells, "%s",
+		           json_is_true(json_object_get(status, "mounted")) ? report_string(status, "state") : "-");
 		strv_pushf(&cells, "%s", list[i].root ? list[i].root : "?");
 		strv_pushf(&cells, "%s", resources);
 		json_object_set_new(status, "workspace", json_string(list[i].name));

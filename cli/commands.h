@@ -11,7 +11,7 @@ struct command {
 	const char *name;      /* "up", "workspace add" */
 	const char *arguments; /* "DEST", "[SERVICE...]"; "" when it takes none */
 	const char *summary;   /* one line, lower case, no full stop */
-	const char *help;      /* paragraphs after the usage line; may be NULL */
+	const char *help;      /* a paragraph after the usage line, wrapped when it is printed; may be NULL */
 	const struct option *options; /* may be NULL */
 	enum arguments_mode mode;
 	unsigned words_min, words_max; /* of words that are no options */

@@ -12,7 +12,8 @@
 
 extern char **environ;
 
-/* The user's own lines, for interpolation. From a mounted checkout through `env.own`: reading its `.env` would start its services. */
+/* The user's own lines, for interpolation. From a mounted checkout through `env.own`: reading its `.env` would start
+ * its services. */
 static void read_env(const char *root, struct keyvals *ret)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
@@ -38,8 +39,8 @@ int configuration_check(const char *root, bool *up, struct error *err)
 	cleanup_close int fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
 		read_env(place, &variables);
-		struct config_params params = {.root_fd = fd, .root = place, .main_root = id.main_root, .variables = &variables,
-		                               .environ_ = environ};
+		struct config_params params = {
+		    .root_fd = fd, .root = place, .main_root = id.main_root, .variables = &variables, .environ_ = environ};
 		r = config_load(&params, &config, &why);
 		if (!r)
 			*up = *up || config->up_on_add;

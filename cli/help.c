@@ -8,6 +8,8 @@
 #include "cli/exit_codes.h"
 #include "cli/output.h"
 
+#define HELP_COLUMNS 100
+
 static const struct option common_options[] = {
 	{"json", 0, NULL, "one JSON document on stdout, also on failure"},
 	{"help", 'h', NULL, "this text"},
@@ -34,12 +36,30 @@ static void print_options(const struct option *options)
 	}
 }
 
+/* At most HELP_COLUMNS wide. */
+static void print_wrapped(const char *text)
+{
+	int column = 0;
+	while (*text) {
+		int n = (int)strcspn(text, " ");
+		if (column && column + 1 + n > HELP_COLUMNS) {
+			putchar('\n');
+			column = 0;
+		}
+		column += printf("%s%.*s", column ? " " : "", n, text);
+		text += n + (text[n] == ' ');
+	}
+	putchar('\n');
+}
+
 static void print_command(const struct command *c)
 {
 	printf("ajj %s: %s\n\nUsage: ajj %s%s%s%s\n", c->name, c->summary, c->name, c->options ? " [OPTIONS]" : "",
 	       *c->arguments ? " " : "", c->arguments);
-	if (c->help)
-		printf("\n%s\n", c->help);
+	if (c->help) {
+		putchar('\n');
+		print_wrapped(c->help);
+	}
 	printf("\nOptions:\n");
 	print_options(c->options);
 	print_options(common_options);
@@ -78,8 +98,8 @@ static json_t *options_json(const struct option *options)
 
 static json_t *command_json(const struct command *c)
 {
-	return json_pack("{s:s, s:s, s:s, s:o}", "name", c->name, "arguments", c->arguments, "summary", c->summary, "options",
-	                 options_json(c->options));
+	return json_pack("{s:s, s:s, s:s, s:o}", "name", c->name, "arguments", c->arguments, "summary", c->summary,
+	                 "options", options_json(c->options));
 }
 
 static void print_json(const struct command *command)
@@ -95,8 +115,8 @@ static void print_json(const struct command *command)
 		cleanup_free char *key = xasprintf("%d", exit_codes[i].code);
 		json_object_set_new(codes, key, json_string(exit_codes[i].text));
 	}
-	output_document(json_pack("{s:o, s:o, s:o}", "commands", list, "options", options_json(common_options),
-	                          "exit_codes", codes));
+	output_document(
+	    json_pack("{s:o, s:o, s:o}", "commands", list, "options", options_json(common_options), "exit_codes", codes));
 }
 
 void help_print(const struct command *command)

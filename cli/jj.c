@@ -34,7 +34,8 @@ int jj_find(char **ret, struct error *err)
 		p += n + (p[n] == ':');
 	}
 	error_set(err, ERROR_JJ_NOT_FOUND, "jj is not in PATH");
-	return error_hint(err, "install it: cargo install --locked jj-cli, or see https://docs.jj-vcs.dev/latest/install-and-setup/");
+	return error_hint(
+	    err, "install it: cargo install --locked jj-cli, or see https://docs.jj-vcs.dev/latest/install-and-setup/");
 }
 
 /* new array, borrowed elements: "jj" before `argv` */
@@ -90,7 +91,10 @@ static int run(char *const *argv, struct buffer *out, bool keep_stderr, struct e
 	if (r)
 		return r;
 	output_flush();
-	struct process p = {.program = path, .argv = line, .out = out, .err = keep_stderr ? &stderr_text : NULL,
+	struct process p = {.program = path,
+	                    .argv = line,
+	                    .out = out,
+	                    .err = keep_stderr ? &stderr_text : NULL,
 	                    .out_to_err = output_is_json()};
 	r = process_run(&p, err);
 	if (r > 0 && keep_stderr)
@@ -189,5 +193,6 @@ int jj_root(const char *directory, char **ret, struct error *err)
 		slash[slash == path] = '\0';
 	}
 	error_set(err, ERROR_NOT_A_REPOSITORY, "there is no jj repository in %s or above it", directory);
-	return error_hint(err, "jj git init --colocate (in a Git repository or an empty directory); `ajj attach` needs none");
+	return error_hint(err,
+	                  "jj git init --colocate (in a Git repository or an empty directory); `ajj attach` needs none");
 }

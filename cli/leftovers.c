@@ -28,8 +28,8 @@ size_t leftovers_find(const char *state_dir, pid_t *ret, size_t max)
 	return count;
 }
 
-/* One signal to each that still holds a lock: through a pidfd taken before the proof is looked at again, so that a number which was
- * given to another process meanwhile is never hit. Returns how many there are. */
+/* One signal to each that still holds a lock: through a pidfd taken before the proof is looked at again, so that a
+ * number which was given to another process meanwhile is never hit. Returns how many there are. */
 static size_t signal_all(const char *state_dir, int signo)
 {
 	pid_t pids[LEFTOVERS_MAX], again[LEFTOVERS_MAX];

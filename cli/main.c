@@ -72,7 +72,8 @@ static int to_jj(char *const *argv)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	int r = jj_exec(argv, &err);
-	if (!*argv && err.code == ERROR_JJ_NOT_FOUND) { /* a bare `ajj` is a bare jj; without jj it may as well say what it can do */
+	if (!*argv &&
+	    err.code == ERROR_JJ_NOT_FOUND) { /* a bare `ajj` is a bare jj; without jj it may as well say what it can do */
 		help_print(NULL);
 		return output_flush() ? EXIT_CODE_FAILED : 0;
 	}

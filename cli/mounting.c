@@ -64,7 +64,8 @@ static int run_aetherfs(const char *root, const char *options, struct error *err
 	strv_pushf(&argv, "%s", root);
 	output_flush();
 	/* a group of its own: an interruption shall not end it between its two mounts; the caller undoes what it made */
-	struct process p = {.program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true, .own_group = true};
+	struct process p = {
+	    .program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true, .own_group = true};
 	int r = process_run(&p, err);
 	if (r > 0)
 		return refused(&said, r, root, err);
@@ -73,31 +74,46 @@ static int run_aetherfs(const char *root, const char *options, struct error *err
 	return r;
 }
 
+/* An ordinary user unmounts through the setuid helper of libfuse, as fuse(8) says. `option` is "-u" or "-uz". */
+static int fusermount(const char *option, const char *point, struct buffer *said, struct error *err)
+{
+	cleanup_free char *program = program_in_path("fusermount3", getenv("PATH"));
+	cleanup_strv char **argv = NULL;
+	if (!program) {
+		error_set(err, ERROR_PROGRAM_NOT_FOUND, "fusermount3 is not in PATH");
+		return error_hint(err, "install the package fuse3");
+	}
+	strv_pushf(&argv, "fusermount3");
+	strv_pushf(&argv, "%s", option);
+	strv_pushf(&argv, "--");
+	strv_pushf(&argv, "%s", point);
+	struct process p = {.program = program, .argv = argv, .directory = "/", .err = said, .out_to_err = true};
+	return process_run(&p, err);
+}
+
+/* EINVAL and ENOENT: it is not mounted any more. */
+static bool is_gone(int errnum)
+{
+	return errnum == EINVAL || errnum == ENOENT;
+}
+
 int mounting_clear_dead(const char *point, struct error *err)
 {
+	cleanup_buffer struct buffer said = BUFFER_INIT;
 	if (geteuid() == 0) {
-		if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) && errno != EINVAL && errno != ENOENT)
+		if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) && !is_gone(errno))
 			return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "cannot unmount %s", point);
 		return 0;
 	}
-	cleanup_free char *program = program_in_path("fusermount3", getenv("PATH"));
-	cleanup_buffer struct buffer said = BUFFER_INIT;
-	cleanup_strv char **argv = NULL;
-	if (!program)
-		return error_set(err, ERROR_PROGRAM_NOT_FOUND, "fusermount3 is not in PATH (package fuse3)");
-	strv_pushf(&argv, "fusermount3");
-	strv_pushf(&argv, "-uz");
-	strv_pushf(&argv, "--");
-	strv_pushf(&argv, "%s", point);
-	struct process p = {.program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true};
-	int r = process_run(&p, err);
+	int r = fusermount("-uz", point, &said, err);
 	if (r > 0 && is_mounted_by_us(point))
-		return error_set(err, ERROR_MOUNT_FAILED, "cannot unmount %s: %.*s", point, (int)strcspn(buffer_str(&said), "\n"),
-		                 buffer_str(&said));
+		return error_set(err, ERROR_MOUNT_FAILED, "cannot unmount %s: %.*s", point,
+		                 (int)strcspn(buffer_str(&said), "\n"), buffer_str(&said));
 	return r < 0 ? r : 0;
 }
 
-/* A keeper that was killed with kill -9 leaves mounts that nobody serves. With them gone the workspace can be looked at again. */
+/* A keeper that was killed with kill -9 leaves mounts that nobody serves. With them gone the workspace can be looked at
+ * again. */
 static int clear_what_is_dead(struct client *c, struct error *err)
 {
 	const char *const points[] = {c->id.root, c->id.control_dir};
@@ -156,22 +172,13 @@ int mounting_approve(const struct client *c, struct error *err)
 /* 0, -EBUSY, or a negative errno with `err` set. */
 static int unmount_once(const char *point, struct error *err)
 {
+	cleanup_buffer struct buffer said = BUFFER_INIT;
 	if (geteuid() == 0) {
-		if (!umount2(point, UMOUNT_NOFOLLOW) || errno == EINVAL || errno == ENOENT)
+		if (!umount2(point, UMOUNT_NOFOLLOW) || is_gone(errno))
 			return 0;
 		return errno == EBUSY ? -EBUSY : error_set_errno(err, ERROR_MOUNT_FAILED, errno, "cannot unmount %s", point);
 	}
-	cleanup_free char *program = program_in_path("fusermount3", getenv("PATH"));
-	cleanup_buffer struct buffer said = BUFFER_INIT;
-	cleanup_strv char **argv = NULL;
-	if (!program)
-		return error_set(err, ERROR_PROGRAM_NOT_FOUND, "fusermount3 is not in PATH (package fuse3)");
-	strv_pushf(&argv, "fusermount3");
-	strv_pushf(&argv, "-u");
-	strv_pushf(&argv, "--");
-	strv_pushf(&argv, "%s", point);
-	struct process p = {.program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true};
-	int r = process_run(&p, err);
+	int r = fusermount("-u", point, &said, err);
 	if (r < 0)
 		return r;
 	return is_mounted_by_us(point) ? -EBUSY : 0;
@@ -180,7 +187,7 @@ static int unmount_once(const char *point, struct error *err)
 struct busy {
 	struct holder list[HOLDERS_MAX];
 	size_t count;
-	bool services;  /* processes below the keeper are among them */
+	bool services; /* processes below the keeper are among them */
 	bool ancestors_only;
 };
 
@@ -213,8 +220,10 @@ static int say_busy(const struct client *c, const struct busy *b, struct error *
 	return error_hint(err, "leave the directory (cd ..) and end what uses it, then again: ajj detach %s", c->id.root);
 }
 
-/* Is busy with something that passes? Tries until DETACH_BUSY_MS are over. Services that stand in the workspace are stopped. */
-static int unmount_patiently(const struct client *c, pid_t keeper, enum detach_mode mode, struct busy *b, struct error *err)
+/* Is busy with something that passes? Tries until DETACH_BUSY_MS are over. Services that stand in the workspace are
+ * stopped. */
+static int unmount_patiently(const struct client *c, pid_t keeper, enum detach_mode mode, struct busy *b,
+                             struct error *err)
 {
 	uint64_t until = now_monotonic_ms() + DETACH_BUSY_MS;
 	bool stopped = false;
@@ -242,8 +251,8 @@ static int unmount_patiently(const struct client *c, pid_t keeper, enum detach_m
 static int wait_ended(const struct client *c, int keeper_pidfd, struct error *err)
 {
 	if (mounts_wait_gone(c->control, DETACH_TIMEOUT_MS)) {
-		error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s is unmounted, but its services did not end in %u s", c->id.root,
-		          DETACH_TIMEOUT_MS / 1000);
+		error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s is unmounted, but its services did not end in %u s",
+		          c->id.root, DETACH_TIMEOUT_MS / 1000);
 		return error_hint(err, "ajj cleanup");
 	}
 	struct pollfd p = {keeper_pidfd, POLLIN, 0};

@@ -48,7 +48,8 @@ static bool parse_line(char *line, struct mount *ret)
 	char *source = strtok_r(NULL, " ", &save);
 	if (n < 6 || !type || !source || sscanf(words[2], "%u:%u", &major_, &minor_) != 2)
 		return false;
-	*ret = (struct mount){xstrdup(unescape(words[4])), xstrdup(type), xstrdup(unescape(source)), makedev(major_, minor_)};
+	*ret =
+	    (struct mount){xstrdup(unescape(words[4])), xstrdup(type), xstrdup(unescape(source)), makedev(major_, minor_)};
 	return true;
 }
 

@@ -62,7 +62,8 @@ static void add_names(const char *path, char ***names)
 			strv_pushf(names, "%s", d->d_name);
 }
 
-/* new: the names of what holds data in that generation (a directory a service, and volumes/ of named ones), for the trash to show */
+/* new: the names of what holds data in that generation (a directory a service, and volumes/ of named ones), for the
+ * trash to show */
 static char **data_names(const struct identity *id, uint32_t generation)
 {
 	char **names = NULL;
@@ -97,7 +98,9 @@ static int remove_directories(const struct identity *id, struct error *err)
 		r = tree_remove(AT_FDCWD, id->socket_dir);
 	if (!r && rmdir(id->control_dir) && errno != ENOENT)
 		r = -errno;
-	return r ? error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, -r, "cannot remove what belonged to %s", id->namespace_) : 0;
+	return r ? error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, -r, "cannot remove what belonged to %s",
+	                           id->namespace_)
+	         : 0;
 }
 
 int registry_forget(const struct identity *id, struct error *err)

@@ -46,8 +46,8 @@ char *report_resources(const json_t *status)
 	json_t *resource;
 	const char *name;
 	json_object_foreach(json_object_get(status, "resources"), name, resource)
-		buffer_printf(&out, "%s%s %s:%lld", out.len ? ", " : "", name, report_string(resource, "host"),
-		              (long long)json_integer_value(json_object_get(resource, "external_port")));
+	    buffer_printf(&out, "%s%s %s:%lld", out.len ? ", " : "", name, report_string(resource, "host"),
+	                  (long long)json_integer_value(json_object_get(resource, "external_port")));
 	return buffer_detach(&out);
 }
 
@@ -56,7 +56,8 @@ static void print_services(const json_t *status)
 	json_t *services = json_object_get(status, "services"), *service;
 	json_t *resources = json_object_get(status, "resources");
 	const char *name;
-	json_object_foreach(services, name, service) {
+	json_object_foreach(services, name, service)
+	{
 		cleanup_buffer struct buffer line = BUFFER_INIT;
 		json_t *resource = json_object_get(resources, name);
 		json_t *pid = json_object_get(service, "pid");
@@ -75,24 +76,24 @@ static void print_leases(const json_t *status)
 	json_t *lease;
 	size_t i;
 	json_array_foreach(json_object_get(status, "leases"), i, lease)
-		output_line("  in use by %lld (%s)", (long long)json_integer_value(json_object_get(lease, "pid")),
-		            report_string(lease, "command"));
+	    output_line("  in use by %lld (%s)", (long long)json_integer_value(json_object_get(lease, "pid")),
+	                report_string(lease, "command"));
 }
 
 static void print_warnings(const json_t *status)
 {
 	json_t *warning;
 	size_t i;
-	json_array_foreach(json_object_get(status, "warnings"), i, warning)
-		output_line("Warning: %s", json_is_string(warning) ? json_string_value(warning) : report_string(warning, "text"));
+	json_array_foreach(json_object_get(status, "warnings"), i, warning) output_line(
+	    "Warning: %s", json_is_string(warning) ? json_string_value(warning) : report_string(warning, "text"));
 }
 
 void report_print(const json_t *status)
 {
 	bool mounted = json_is_true(json_object_get(status, "mounted"));
 	const char *backend = report_string(status, "backend");
-	output_line("%s: %s%s%s%s", report_string(status, "workspace_root"), report_string(status, "state"), *backend ? " (" : "",
-	            backend, *backend ? ")" : "");
+	output_line("%s: %s%s%s%s", report_string(status, "workspace_root"), report_string(status, "state"),
+	            *backend ? " (" : "", backend, *backend ? ")" : "");
 	if (!mounted || !strcmp(report_string(status, "state"), "dead")) {
 		output_line(mounted ? "  mounted, but nobody serves it any more: ajj attach" : "  not mounted: ajj attach");
 		return;

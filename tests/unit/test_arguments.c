@@ -31,7 +31,9 @@ static void assert_list(char *const *list, const char *expected)
 static void own_options(void **state)
 {
 	struct arguments args;
-	assert_int_equal(arguments_parse(ARGV("one", "--all", "-fnul", "--json", "two", "--", "--all"), options, ARGUMENTS_OWN, &args, NULL), 0);
+	assert_int_equal(arguments_parse(ARGV("one", "--all", "-fnul", "--json", "two", "--", "--all"), options,
+	                                 ARGUMENTS_OWN, &args, NULL),
+	                 0);
 	assert_true(arguments_flag(&args, "all"));
 	assert_string_equal(arguments_value(&args, "format"), "nul");
 	assert_true(args.json);
@@ -59,10 +61,13 @@ static void wrong(void **state)
 		char *const *argv;
 		const char *message;
 	} cases[] = {
-		{ARGV("--fomat", "x"), "unknown option --fomat"}, {ARGV("-x"), "unknown option -x"},
-		{ARGV("--format"), "--format wants FORMAT"},      {ARGV("--all=1"), "--all=1 takes no value"},
-		{ARGV("--json=1"), "unknown option --json=1"},    {ARGV("--", "x", "--format"), NULL},
-		{ARGV("-"), NULL},
+	    {ARGV("--fomat", "x"), "unknown option --fomat"},
+	    {ARGV("-x"), "unknown option -x"},
+	    {ARGV("--format"), "--format wants FORMAT"},
+	    {ARGV("--all=1"), "--all=1 takes no value"},
+	    {ARGV("--json=1"), "unknown option --json=1"},
+	    {ARGV("--", "x", "--format"), NULL},
+	    {ARGV("-"), NULL},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct arguments args;
@@ -83,7 +88,8 @@ static void wrong(void **state)
 static void stops_at_the_first_word(void **state)
 {
 	struct arguments args;
-	assert_int_equal(arguments_parse(ARGV("--json", "psql", "-c", "x", "--", "--help"), NULL, ARGUMENTS_STOP, &args, NULL), 0);
+	assert_int_equal(
+	    arguments_parse(ARGV("--json", "psql", "-c", "x", "--", "--help"), NULL, ARGUMENTS_STOP, &args, NULL), 0);
 	assert_true(args.json);
 	assert_false(args.help);
 	assert_list(args.words, "psql -c x -- --help");
@@ -106,14 +112,16 @@ static void raw_is_not_looked_at(void **state)
 static void passes_what_is_not_ours(void **state)
 {
 	struct arguments args;
-	assert_int_equal(arguments_parse(ARGV("--name", "feature/a b", "../dest", "-r", "main", "-a", "--sparse-patterns=full", "--json",
-	                                      "-R../main", "--color", "never", "--future"),
-	                                 options, ARGUMENTS_PASS, &args, NULL),
-	                 0);
+	assert_int_equal(
+	    arguments_parse(ARGV("--name", "feature/a b", "../dest", "-r", "main", "-a", "--sparse-patterns=full", "--json",
+	                         "-R../main", "--color", "never", "--future"),
+	                    options, ARGUMENTS_PASS, &args, NULL),
+	    0);
 	assert_true(arguments_flag(&args, "all"));
 	assert_true(args.json);
 	assert_list(args.words, "../dest");
-	assert_list(args.rest, "--name feature/a b ../dest -r main --sparse-patterns=full -R../main --color never --future");
+	assert_list(args.rest,
+	            "--name feature/a b ../dest -r main --sparse-patterns=full -R../main --color never --future");
 	assert_string_equal(jj_option_value(args.rest, "repository", 'R'), "../main");
 	assert_string_equal(jj_option_value(args.rest, "name", 0), "feature/a b");
 	assert_null(jj_option_value(args.rest, "template", 'T'));
@@ -175,15 +183,15 @@ static void the_table_is_whole(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(own_options),
-		cmocka_unit_test(values),
-		cmocka_unit_test(wrong),
-		cmocka_unit_test(stops_at_the_first_word),
-		cmocka_unit_test(raw_is_not_looked_at),
-		cmocka_unit_test(passes_what_is_not_ours),
-		cmocka_unit_test(words_after_the_dashes_pass_too),
-		cmocka_unit_test(names),
-		cmocka_unit_test(the_table_is_whole),
+	    cmocka_unit_test(own_options),
+	    cmocka_unit_test(values),
+	    cmocka_unit_test(wrong),
+	    cmocka_unit_test(stops_at_the_first_word),
+	    cmocka_unit_test(raw_is_not_looked_at),
+	    cmocka_unit_test(passes_what_is_not_ours),
+	    cmocka_unit_test(words_after_the_dashes_pass_too),
+	    cmocka_unit_test(names),
+	    cmocka_unit_test(the_table_is_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
