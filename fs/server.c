@@ -1,1 +1,392 @@
-int main(void) { return 1; }
+/* The server: everything that the keeper does not do. See keeper.h for what it inherits. */
+#include <fcntl.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <uv.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/program.h"
+#include "fs/control.h"
+#include "fs/keeper.h"
+#include "fs/overlay.h"
+#include "fs/session.h"
+#include "provisioner/environment.h"
+
+#define AREA "server"
+#define OVERLAY_THREADS 4
+#define POSTED_MAX 1024 /* events of the overlay that the loop has not taken yet; beyond, the oldest kind of news is dropped */
+
+enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV };
+
+struct posted {
+	struct posted *next;
+	enum posted_type type;
+	pid_t tgid;
+	char *text;
+	size_t len;
+};
+
+struct server {
+	uv_loop_t loop;
+	struct shared *shared;
+	struct identity id;
+	struct environment *environment;
+	struct control *control;
+	struct overlay *overlay;
+	struct session *sessions[SESSION_COUNT];
+	struct unlinked *unlinked;
+	char *helper, *shim, *recipes;
+	pthread_t overlay_thread;
+	bool overlay_running, ending;
+	uv_poll_t control_poll, keeper_poll, pidfd_poll;
+	uv_async_t posted_async, gone_async;
+	uv_mutex_t posted_lock;
+	struct posted *posted, **posted_tail;
+	unsigned n_posted;
+};
+
+/* ---- overlay -> loop ---- */
+
+static void post(struct server *s, enum posted_type type, pid_t tgid, char *text, size_t len)
+{
+	struct posted *p = xcalloc(1, sizeof *p);
+	*p = (struct posted){NULL, type, tgid, text, len};
+	uv_mutex_lock(&s->posted_lock);
+	bool full = s->n_posted == POSTED_MAX;
+	if (!full) {
+		*s->posted_tail = p;
+		s->posted_tail = &p->next;
+		s->n_posted++;
+	}
+	uv_mutex_unlock(&s->posted_lock);
+	if (full) {
+		log_error(AREA, "the loop does not keep up: an event of the overlay was dropped");
+		free(text);
+		free(p);
+		return;
+	}
+	uv_async_send(&s->posted_async);
+}
+
+static void on_unlinked(void *arg, pid_t tgid)
+{
+	post(arg, POSTED_UNLINKED, tgid, NULL, 0);
+}
+
+static void on_replaced(void *arg, pid_t tgid)
+{
+	post(arg, POSTED_REPLACED, tgid, NULL, 0);
+}
+
+static void on_env_written(void *arg, char *text, size_t len)
+{
+	post(arg, POSTED_ENV, 0, text, len);
+}
+
+static void take(struct server *s, struct posted *p)
+{
+	struct requester who;
+	cleanup_error struct error err = ERROR_INIT;
+	switch (p->type) {
+	case POSTED_UNLINKED:
+		requester_of(p->tgid, &who);
+		environment_unlinked(s->environment, &who, UNLINKED_VIEW_MS);
+		break;
+	case POSTED_REPLACED:
+		environment_replaced(s->environment, p->tgid);
+		break;
+	case POSTED_ENV:
+		if (environment_write_env(s->environment, p->text, p->len, &err))
+			log_error(AREA, "what was written over .env was not kept: %s", err.message);
+		break;
+	}
+}
+
+static void on_posted(uv_async_t *async)
+{
+	struct server *s = async->data;
+	uv_mutex_lock(&s->posted_lock);
+	struct posted *list = s->posted;
+	s->posted = NULL;
+	s->posted_tail = &s->posted;
+	s->n_posted = 0;
+	uv_mutex_unlock(&s->posted_lock);
+	while (list) {
+		struct posted *p = list;
+		list = p->next;
+		take(s, p);
+		free(p->text);
+		free(p);
+	}
+}
+
+/* ---- the keeper ---- */
+
+static void say(uint32_t type, const char *text)
+{
+	struct keeper_message m = {.type = type};
+	size_t len = offsetof(struct keeper_message, text);
+	if (text)
+		len += (size_t)snprintf(m.text, sizeof m.text, "%s", text) + 1;
+	if (len > sizeof m)
+		len = sizeof m;
+	send(KEEPER_FD_SOCKET, &m, len, MSG_NOSIGNAL);
+}
+
+static int fail(struct error *err)
+{
+	json_t *json = error_to_json(err);
+	char *text = json_dumps(json, JSON_COMPACT);
+	log_error(AREA, "%s", err->message);
+	say(KEEPER_FAILED, text);
+	free(text);
+	json_decref(json);
+	return 1;
+}
+
+static void environment_closed(void *arg)
+{
+	struct server *s = arg;
+	uv_stop(&s->loop);
+}
+
+/* The services stop, their data and ports stay; then the keeper unmounts what is left. */
+static void end(struct server *s)
+{
+	if (s->ending)
+		return;
+	s->ending = true;
+	environment_close(s->environment, true, environment_closed, s);
+}
+
+static void on_keeper_message(uv_poll_t *poll, int status, int events)
+{
+	struct server *s = poll->data;
+	struct keeper_message m;
+	ssize_t n = recv(KEEPER_FD_SOCKET, &m, sizeof m, MSG_DONTWAIT);
+	if (n == 0) {
+		uv_poll_stop(poll); /* the pidfd says the rest */
+		return;
+	}
+	if (n > 0 && m.type == KEEPER_STOP)
+		end(s);
+}
+
+/* Without a keeper nobody would start us again or end the services: take the mounts away, so that the plain directory is back. */
+static void on_keeper_death(uv_poll_t *poll, int status, int events)
+{
+	struct server *s = poll->data;
+	log_error(AREA, "the keeper is gone");
+	const char *const paths[] = {s->id.root, s->id.control_dir};
+	for (int i = 0; i < 2; i++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", paths[i], (char *)NULL);
+			_exit(127);
+		}
+	}
+	_exit(1);
+}
+
+/* Descriptors of earlier servers; they come before anything else. */
+static int receive_stash(struct server *s, struct error *err)
+{
+	for (;;) {
+		struct keeper_message m;
+		union {
+			char bytes[CMSG_SPACE(sizeof(int))];
+			struct cmsghdr align;
+		} control;
+		struct iovec iov = {&m, sizeof m};
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+		ssize_t n = recvmsg(KEEPER_FD_SOCKET, &msg, MSG_CMSG_CLOEXEC);
+		if (n <= 0)
+			return error_set(err, ERROR_INTERNAL, "the keeper does not answer");
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		int fd = -1;
+		if (c && c->cmsg_type == SCM_RIGHTS)
+			memcpy(&fd, CMSG_DATA(c), sizeof fd);
+		if (m.type == KEEPER_RESTORE && fd >= 0)
+			overlay_restore(s->overlay, m.key, fd);
+		if (m.type == KEEPER_RESTORED)
+			return 0;
+	}
+}
+
+/* ---- the sessions ---- */
+
+static void on_control(uv_poll_t *poll, int status, int events)
+{
+	struct server *s = poll->data;
+	if (session_process(s->sessions[SESSION_CONTROL]) < 0) {
+		uv_poll_stop(poll);
+		end(s);
+	}
+}
+
+static void *overlay_main(void *arg)
+{
+	struct server *s = arg;
+	session_run(s->sessions[SESSION_OVERLAY], OVERLAY_THREADS);
+	uv_async_send(&s->gone_async);
+	return NULL;
+}
+
+static void on_overlay_gone(uv_async_t *async)
+{
+	end(async->data);
+}
+
+static void on_changed(void *arg, unsigned what)
+{
+	struct server *s = arg;
+	if (s->control)
+		control_changed(s->control, what);
+}
+
+static json_t *on_leases(void *arg)
+{
+	struct server *s = arg;
+	return s->control ? control_leases(s->control) : json_array();
+}
+
+/* ---- start ---- */
+
+static void prepare_process(void)
+{
+	for (int fd = KEEPER_FD_OVERLAY; fd <= KEEPER_FD_PIDFD; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC); /* a service that inherits /dev/fuse keeps a dead mount hanging */
+	fcntl(KEEPER_FD_CONTROL, F_SETFL, fcntl(KEEPER_FD_CONTROL, F_GETFL) | O_NONBLOCK);
+	umask(0);
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_TRIM_THRESHOLD, 128 << 10);
+	struct rlimit files;
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int make_environment(struct server *s, struct error *err)
+{
+	s->shim = program_path("aetherfs-shim");
+	s->helper = program_path("aetherfs-helper");
+	s->recipes = program_recipes_dir();
+	struct environment_params params = {
+		.loop = &s->loop,
+		.id = &s->id,
+		.root_fd = KEEPER_FD_ROOT,
+		.keeper_pid = getppid(),
+		.keeper_pidfd = KEEPER_FD_PIDFD,
+		.shim = s->shim,
+		.recipes_dir = s->recipes,
+		.server_restarts = atomic_load(&s->shared->server_generation) - 1,
+		.leases = on_leases,
+		.changed = on_changed,
+		.arg = s,
+	};
+	return environment_new(&params, &s->environment, err);
+}
+
+static int make_file_systems(struct server *s, struct error *err)
+{
+	struct control_params control = {
+		.shared = s->shared,
+		.loop = &s->loop,
+		.unlinked = s->unlinked,
+		.helper = s->helper,
+		.control_dir = s->id.control_dir,
+		.root = s->id.root,
+		.fd = KEEPER_FD_CONTROL,
+		.owner = geteuid(),
+	};
+	struct overlay_params overlay = {
+		.shared = s->shared,
+		.root_fd = KEEPER_FD_ROOT,
+		.keeper_socket = KEEPER_FD_SOCKET,
+		.control_dir = s->id.control_dir,
+		.unlinked = s->unlinked,
+		.events = {on_unlinked, on_replaced, on_env_written, s},
+	};
+	int r = control_new(&control, &s->control, err);
+	if (!r)
+		r = overlay_new(&overlay, &s->overlay, err);
+	if (!r)
+		r = receive_stash(s, err);
+	if (r)
+		return r;
+	control_set_environment(s->control, s->environment);
+	size_t size;
+	const struct fuse_lowlevel_ops *ops = control_ops(&size);
+	r = session_new(KEEPER_FD_CONTROL, SESSION_CONTROL, s->shared, ops, size, s->control, &s->sessions[SESSION_CONTROL], err);
+	if (r)
+		return r;
+	control_set_session(s->control, s->sessions[SESSION_CONTROL]);
+	ops = overlay_ops(&size);
+	return session_new(KEEPER_FD_OVERLAY, SESSION_OVERLAY, s->shared, ops, size, s->overlay, &s->sessions[SESSION_OVERLAY], err);
+}
+
+static void watch(struct server *s, uv_poll_t *poll, int fd, uv_poll_cb callback)
+{
+	uv_poll_init(&s->loop, poll, fd);
+	poll->data = s;
+	uv_poll_start(poll, UV_READABLE, callback);
+}
+
+static int start(struct server *s, struct error *err)
+{
+	uv_loop_init(&s->loop);
+	uv_mutex_init(&s->posted_lock);
+	s->posted_tail = &s->posted;
+	uv_async_init(&s->loop, &s->posted_async, on_posted);
+	uv_async_init(&s->loop, &s->gone_async, on_overlay_gone);
+	s->posted_async.data = s->gone_async.data = s;
+	s->unlinked = unlinked_new();
+	int r = identity_of_fd(KEEPER_FD_ROOT, s->shared->root, s->shared->workspace[0] ? s->shared->workspace : NULL, &s->id, err);
+	if (!r)
+		r = make_environment(s, err);
+	if (!r)
+		r = make_file_systems(s, err);
+	if (r)
+		return r;
+	watch(s, &s->control_poll, KEEPER_FD_CONTROL, on_control);
+	watch(s, &s->keeper_poll, KEEPER_FD_SOCKET, on_keeper_message);
+	watch(s, &s->pidfd_poll, KEEPER_FD_PIDFD, on_keeper_death);
+	r = pthread_create(&s->overlay_thread, NULL, overlay_main, s);
+	if (r)
+		return error_set_errno(err, ERROR_MOUNT_FAILED, r, "cannot start a thread");
+	atomic_store(&s->shared->ready, 1);
+	say(KEEPER_READY, NULL);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct server server;
+	struct server *s = &server;
+	cleanup_error struct error err = ERROR_INIT;
+	prepare_process();
+	s->shared = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, KEEPER_FD_SHARED, 0);
+	if (s->shared == MAP_FAILED || s->shared->magic != SHARED_MAGIC || s->shared->version != SHARED_VERSION) {
+		fputs("aetherfs-server is started by aetherfs: aetherfs DIR\n", stderr);
+		return 2;
+	}
+	if (start(s, &err))
+		return fail(&err);
+	uv_run(&s->loop, UV_RUN_DEFAULT);
+	say(KEEPER_DONE, NULL);
+	/* the keeper takes the mounts away; whoever still waits is answered by that */
+	_exit(0);
+}

@@ -1,1 +1,191 @@
-typedef int placeholder; /* not written yet */
+#include "fs/session.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+
+/* Bits of fuse_init_in/out.flags | flags2 << 32 (include/uapi/linux/fuse.h 7.45) that libfuse 3.14 does not know. */
+#define INIT_EXT (UINT64_C(1) << 30)
+#define INIT_HANDLE_KILLPRIV_V2 (UINT64_C(1) << 28)
+#define INIT_HAS_RESEND (UINT64_C(1) << 39)
+#define NOTIFY_RESEND 7
+#define UNIQUE_RESEND (UINT64_C(1) << 63)
+
+#define PROCESS_MAX 64 /* requests handled per call, so that the loop's other work gets its turn */
+
+struct session {
+	struct fuse_session *fuse;
+	int fd, which;
+	struct shared_init *stored;
+	bool killpriv;
+	uint64_t init_unique; /* of the INIT now being answered; 0: none */
+	uint64_t init_flags;
+	bool replaying;
+};
+
+/* libfuse hands the hooks its own user data, which belongs to the operations: sessions are found by descriptor. */
+static struct session *sessions[SESSION_COUNT];
+static _Thread_local bool resent;
+
+static struct session *session_of(int fd)
+{
+	for (int i = 0; i < SESSION_COUNT; i++)
+		if (sessions[i] && sessions[i]->fd == fd)
+			return sessions[i];
+	abort();
+}
+
+static void note_init(struct session *s, const void *request, size_t len)
+{
+	const struct fuse_in_header *h = request;
+	const struct fuse_init_in *in = (const void *)(h + 1);
+	s->init_unique = h->unique;
+	s->init_flags = in->flags | ((in->flags & INIT_EXT) ? (uint64_t)in->flags2 << 32 : 0);
+	if (s->replaying || len > SHARED_INIT_MAX)
+		return;
+	memcpy(s->stored->request, request, len);
+	atomic_store_explicit(&s->stored->len, (uint32_t)len, memory_order_release);
+}
+
+static ssize_t hook_read(int fd, void *buf, size_t len, void *userdata)
+{
+	ssize_t n = read(fd, buf, len);
+	if (n < (ssize_t)sizeof(struct fuse_in_header))
+		return n;
+	const struct fuse_in_header *h = buf;
+	resent = h->unique & UNIQUE_RESEND;
+	if (h->opcode == FUSE_INIT)
+		note_init(session_of(fd), buf, (size_t)n);
+	return n;
+}
+
+static void patch_init(struct session *s, struct fuse_init_out *out)
+{
+	uint64_t wanted = INIT_HAS_RESEND | (s->killpriv ? INIT_HANDLE_KILLPRIV_V2 : 0);
+	uint64_t flags = out->flags | ((uint64_t)out->flags2 << 32);
+	flags |= wanted & s->init_flags;
+	if (s->init_flags & INIT_EXT)
+		flags |= INIT_EXT;
+	out->flags = (uint32_t)flags;
+	out->flags2 = (uint32_t)(flags >> 32);
+}
+
+static ssize_t hook_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	const struct fuse_out_header *h = iov[0].iov_base;
+	struct session *s = session_of(fd);
+	if (!s->init_unique || h->unique != s->init_unique)
+		return writev(fd, iov, count);
+	s->init_unique = 0;
+	if (s->replaying)
+		return h->len; /* the kernel had its answer from the first server */
+	if (!h->error && count >= 2)
+		patch_init(s, iov[1].iov_base);
+	return writev(fd, iov, count);
+}
+
+static int replay(struct session *s, struct error *err)
+{
+	char copy[SHARED_INIT_MAX];
+	uint32_t len = atomic_load_explicit(&s->stored->len, memory_order_acquire);
+	if (!len)
+		return 0;
+	memcpy(copy, s->stored->request, len);
+	s->replaying = true;
+	note_init(s, copy, len);
+	struct fuse_buf buf = {.size = len, .mem = copy};
+	fuse_session_process_buf(s->fuse, &buf);
+	s->replaying = false;
+	if (fuse_session_exited(s->fuse))
+		return error_set(err, ERROR_MOUNT_FAILED, "the stored FUSE_INIT was not accepted");
+	struct fuse_out_header notify = {.len = sizeof notify, .error = NOTIFY_RESEND};
+	if (write(s->fd, &notify, sizeof notify) < 0)
+		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "FUSE_NOTIFY_RESEND");
+	return 0;
+}
+
+int session_new(int fd, int which, struct shared *shared, const struct fuse_lowlevel_ops *ops, size_t ops_size,
+                void *userdata, struct session **ret, struct error *err)
+{
+	char name[] = "aetherfs", *argv[] = {name, NULL};
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	static const struct fuse_custom_io io = {.read = hook_read, .writev = hook_writev};
+	struct session *s = xcalloc(1, sizeof *s);
+	s->fd = fd;
+	s->which = which;
+	s->killpriv = which == SESSION_OVERLAY;
+	s->stored = &shared->init[which];
+	s->fuse = fuse_session_new(&args, ops, ops_size, userdata);
+	fuse_opt_free_args(&args);
+	if (!s->fuse || fuse_session_custom_io(s->fuse, &io, fd)) {
+		session_free(s);
+		return error_set(err, ERROR_MOUNT_FAILED, "libfuse refused the session");
+	}
+	sessions[which] = s;
+	int r = replay(s, err);
+	if (r) {
+		session_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+void session_free(struct session *s)
+{
+	if (!s)
+		return;
+	if (sessions[s->which] == s)
+		sessions[s->which] = NULL;
+	if (s->fuse)
+		fuse_session_destroy(s->fuse);
+	free(s);
+}
+
+int session_run(struct session *s, unsigned threads)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	fuse_loop_cfg_set_clone_fd(config, 0);
+	fuse_loop_cfg_set_max_threads(config, threads);
+	fuse_loop_cfg_set_idle_threads(config, threads);
+	int r = fuse_session_loop_mt(s->fuse, config);
+	fuse_loop_cfg_destroy(config);
+	return r;
+}
+
+int session_process(struct session *s)
+{
+	struct fuse_buf buf = {0};
+	int r = 0;
+	for (int i = 0; i < PROCESS_MAX; i++) {
+		r = fuse_session_receive_buf(s->fuse, &buf);
+		if (r <= 0)
+			break;
+		fuse_session_process_buf(s->fuse, &buf);
+	}
+	free(buf.mem);
+	if (r == -EAGAIN || r == -EINTR || r > 0)
+		return 0;
+	return -ENODEV;
+}
+
+int session_fd(const struct session *s)
+{
+	return s->fd;
+}
+
+struct fuse_session *session_fuse(struct session *s)
+{
+	return s->fuse;
+}
+
+bool session_request_resent(void)
+{
+	return resent;
+}
