@@ -133,37 +133,33 @@ int client_of(const char *root, const char *workspace, struct client *ret, struc
 }
 
 /* new: the nearest of what is mounted by us and what is a workspace's root; `path` itself where there is neither. */
-static int nearest_root(const char *path, const struct mounts *m, char **ret, struct error *err)
+static char *nearest_root(const char *path, const struct mounts *m)
 {
-	cleanup_free char *root = NULL, *runtime = NULL;
-	int r = identity_runtime_dir(&runtime, err);
-	if (r)
-		return r;
+	cleanup_free char *root = NULL;
 	const struct mount *mount = mount_above(m, path);
-	if (mount && is_below(mount->point, runtime)) {
-		*ret = workspace_of_control(mount->point);
-		if (*ret)
-			return 0;
+	if (mount && mount_kind(mount) == MOUNT_CONTROL) {
+		char *shown = workspace_of_control(mount->point);
+		if (shown)
+			return shown;
 		mount = NULL;
 	}
 	if (identity_find_root(path, &root, NULL))
 		root = NULL;
 	/* both are `path` or lie above it: the longer one is nearer */
-	*ret = xstrdup(mount && (!root || strlen(mount->point) >= strlen(root)) ? mount->point : root ? root : path);
-	return 0;
+	return xstrdup(mount && (!root || strlen(mount->point) >= strlen(root)) ? mount->point : root ? root : path);
 }
 
 int client_find(const char *directory, struct client *ret, struct error *err)
 {
-	cleanup_free char *path = NULL, *root = NULL;
+	cleanup_free char *path = NULL;
 	cleanup_mounts struct mounts m = MOUNTS_INIT;
 	*ret = (struct client)CLIENT_INIT;
 	int r = canonical(directory ? directory : ".", &path, err);
+	if (r)
+		return r;
 	mounts_read(&m);
-	if (!r)
-		r = nearest_root(path, &m, &root, err);
-	if (!r)
-		r = identify(root, NULL, &ret->id, err);
+	cleanup_free char *root = nearest_root(path, &m);
+	r = identify(root, NULL, &ret->id, err);
 	if (!r)
 		look_up(ret, &m);
 	return r;

@@ -58,7 +58,7 @@ static int dead_mounts(struct cleanup *c, struct error *err)
 	mounts_read(&m);
 	for (size_t i = m.count; i-- > 0;) {
 		cleanup_error struct error why = ERROR_INIT;
-		if (!mount_is_ours(&m.items[i]) || !mount_is_dead(m.items[i].point))
+		if (!mount_kind(&m.items[i]) || !mount_is_dead(m.items[i].point))
 			continue;
 		if (found(c, "dead-mount", m.items[i].point, "mounted, but nobody serves it"))
 			note(c, mounting_clear_dead(m.items[i].point, &why), &why);

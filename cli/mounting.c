@@ -1,9 +1,11 @@
 #include "cli/mounting.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -20,35 +22,23 @@
 #include "cli/output.h"
 #include "cli/process.h"
 
+#define LOCK_WAIT_MS 10000 /* a mount takes some ten ms */
+
 /* ---- mounting ---- */
 
-/* What `aetherfs` said: its Error: and Hint: lines, which are ours and stable. */
+/* What `aetherfs` said: with -o json one object on a line. */
 static int refused(const struct buffer *said, int code, const char *root, struct error *err)
 {
-	cleanup_free char *text = xstrdup(buffer_str(said));
-	const char *message = NULL, *hint = NULL;
-	char *save = NULL;
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		json_t *json = line[0] == '{' ? json_loads(line, 0, NULL) : NULL;
-		if (json_is_string(json_object_get(json, "code"))) {
-			error_from_json(err, json);
-			json_decref(json);
-			return -error_code_errno(ERROR_MOUNT_FAILED);
-		}
+	const char *text = buffer_str(said), *brace = strchr(text, '{');
+	json_t *json = brace ? json_loads(brace, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
+	if (json) {
+		error_from_json(err, json);
 		json_decref(json);
-		if (!strncmp(line, "Error: ", 7))
-			message = line + 7;
-		else if (!strncmp(line, "Hint: ", 6))
-			hint = line + 6;
-		else if (!message && *line)
-			message = line;
+		return err ? -err->err : -EIO;
 	}
-	error_set(err, ERROR_MOUNT_FAILED, "%s", message ? message : "aetherfs ended without a word");
-	if (!message)
-		error_detail(err, "exit_code", json_integer(code));
-	if (hint)
-		error_hint(err, "%s", hint);
-	return error_prefix(err, "%s", root);
+	error_set(err, ERROR_MOUNT_FAILED, "%s: %.*s", root, (int)strcspn(text, "\n"), *text ? text : "aetherfs ended without a word");
+	error_detail(err, "exit_code", json_integer(code));
+	return -error_code_errno(ERROR_MOUNT_FAILED);
 }
 
 static int run_aetherfs(const char *root, const char *options, struct error *err)
@@ -57,10 +47,8 @@ static int run_aetherfs(const char *root, const char *options, struct error *err
 	cleanup_buffer struct buffer said = BUFFER_INIT;
 	cleanup_strv char **argv = NULL;
 	strv_pushf(&argv, "aetherfs");
-	if (options) {
-		strv_pushf(&argv, "-o");
-		strv_pushf(&argv, "%s", options);
-	}
+	strv_pushf(&argv, "-o");
+	strv_pushf(&argv, "json%s%s", options ? "," : "", options ? options : "");
 	strv_pushf(&argv, "%s", root);
 	output_flush();
 	/* a group of its own: an interruption shall not end it between its two mounts; the caller undoes what it made */
@@ -136,22 +124,40 @@ static int clear_what_is_dead(struct client *c, struct error *err)
 	return r;
 }
 
+/* Two at once must not mount twice: the environment's own directory is locked, which leaves no file behind. Returns the
+ * descriptor that holds the lock. */
+static int lock_environment(const struct identity *id, struct error *err)
+{
+	uint64_t until = now_monotonic_ms() + LOCK_WAIT_MS;
+	int r = identity_make_dirs(id, err);
+	if (r)
+		return r;
+	cleanup_close int fd = open(id->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "%s", id->state_dir);
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK || now_monotonic_ms() >= until)
+			return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "%s is being mounted by somebody else", id->root);
+		poll(NULL, 0, 5);
+	}
+	return move_fd(&fd);
+}
+
 int mounting_attach(struct client *c, const char *options, bool *ret_mounted, struct error *err)
 {
 	if (ret_mounted)
 		*ret_mounted = false;
 	int r = clear_what_is_dead(c, err);
-	if (r)
+	if (r || c->mounted)
 		return r;
+	cleanup_close int lock = lock_environment(&c->id, err);
+	if (lock < 0)
+		return lock;
 	client_refresh(c);
 	if (c->mounted)
 		return 0;
 	r = run_aetherfs(c->id.root, options, err);
 	client_refresh(c);
-	if (r && c->mounted) { /* another one was quicker */
-		error_release(err);
-		return 0;
-	}
 	if (!r && ret_mounted)
 		*ret_mounted = true;
 	return r;

@@ -79,16 +79,18 @@ void mounts_release(struct mounts *m)
 	*m = (struct mounts)MOUNTS_INIT;
 }
 
-bool mount_is_ours(const struct mount *m)
+enum mount_kind mount_kind(const struct mount *m)
 {
-	return !strcmp(m->type, "fuse.aetherfs");
+	if (!strcmp(m->type, "fuse.aetherfs"))
+		return MOUNT_OVERLAY;
+	return strcmp(m->type, "fuse.aetherfs-control") ? MOUNT_FOREIGN : MOUNT_CONTROL;
 }
 
 const struct mount *mounts_ours_at(const struct mounts *m, const char *point)
 {
 	for (size_t i = m->count; i-- > 0;)
 		if (!strcmp(m->items[i].point, point))
-			return mount_is_ours(&m->items[i]) ? &m->items[i] : NULL;
+			return mount_kind(&m->items[i]) ? &m->items[i] : NULL;
 	return NULL;
 }
 

@@ -8,7 +8,7 @@
 
 struct mount {
 	char *point; /* absolute, unescaped */
-	char *type;  /* "fuse.aetherfs" */
+	char *type;  /* "fuse.aetherfs", "fuse.aetherfs-control" */
 	char *source;
 	dev_t device;
 };
@@ -24,7 +24,8 @@ int mounts_read(struct mounts *ret); /* a negative errno when /proc cannot be re
 void mounts_release(struct mounts *m);
 #define cleanup_mounts __attribute__((cleanup(mounts_release)))
 
-bool mount_is_ours(const struct mount *m);
+enum mount_kind { MOUNT_FOREIGN, MOUNT_OVERLAY, MOUNT_CONTROL };
+enum mount_kind mount_kind(const struct mount *m);
 /* borrowed: the topmost mount at `point` when it is ours; NULL otherwise */
 const struct mount *mounts_ours_at(const struct mounts *m, const char *point);
 /* The same in one call, for one point. */
