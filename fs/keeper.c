@@ -51,7 +51,8 @@ struct keeper {
 	struct shared *shared;
 	pid_t server;
 	bool ready, stopping, mask_resend;
-	uint64_t deaths[KEEPER_RESTARTS_MAX];
+	uint64_t deaths[KEEPER_RESTARTS_MAX]; /* when, of those that died young */
+	uint64_t started_ms;                  /* the present server */
 	unsigned n_deaths;
 	struct stash stash[KEEPER_STASH_MAX];
 	unsigned n_stash;
@@ -254,6 +255,7 @@ static int start_server(struct keeper *k)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	atomic_fetch_add(&k->shared->server_generation, 1);
+	k->started_ms = now_monotonic_ms();
 	k->server = fork();
 	if (k->server == 0)
 		exec_server(k, pair[1]);
@@ -289,6 +291,8 @@ static void drop_stash(struct keeper *k)
 static bool dies_too_often(struct keeper *k)
 {
 	uint64_t now = now_monotonic_ms();
+	if (now - k->started_ms > KEEPER_RESTARTS_YOUNG_MS)
+		return false;
 	if (k->n_deaths == KEEPER_RESTARTS_MAX) {
 		if (now - k->deaths[0] < KEEPER_RESTARTS_WINDOW_MS)
 			return true;

@@ -31,8 +31,9 @@ enum keeper_message_type {
 
 #define KEEPER_TEXT_MAX 4096
 #define KEEPER_STASH_MAX 4096      /* descriptors held for servers to come */
-#define KEEPER_RESTARTS_MAX 8      /* servers that die within KEEPER_RESTARTS_WINDOW_MS before ready: give up, unmount */
+#define KEEPER_RESTARTS_MAX 8      /* more servers than this die young within the window: give up, unmount */
 #define KEEPER_RESTARTS_WINDOW_MS 10000
+#define KEEPER_RESTARTS_YOUNG_MS 250
 
 struct keeper_message {
 	uint32_t type;
