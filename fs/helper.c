@@ -20,6 +20,7 @@
 #define PREWARM_ENTRIES_MAX 200000
 #define PREWARM_DEPTH_MAX 64
 #define PREWARM_YIELD_EVERY 512
+#define PREWARM_SECONDS_MAX 10
 
 static int touch(char **paths)
 {
@@ -83,6 +84,7 @@ static void walk(int dirfd, const char *name, dev_t dev, unsigned depth)
 static int prewarm(const char *dir)
 {
 	struct stat st;
+	alarm(PREWARM_SECONDS_MAX);
 	setpriority(PRIO_PROCESS, 0, 19);
 	syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, 3 << 13 /* IOPRIO_CLASS_IDLE */);
 	if (stat(dir, &st))

@@ -25,6 +25,7 @@
 
 #define AREA "server"
 #define OVERLAY_THREADS 4
+#define PREWARM_DELAY_MS 200 /* whoever unmounts at once must not find the walk in the way */
 #define POSTED_MAX 1024 /* events of the overlay that the loop has not taken yet; beyond, the oldest kind of news is dropped */
 
 enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV };
@@ -51,6 +52,8 @@ struct server {
 	bool overlay_running, ending;
 	uv_poll_t control_poll, keeper_poll, pidfd_poll;
 	uv_async_t posted_async, gone_async;
+	uv_timer_t prewarm_timer;
+	uv_process_t prewarm;
 	uv_mutex_t posted_lock;
 	struct posted *posted, **posted_tail;
 	unsigned n_posted;
@@ -338,6 +341,32 @@ static int make_file_systems(struct server *s, struct error *err)
 	return session_new(KEEPER_FD_OVERLAY, SESSION_OVERLAY, s->shared, ops, size, s->overlay, &s->sessions[SESSION_OVERLAY], err);
 }
 
+static void on_prewarmed(uv_process_t *process, int64_t status, int signal)
+{
+	uv_close((uv_handle_t *)process, NULL);
+}
+
+/* One walk through the fresh mount by a helper, so that the first `git status` finds everything cached. */
+static void on_prewarm(uv_timer_t *timer)
+{
+	struct server *s = timer->data;
+	char verb[] = "prewarm";
+	char *argv[] = {s->helper, verb, s->id.root, NULL};
+	uv_process_options_t options = {.file = s->helper, .args = argv, .exit_cb = on_prewarmed};
+	if (s->ending)
+		return;
+	int r = uv_spawn(&s->loop, &s->prewarm, &options);
+	if (r) {
+		log_warning(AREA, "no prewarming: %s", uv_strerror(r));
+		uv_close((uv_handle_t *)&s->prewarm, NULL);
+	}
+}
+
+static bool wants_prewarming(const struct server *s)
+{
+	return atomic_load(&s->shared->server_generation) == 1 && !(s->shared->options & (MOUNT_NO_PREWARM | MOUNT_CACHE_STRICT));
+}
+
 static void watch(struct server *s, uv_poll_t *poll, int fd, uv_poll_cb callback)
 {
 	uv_poll_init(&s->loop, poll, fd);
@@ -367,6 +396,10 @@ static int start(struct server *s, struct error *err)
 	r = pthread_create(&s->overlay_thread, NULL, overlay_main, s);
 	if (r)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, r, "cannot start a thread");
+	uv_timer_init(&s->loop, &s->prewarm_timer);
+	s->prewarm_timer.data = s;
+	if (wants_prewarming(s))
+		uv_timer_start(&s->prewarm_timer, on_prewarm, PREWARM_DELAY_MS, 0);
 	atomic_store(&s->shared->ready, 1);
 	say(KEEPER_READY, NULL);
 	return 0;
