@@ -66,12 +66,15 @@ int control_refresh(struct control *c, uint64_t key, bool force, struct shared_v
 	}
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_error struct error own = ERROR_INIT;
-	if (file->render(c->env, service, &text, &own) < 0) {
+	bool failed = file->render(c->env, service, &text, &own) < 0;
+	if (failed)
 		buffer_clear(&text);
-		if (err)
-			error_move(err, &own);
-	}
-	return publish(c, key, text.data, text.len, ret);
+	int r = publish(c, key, text.data, text.len, ret);
+	if (r == 0 && failed)
+		c->views[version_index(c->versions, *ret)].stale = true; /* the next one tries again */
+	if (failed && err)
+		error_move(err, &own);
+	return r;
 }
 
 void control_stale(struct control *c, unsigned what)
