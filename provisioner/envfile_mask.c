@@ -1,0 +1,82 @@
+/* Which variables are secret by their name, and URLs without their passwords. */
+#include <ctype.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/envfile.h"
+
+#define MASK "***"
+
+/* One too many costs a masked word in a status; one too few, a password in a log. */
+bool env_name_is_secret(const char *name)
+{
+	static const char *const words[] = {"PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "_PWD", "PRIVATE"};
+	cleanup_free char *upper = xstrdup(name);
+	for (char *p = upper; *p; p++)
+		*p = *p == '-' || *p == '.' ? '_' : (char)toupper((unsigned char)*p);
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (strstr(upper, words[i]))
+			return true;
+	return false;
+}
+
+/* "...?user=u&password=p": the values of parameters whose names say so. */
+static void mask_query(const char *p, struct buffer *out)
+{
+	while (*p) {
+		size_t name = strcspn(p, "=&#"), whole = strcspn(p, "&#");
+		cleanup_free char *text = xstrndup(p, name);
+		if (name < whole && env_name_is_secret(text))
+			buffer_printf(out, "%s=" MASK, text);
+		else
+			buffer_add(out, p, whole);
+		p += whole;
+		if (*p == '#') {
+			buffer_adds(out, p);
+			return;
+		}
+		if (*p)
+			buffer_addc(out, *p++);
+	}
+}
+
+static bool is_number(const char *p, size_t len)
+{
+	return len && strspn(p, "0123456789") >= len;
+}
+
+/* Length of the userinfo before its '@'; 0: none. A password with a bare '/', '?' or '#' in it is no RFC 3986, and is
+ * written all the same: then what follows the colon is no port, and an '@' comes later. */
+static size_t userinfo_length(const char *authority)
+{
+	size_t len = strcspn(authority, "/?#"), at = len;
+	while (at && authority[at - 1] != '@')
+		at--;
+	if (at)
+		return at - 1;
+	const char *colon = memchr(authority, ':', len), *later = strrchr(authority, '@');
+	if (colon && later && *authority != '[' && !is_number(colon + 1, (size_t)(authority + len - colon - 1)))
+		return (size_t)(later - authority);
+	return 0;
+}
+
+char *url_mask_password(const char *url)
+{
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	const char *scheme = strstr(url, "://");
+	const char *authority = scheme ? scheme + 3 : url; /* "user:password@tcp(host)/db", as Go's drivers have it */
+	size_t len = userinfo_length(authority);
+	const char *colon = memchr(authority, ':', len), *rest = authority;
+	buffer_add(&out, url, (size_t)(authority - url));
+	if (colon && colon + 1 < authority + len) {
+		buffer_add(&out, authority, (size_t)(colon + 1 - authority));
+		buffer_adds(&out, MASK);
+		rest = authority + len;
+	}
+	size_t path = strcspn(rest, "?");
+	buffer_add(&out, rest, path + (rest[path] == '?'));
+	if (rest[path])
+		mask_query(rest + path + 1, &out);
+	return buffer_detach(&out);
+}
