@@ -89,7 +89,8 @@ static void add_hint(struct store *s, int rc, struct error *err)
 	switch (rc & 0xff) {
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
-		error_hint(err, "nothing of it was removed; to begin a new one: mv %s %s.damaged", s->path, s->path);
+		error_hint(err, "nothing of it was removed; to begin a new one: mkdir %s/damaged && mv %s* %s/damaged",
+		           s->directory, s->path, s->directory);
 		break;
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
@@ -335,6 +336,9 @@ static int apply_migrations(struct store *s, struct error *err)
 static int prepare_database(struct store *s, struct error *err)
 {
 	sqlite3_extended_result_codes(s->db, 1);
+	/* else the last one to leave copies the log into the file and syncs both: most of what a short command spends here
+	 */
+	sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_busy_handler(s->db, wait_a_turn, s);
 	int r = set_journal(s, err);
 	if (r)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -512,6 +513,15 @@ static void two_handles_of_one_process(void **state)
 	store_close(a);
 }
 
+static void run_sql(const char *dir, const char *sql)
+{
+	cleanup_free char *path = xasprintf("%s/aether.db", dir);
+	sqlite3 *db = NULL;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+}
+
 static void damaged_files_are_reported_and_kept(void **state)
 {
 	cleanup_free char *path = xasprintf("%s/aether.db", (char *)*state);
@@ -541,6 +551,7 @@ static void damage_within_is_reported(void **state)
 		ok(store_environment_put(s, &e, false, &err), &err);
 	}
 	store_close(s);
+	run_sql(*state, "PRAGMA wal_checkpoint(TRUNCATE)");
 	cleanup_free char *path = xasprintf("%s/aether.db", (char *)*state);
 	int fd = open(path, O_WRONLY);
 	char rubbish[4096];
@@ -565,11 +576,7 @@ static void damage_within_is_reported(void **state)
 static void newer_files_are_refused(void **state)
 {
 	store_close(open_store(*state));
-	cleanup_free char *path = xasprintf("%s/aether.db", (char *)*state);
-	/* user_version: bytes 60-63, big-endian (https://www.sqlite.org/fileformat2.html 1.3) */
-	int fd = open(path, O_WRONLY);
-	assert_int_equal(pwrite(fd, "\0\0\3\0", 4, 60), 4);
-	close(fd);
+	run_sql(*state, "PRAGMA user_version=99");
 	struct store *s = NULL;
 	cleanup_error struct error err = ERROR_INIT;
 	assert_int_equal(store_open(*state, &s, &err), -EIO);
