@@ -31,6 +31,7 @@ static bool is_fresh(const struct control *c, const struct control_file *file, c
 static int publish(struct control *c, uint64_t file, const char *data, size_t len, struct shared_version **ret)
 {
 	struct shared_version *old = version_current(c->versions, file);
+	struct control_told told = {file, old && c->views[version_index(c->versions, old)].seen ? old->ino : 0};
 	int r = version_publish(c->versions, file, data, len, now_wall_ms(), ret);
 	if (r < 0) {
 		log_warning("control", "no room for another version: %s", strerror(-r));
@@ -39,6 +40,8 @@ static int publish(struct control *c, uint64_t file, const char *data, size_t le
 	struct control_view *view = &c->views[version_index(c->versions, *ret)];
 	if (*ret != old)
 		*view = (struct control_view){0};
+	if (*ret != old && told.ino)
+		control_tell_of(c, told);
 	view->stale = false;
 	view->rendered_ms = now_monotonic_ms();
 	return 0;

@@ -289,8 +289,21 @@ static void reply_part(fuse_req_t req, const char *data, uint64_t len, size_t si
 		fuse_reply_buf(req, data + offset, len - (uint64_t)offset < size ? len - (uint64_t)offset : size);
 }
 
-/* A handle's offsets stand for bytes ever appended. What was dropped before it came there is skipped, and the offsets of
- * a follower whose file began anew with a new server begin anew with it. */
+/* Where in everything ever appended the handle reads. Its offsets leave out what was dropped before it came there; who seeks
+ * by the file's size means that, though. With a new server the file may have begun anew, and its followers with it. */
+static uint64_t growing_offset(struct control *c, struct shared_handle *h, uint64_t end, off_t offset)
+{
+	bool is_heir = h->server != c->p.shared->server_generation;
+	h->server = c->p.shared->server_generation;
+	if ((uint64_t)(offset + h->skip) <= end)
+		return (uint64_t)(offset + h->skip);
+	if ((uint64_t)offset <= end)
+		atomic_store(&h->skip, 0);
+	else if (is_heir)
+		atomic_store(&h->skip, -offset);
+	return (uint64_t)(offset + h->skip);
+}
+
 static void read_growing(struct control *c, fuse_req_t req, struct shared_handle *h, const struct control_file *file,
                          size_t size, off_t offset)
 {
@@ -300,12 +313,7 @@ static void read_growing(struct control *c, fuse_req_t req, struct shared_handle
 		return;
 	}
 	const char *service = control_service_of(c->env, h->file);
-	uint64_t at = (uint64_t)(offset + h->skip);
-	if (h->server != c->p.shared->server_generation && at > file->growing->size(c->env, service, node)) {
-		atomic_store(&h->skip, -offset);
-		at = 0;
-	}
-	h->server = c->p.shared->server_generation;
+	uint64_t at = growing_offset(c, h, file->growing->size(c->env, service, node), offset);
 	cleanup_free char *buf = xcalloc(1, size);
 	uint64_t from = at;
 	size_t n = file->growing->read(c->env, service, node, &from, buf, size);

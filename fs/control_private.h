@@ -48,6 +48,12 @@ struct control_retry {
 	uint64_t until_ms;
 };
 
+/* A file of which somebody saw the version `ino` that has been replaced. 0: nobody need have seen any */
+struct control_told {
+	uint64_t file;
+	uint64_t ino;
+};
+
 enum control_telling { TELL_NOTHING, TELL_TOUCH_OLD, TELL_DELETE, TELL_TOUCH };
 
 struct control {
@@ -69,9 +75,8 @@ struct control {
 	unsigned untold; /* changes of which nobody was told since the mount */
 	uint64_t told_ms;
 	enum control_telling telling;
-	uint64_t tell_files[CONTROL_TELL_MAX]; /* keys */
-	uint64_t tell_inos[CONTROL_TELL_MAX];  /* their replaced versions; 0: none */
-	size_t tell_count;
+	struct control_told tell[CONTROL_TELL_MAX], pending[CONTROL_TELL_MAX]; /* being told; to be told */
+	size_t tell_count, pending_count;
 	uv_process_t helper;
 	bool helper_runs;
 
@@ -145,6 +150,8 @@ int control_replace_env(struct control *c, const char *text, size_t len);
 void control_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph);
 void control_wake(struct control *c, unsigned what);
 void control_tell(struct control *c, unsigned what);
+/* A version that somebody has seen was replaced: who watches is told with the next. */
+void control_tell_of(struct control *c, struct control_told told);
 void control_tell_now(uv_timer_t *timer);
 void control_log_look(uv_timer_t *timer);
 /* While the helper touches the old version of a file, its lookups find that one. NULL: as everybody's */

@@ -116,17 +116,24 @@ struct shared_version *control_told_version(struct control *c, fuse_req_t req, u
 	if (c->telling != TELL_TOUCH_OLD || !control_is_helper(c, req))
 		return NULL;
 	for (size_t i = 0; i < c->tell_count; i++)
-		if (c->tell_files[i] == file && c->tell_inos[i])
-			return version_by_ino(c->versions, c->tell_inos[i]);
+		if (c->tell[i].file == file && c->tell[i].ino)
+			return version_by_ino(c->versions, c->tell[i].ino);
 	return NULL;
 }
 
-static void add_told(struct control *c, uint64_t file, uint64_t ino)
+/* Each version that was seen has its place: one may be watched by one, the next by another. Those that the kernel has
+ * forgotten meanwhile give theirs up. */
+void control_tell_of(struct control *c, struct control_told told)
 {
-	if (c->tell_count >= CONTROL_TELL_MAX)
-		return;
-	c->tell_files[c->tell_count] = file;
-	c->tell_inos[c->tell_count++] = ino;
+	for (size_t i = 0; i < c->pending_count; i++) {
+		struct control_told *p = &c->pending[i];
+		if (p->file == told.file && !version_by_ino(c->versions, p->ino)) {
+			*p = told;
+			return;
+		}
+	}
+	if (c->pending_count < CONTROL_TELL_MAX)
+		c->pending[c->pending_count++] = told;
 }
 
 /* Renders what somebody has seen and is stale: only what really is another version by now is told. */
@@ -139,33 +146,45 @@ static void refresh_seen(struct control *c)
 	}
 }
 
+static bool is_told(const struct control *c, uint64_t file)
+{
+	for (size_t i = 0; i < c->tell_count; i++)
+		if (c->tell[i].file == file)
+			return true;
+	return false;
+}
+
+/* One version of each file at a time, for a name leads to one; the others' turn comes next. */
 static void choose(struct control *c)
 {
+	size_t left = 0;
 	c->tell_count = 0;
 	refresh_seen(c);
-	for (size_t i = 0; i < version_end(c->versions); i++) {
-		struct shared_version *version = version_at(c->versions, i);
-		if (!version || version->state != VERSION_RETIRED || !c->views[i].seen || !control_file_of(version->file))
-			continue;
-		c->views[i].seen = false;
-		add_told(c, version->file, version->ino);
+	for (size_t i = 0; i < c->pending_count; i++) {
+		struct control_told told = c->pending[i];
+		if (is_told(c, told.file) && version_by_ino(c->versions, told.ino))
+			c->pending[left++] = told;
+		else if (!is_told(c, told.file))
+			c->tell[c->tell_count++] = told;
 	}
+	c->pending_count = left;
 	/* Who watches the directory need not have looked anything up. */
 	for (size_t i = 0; i < control_files_count; i++) {
 		const struct control_file *file = &control_files[i];
-		if (file->place != IN_ROOT || file->growing || !(file->refreshed_by & c->untold))
-			continue;
-		if (!version_current(c->versions, control_file_key(file, NULL)))
-			add_told(c, control_file_key(file, NULL), 0);
+		uint64_t key = control_file_key(file, NULL);
+		bool unknown = file->place == IN_ROOT && !file->growing && file->refreshed_by & c->untold && !is_told(c, key) &&
+		               !version_current(c->versions, key);
+		if (unknown && c->tell_count < CONTROL_TELL_MAX)
+			c->tell[c->tell_count++] = (struct control_told){.file = key};
 	}
 	c->untold = 0;
 }
 
 /* Has the name been looked up again, so that it leads to a later version? */
-static bool leads_elsewhere(struct control *c, size_t i)
+static bool leads_elsewhere(struct control *c, const struct control_told *told)
 {
-	struct shared_version *now = version_current(c->versions, c->tell_files[i]);
-	return c->tell_inos[i] && now && now->ino != c->tell_inos[i] && now->nlookup > 0;
+	struct shared_version *now = version_current(c->versions, told->file);
+	return version_by_ino(c->versions, told->ino) && now && now->ino != told->ino && now->nlookup > 0;
 }
 
 static char **touch_arguments(struct control *c, bool old)
@@ -174,10 +193,12 @@ static char **touch_arguments(struct control *c, bool old)
 	strv_pushf(&argv, "%s", c->p.helper);
 	strv_pushf(&argv, "touch");
 	for (size_t i = 0; i < c->tell_count; i++) {
-		const struct control_file *file = control_file_of(c->tell_files[i]);
-		const char *service = control_service_of(c->env, c->tell_files[i]);
-		if (old && !leads_elsewhere(c, i))
+		const struct control_file *file = control_file_of(c->tell[i].file);
+		const char *service = control_service_of(c->env, c->tell[i].file);
+		if (old && !leads_elsewhere(c, &c->tell[i]))
 			continue;
+		if (!service && file->place == IN_SERVICE)
+			continue; /* gone */
 		if (service)
 			strv_pushf(&argv, "%s/services/%s/%s", c->p.control_dir, service, file->name);
 		else
@@ -192,15 +213,13 @@ static char **touch_arguments(struct control *c, bool old)
 static void delete_records(struct control *c, struct buffer *out)
 {
 	for (size_t i = 0; i < c->tell_count; i++) {
-		const struct control_file *file = control_file_of(c->tell_files[i]);
-		struct shared_version *dir = NULL;
-		const char *service = control_service_of(c->env, c->tell_files[i]);
-		if (service)
-			dir = version_current(c->versions, control_dir_key(service));
-		if (!c->tell_inos[i] || (service && !dir))
+		const struct control_file *file = control_file_of(c->tell[i].file);
+		const char *service = control_service_of(c->env, c->tell[i].file);
+		struct shared_version *dir = service ? version_current(c->versions, control_dir_key(service)) : NULL;
+		if (!version_by_ino(c->versions, c->tell[i].ino) || (file->place == IN_SERVICE && !dir))
 			continue;
 		struct fuse_notify_delete_out delete = {
-			.parent = dir ? dir->ino : FUSE_ROOT_ID, .child = c->tell_inos[i], .namelen = (uint32_t)strlen(file->name)};
+			.parent = dir ? dir->ino : FUSE_ROOT_ID, .child = c->tell[i].ino, .namelen = (uint32_t)strlen(file->name)};
 		uint32_t len = (uint32_t)(sizeof(struct fuse_out_header) + sizeof delete) + delete.namelen + 1;
 		struct fuse_out_header header = {.len = len, .error = FUSE_NOTIFY_DELETE};
 		buffer_add(out, &len, sizeof len);
@@ -300,6 +319,8 @@ void control_tell_now(uv_timer_t *timer)
 	if (c->tell_count == 0)
 		return;
 	c->told_ms = now_monotonic_ms();
+	if (c->pending_count)
+		uv_timer_start(timer, control_tell_now, CONTROL_TELL_INTERVAL_MS, 0);
 	tell_next(c);
 }
 

@@ -174,6 +174,8 @@ static int mount_setup(void **state)
 		return -1;
 	}
 	m.fd = fuse_session_fd(m.fuse);
+	fcntl(m.fd, F_SETFL, fcntl(m.fd, F_GETFL) | O_NONBLOCK);
+	m.helper = TEST_BUILD "/aetherfs-helper";
 	m.shared = shared_memory(SHARED_SIZE);
 	m.outcome = shared_memory(16 * sizeof *m.outcome);
 	fake = shared_memory(sizeof *fake);
