@@ -645,6 +645,23 @@ static bool fail_dependents(struct apply *a, struct plan_service *plan)
 	return any;
 }
 
+/* A service that is configured no longer goes when nothing of it is left. */
+static void prune(struct apply *a)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < a->count; i++) {
+		struct apply_service *s = a->services[i];
+		if (s->model || is_of_interest(s)) {
+			a->services[n++] = s;
+			continue;
+		}
+		backoff_end(s);
+		probe_end(s);
+		service_free(s);
+	}
+	a->count = n;
+}
+
 void apply_turn(struct apply *a)
 {
 	if (!a->backend || a->halted || !a->count)
@@ -663,6 +680,7 @@ void apply_turn(struct apply *a)
 		free((void *)plan[i].depends_on);
 		tell(a->services[i], false);
 	}
+	prune(a);
 }
 
 /* ---- what is wanted ---- */

@@ -45,13 +45,17 @@ static void demand_free(struct demand *d)
 	free(d);
 }
 
+/* Who is not admitted yet has still to say what it wants: provisioning goes on, only nobody hears of its end. */
 void demand_cancel(struct demand *d)
 {
 	if (!d)
 		return;
 	struct environment *e = d->e;
-	demand_unlink(d);
-	demand_free(d);
+	d->done = NULL;
+	if (d->admitted || d->finished) {
+		demand_unlink(d);
+		demand_free(d);
+	}
 	environment_wake(e);
 }
 
@@ -87,7 +91,8 @@ void demands_finish(struct environment *e)
 		demand_unlink(d);
 		if (!ok && !d->known)
 			environment_fail(e, &d->error);
-		d->done(d->arg, ok ? NULL : &d->error);
+		if (d->done)
+			d->done(d->arg, ok ? NULL : &d->error);
 		demand_free(d);
 		d = e->demands; /* the callback may have changed the list */
 	}
@@ -258,6 +263,8 @@ static void admit_ready(struct demand *d)
 	if (!is_loaded(d))
 		return;
 	if (error_is_set(&e->config_error) && (d->apply || !e->model)) {
+		if (!e->model)
+			error_copy(&e->failure, &e->config_error);
 		finish(d, &e->config_error);
 		return;
 	}
@@ -334,11 +341,8 @@ static void admit(struct demand *d)
 		teardown_begin(e);
 		return;
 	}
-	if (e->teardown != TEARDOWN_NONE) {
-		if (e->teardown_failed || d->wait == WAIT_READY)
-			return;
+	if (e->teardown != TEARDOWN_NONE)
 		return;
-	}
 	if (d->wait == WAIT_READY)
 		admit_ready(d);
 	else
@@ -408,7 +412,9 @@ void demands_judge(struct environment *e)
 	for (struct demand *d = e->demands; d; d = d->next) {
 		if (!d->admitted || d->finished)
 			continue;
-		if (d->wait == WAIT_READY)
+		if (!d->done)
+			finish(d, NULL);
+		else if (d->wait == WAIT_READY)
 			judge_ready(d);
 		else if (d->wait == WAIT_DOWN || d->wait == WAIT_STOPPED)
 			judge_stop(d);

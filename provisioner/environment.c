@@ -211,7 +211,10 @@ static void on_turn(uv_timer_t *timer)
 		environment_backend_turn(e);
 		teardown_turn(e);
 		demands_admit(e);
+		size_t services = apply_count(e->apply);
 		apply_turn(e->apply);
+		if (apply_count(e->apply) != services)
+			e->changed |= CHANGED_SERVICES | CHANGED_STATUS;
 		demands_judge(e);
 		update_state(e);
 	}

@@ -343,6 +343,8 @@ static void take_model(struct environment *e, struct load_job *job)
 			take_over(e, NULL);
 		return;
 	}
+	if (error_is_set(&e->config_error) && e->failure.code == e->config_error.code)
+		error_release(&e->failure);
 	error_release(&e->config_error);
 	if (!may_take_over(e, job, job->model)) {
 		e->model->approved |= job->model->approved && !strcmp(e->model->config->approval_text, job->model->config->approval_text);

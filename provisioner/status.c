@@ -149,10 +149,8 @@ static void add_environment_keys(json_t *json, const struct status_view *v)
 {
 	cleanup_strv char **flagged = NULL, **overridden = NULL;
 	cleanup_buffer struct buffer unused = BUFFER_INIT;
-	if (v->model) {
-		status_env(v->model, v->user_text, &unused, &flagged, NULL);
-		overridden = status_overridden(v->model, v->user_text);
-	}
+	status_env(v->model, v->user_text, &unused, &flagged, NULL);
+	overridden = status_overridden(v->model, v->user_text);
 	json_object_set_new(json, "overridden", strings(overridden));
 	json_object_set_new(json, "rewrites", json_array());
 	json_object_set_new(json, "flagged", strings(flagged));
@@ -210,7 +208,8 @@ void status_ports(const struct model *m, struct buffer *out)
 static void generate(const struct model *m, const char *user_text, struct keyvals *user, struct keyvals *generated)
 {
 	envfile_parse(user_text, NULL, NULL, NULL, user);
-	model_generated(m, user, generated);
+	if (m)
+		model_generated(m, user, generated);
 }
 
 int status_env(const struct model *m, const char *user_text, struct buffer *out, char ***flagged, struct error *err)

@@ -13,30 +13,18 @@
 #include "provisioner/layers.h"
 #include "provisioner/status.h"
 
-static int need_model(struct environment *e, struct error *err)
-{
-	if (e->model)
-		return 0;
-	if (!error_is_set(&e->config_error))
-		return error_set_errno(err, ERROR_NOT_READY, EAGAIN, "the configuration is still being read");
-	error_copy(err, &e->config_error);
-	return -e->config_error.err;
-}
-
+/* Without a configuration there are the user's own lines: they can be appended to all the same. */
 int environment_env(struct environment *e, struct buffer *out, struct error *err)
 {
 	environment_refresh_user(e);
-	int r = need_model(e, err);
-	return r < 0 ? r : status_env(e->model, buffer_str(&e->user_text), out, NULL, err);
+	return status_env(e->model, buffer_str(&e->user_text), out, NULL, err);
 }
 
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err)
 {
 	environment_refresh_user(e);
-	int r = need_model(e, err);
-	if (r == 0)
-		status_env_json(e->model, buffer_str(&e->user_text), out);
-	return r;
+	status_env_json(e->model, buffer_str(&e->user_text), out);
+	return 0;
 }
 
 void environment_ports(struct environment *e, struct buffer *out)
@@ -181,8 +169,7 @@ int environment_write_env(struct environment *e, const char *text, size_t len, s
 	cleanup_buffer struct buffer served = BUFFER_INIT, own = BUFFER_INIT;
 	bool changed_inside = false;
 	environment_refresh_user(e);
-	if (e->model)
-		status_env(e->model, buffer_str(&e->user_text), &served, NULL, NULL);
+	status_env(e->model, buffer_str(&e->user_text), &served, NULL, NULL);
 	envfile_user_part(written, served.len ? buffer_str(&served) : NULL, &own, &changed_inside);
 	if (changed_inside)
 		environment_event(e, "warning", json_pack("{s:s}", "message", "edits between the aether markers of .env are not kept"));

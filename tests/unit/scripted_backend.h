@@ -1,0 +1,359 @@
+/* A backend that does what a test says: starts late, fails, exits, cannot be removed. It keeps its instances when it is closed, as real
+ * ones do. A running service listens on its leased ports, so that real probes find it. Included by one program; it takes the registry's place. */
+#ifndef TESTS_UNIT_SCRIPTED_BACKEND_H
+#define TESTS_UNIT_SCRIPTED_BACKEND_H
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "backends/backend.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+
+struct scripted {
+	char name[64];
+	/* what it does */
+	unsigned start_ms, stop_ms;
+	bool deaf;                   /* does not listen */
+	enum error_code start_error;
+	unsigned exit_ms;            /* exits this long after each start; 0: never */
+	int exit_code;
+	unsigned exits;              /* this many times, then it stays; 0: always */
+	bool unsupported;
+	bool immortal;               /* cannot be removed */
+	const char *log;             /* what its log holds */
+	/* what was done */
+	bool made, running;
+	unsigned starts, stops, removes, prepares;
+	unsigned order;              /* of its last start or stop, over all services */
+	char hash[32];
+	int last_exit;
+	/* its own */
+	int fds[4];
+	uv_timer_t *timer;
+};
+
+struct scripted_backend {
+	struct backend base;
+	struct backend_params params;
+};
+
+struct scripted_operation {
+	struct scripted_backend *b;
+	struct scripted *s;
+	backend_done *done;
+	void *arg;
+	bool start;
+	struct operation_ports {
+		uint16_t port[4];
+		size_t count;
+	} ports;
+	uv_timer_t timer;
+	struct scripted_operation *next;
+};
+
+static struct scripted scripted[16];
+static size_t scripted_count;
+static unsigned scripted_order;
+static struct scripted_backend *scripted_open_backend; /* one at a time */
+static struct scripted_operation *scripted_pending;
+static const char *scripted_logs = "/tmp";
+
+static struct scripted *scripted_get(const char *name)
+{
+	for (size_t i = 0; i < scripted_count; i++)
+		if (!strcmp(scripted[i].name, name))
+			return &scripted[i];
+	struct scripted *s = &scripted[scripted_count++];
+	memset(s, 0, sizeof *s);
+	snprintf(s->name, sizeof s->name, "%s", name);
+	memset(s->fds, -1, sizeof s->fds);
+	return s;
+}
+
+static void scripted_free_handle(uv_handle_t *h)
+{
+	free(h);
+}
+
+static void scripted_down(struct scripted *s)
+{
+	s->running = false;
+	for (size_t i = 0; i < 4; i++) {
+		if (s->fds[i] >= 0)
+			close(s->fds[i]);
+		s->fds[i] = -1;
+	}
+	if (s->timer)
+		uv_close((uv_handle_t *)s->timer, scripted_free_handle);
+	s->timer = NULL;
+}
+
+static void scripted_exit(struct scripted *s, int code)
+{
+	scripted_down(s);
+	s->last_exit = code;
+	struct instance i = {.service = s->name, .state = INSTANCE_EXITED, .handle = (char *)"", .config_hash = s->hash, .exit_code = code, .exited_ms = now_wall_ms()};
+	if (scripted_open_backend)
+		scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
+}
+
+static void scripted_on_exit(uv_timer_t *timer)
+{
+	struct scripted *s = timer->data;
+	scripted_exit(s, s->exit_code);
+}
+
+static void scripted_up(struct scripted *s, uv_loop_t *loop, const struct operation_ports *ports)
+{
+	s->made = s->running = true;
+	for (size_t i = 0; i < ports->count && !s->deaf; i++) {
+		struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(ports->port[i]), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		int on = 1;
+		s->fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		setsockopt(s->fds[i], SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+		if (bind(s->fds[i], (struct sockaddr *)&a, sizeof a) < 0 || listen(s->fds[i], 16) < 0)
+			abort(); /* the lease promised it */
+	}
+	if (s->exit_ms && (!s->exits || s->starts <= s->exits)) {
+		s->timer = xcalloc(1, sizeof *s->timer);
+		uv_timer_init(loop, s->timer);
+		s->timer->data = s;
+		uv_timer_start(s->timer, scripted_on_exit, s->exit_ms, 0);
+	}
+}
+
+static void scripted_operation_free(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+static void scripted_operation_end(struct scripted_operation *o, const struct error *err)
+{
+	struct scripted_operation **at = &scripted_pending;
+	while (*at != o)
+		at = &(*at)->next;
+	*at = o->next;
+	o->done(o->arg, err);
+	uv_close((uv_handle_t *)&o->timer, scripted_operation_free);
+}
+
+static void scripted_operate(uv_timer_t *timer)
+{
+	struct scripted_operation *o = timer->data;
+	cleanup_error struct error err = ERROR_INIT;
+	if (o->start && o->s->start_error)
+		error_set(&err, o->s->start_error, "service %s: as the test says", o->s->name);
+	else if (o->start)
+		scripted_up(o->s, o->b->params.loop, &o->ports);
+	else
+		scripted_down(o->s);
+	scripted_operation_end(o, error_is_set(&err) ? &err : NULL);
+}
+
+static struct scripted_operation *scripted_begin(struct backend *base, const char *service, unsigned ms, backend_done *done, void *arg)
+{
+	struct scripted_operation *o = xcalloc(1, sizeof *o);
+	o->b = (struct scripted_backend *)base;
+	o->s = scripted_get(service);
+	o->done = done;
+	o->arg = arg;
+	o->next = scripted_pending;
+	scripted_pending = o;
+	uv_timer_init(o->b->params.loop, &o->timer);
+	o->timer.data = o;
+	uv_timer_start(&o->timer, scripted_operate, ms, 0);
+	return o;
+}
+
+static int scripted_open(const struct backend_params *params, struct backend **ret, struct error *err)
+{
+	struct scripted_backend *b = xcalloc(1, sizeof *b);
+	b->params = *params;
+	scripted_open_backend = b;
+	*ret = &b->base;
+	return 0;
+}
+
+struct scripted_closing {
+	struct scripted_backend *b;
+	void (*closed)(void *arg);
+	void *arg;
+};
+
+static void scripted_closed(void *arg)
+{
+	struct scripted_closing *c = arg;
+	cleanup_error struct error err = ERROR_INIT;
+	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "closed");
+	for (struct scripted_operation *o = scripted_pending, *next; o; o = next) {
+		next = o->next;
+		if (o->b == c->b)
+			scripted_operation_end(o, &err);
+	}
+	if (scripted_open_backend == c->b)
+		scripted_open_backend = NULL;
+	free(c->b);
+	c->closed(c->arg);
+	free(c);
+}
+
+static void scripted_close(struct backend *b, void (*closed)(void *arg), void *arg)
+{
+	struct scripted_closing *c = xcalloc(1, sizeof *c);
+	*c = (struct scripted_closing){(struct scripted_backend *)b, closed, arg};
+	backend_defer(c->b->params.loop, scripted_closed, c);
+}
+
+static void scripted_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	if (scripted_get(spec->name)->unsupported)
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "cannot run here", "try another");
+}
+
+static void scripted_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
+{
+	struct scripted *s = scripted_get(spec->name);
+	struct scripted_operation *o = scripted_begin(b, spec->name, s->start_ms, done, arg);
+	o->start = true;
+	for (size_t i = 0; i < spec->n_ports && i < 4; i++)
+		o->ports.port[o->ports.count++] = spec->ports[i].external;
+	s->starts++;
+	s->order = ++scripted_order;
+	snprintf(s->hash, sizeof s->hash, "%s", spec->config_hash);
+}
+
+static void scripted_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg)
+{
+	struct scripted *s = scripted_get(service);
+	s->stops++;
+	s->order = ++scripted_order;
+	scripted_begin(b, service, s->stop_ms, done, arg);
+}
+
+struct scripted_later {
+	backend_done *done;
+	void *arg;
+	struct error err;
+};
+
+static void scripted_later(void *arg)
+{
+	struct scripted_later *l = arg;
+	l->done(l->arg, error_is_set(&l->err) ? &l->err : NULL);
+	error_release(&l->err);
+	free(l);
+}
+
+static void scripted_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
+{
+	struct scripted_later *l = xcalloc(1, sizeof *l);
+	l->done = done;
+	l->arg = arg;
+	scripted_get(spec->name)->prepares++;
+	backend_defer(((struct scripted_backend *)b)->params.loop, scripted_later, l);
+}
+
+static void scripted_remove(struct backend *b, const char *service, backend_done *done, void *arg)
+{
+	struct scripted *s = scripted_get(service);
+	struct scripted_later *l = xcalloc(1, sizeof *l);
+	l->done = done;
+	l->arg = arg;
+	s->removes++;
+	if (s->immortal) {
+		error_set(&l->err, ERROR_BACKEND_DEPROVISION_FAILED, "service %s: still there", service);
+	} else {
+		scripted_down(s);
+		s->made = false;
+	}
+	backend_defer(((struct scripted_backend *)b)->params.loop, scripted_later, l);
+}
+
+struct scripted_listing {
+	backend_list_done *done;
+	void *arg;
+};
+
+static void scripted_listed(void *arg)
+{
+	struct scripted_listing *l = arg;
+	struct instances list = {NULL, 0};
+	for (size_t i = 0; i < scripted_count; i++) {
+		struct scripted *s = &scripted[i];
+		if (!s->made)
+			continue;
+		array_grow(list.items, list.count);
+		list.items[list.count++] = (struct instance){.service = xstrdup(s->name), .state = s->running ? INSTANCE_RUNNING : INSTANCE_EXITED,
+		                                             .pid = s->running ? 1000 + (pid_t)i : 0, .handle = xstrdup(""), .config_hash = xstrdup(s->hash),
+		                                             .exit_code = s->running ? 0 : s->last_exit, .started_ms = 1};
+	}
+	l->done(l->arg, NULL, &list);
+	instances_release(&list);
+	free(l);
+}
+
+static void scripted_list(struct backend *b, backend_list_done *done, void *arg)
+{
+	struct scripted_listing *l = xcalloc(1, sizeof *l);
+	*l = (struct scripted_listing){done, arg};
+	backend_defer(((struct scripted_backend *)b)->params.loop, scripted_listed, l);
+}
+
+static void scripted_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done,
+                          void *arg)
+{
+	abort();
+}
+
+static char *scripted_log_path(struct backend *b, const char *service)
+{
+	struct scripted *s = scripted_get(service);
+	if (!s->log)
+		return NULL;
+	char *path = xasprintf("%s/%s.log", scripted_logs, service);
+	file_write_atomic(AT_FDCWD, path, s->log, strlen(s->log), 0600);
+	return path;
+}
+
+static const struct backend_ops backend_scripted = {
+	.name = "memory",
+	.open = scripted_open,
+	.close = scripted_close,
+	.check = scripted_check,
+	.prepare = scripted_prepare,
+	.start = scripted_start,
+	.stop = scripted_stop,
+	.remove = scripted_remove,
+	.list = scripted_list,
+	.exec = scripted_exec,
+	.log_path = scripted_log_path,
+};
+
+static const struct backend_ops *const scripted_backends[] = {&backend_scripted, NULL};
+
+const struct backend_ops *backend_find(const char *name)
+{
+	return strcmp(name, "memory") ? NULL : &backend_scripted;
+}
+
+const struct backend_ops *const *backend_all(void)
+{
+	return scripted_backends;
+}
+
+static void scripted_reset(void)
+{
+	for (size_t i = 0; i < scripted_count; i++)
+		scripted_down(&scripted[i]);
+	scripted_count = 0;
+	scripted_order = 0;
+}
+
+#endif

@@ -1,0 +1,1156 @@
+/* An environment from configuration to teardown, with a real store, real ports and probes, and a backend that does what each test says. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/buffer.h"
+#include "provisioner/environment.h"
+#include "provisioner/store.h"
+#include "scripted_backend.h"
+
+#define LIMIT_MS 15000
+
+static uv_loop_t loop;
+static char *scratch, *root;
+static struct identity id;
+static int root_fd = -1;
+static struct environment *env;
+static unsigned changed_mask;
+static unsigned workspaces;
+
+/* ---- the workspace ---- */
+
+static void compose(const char *text)
+{
+	assert_int_equal(file_write_atomic(root_fd, "compose.yaml", text, strlen(text), 0644), 0);
+}
+
+static void on_changed(void *arg, unsigned what)
+{
+	changed_mask |= what;
+}
+
+static void env_open(void)
+{
+	struct error err = ERROR_INIT;
+	const struct environment_params params = {
+		.loop = &loop, .id = &id, .root_fd = root_fd, .keeper_pid = 77, .keeper_pidfd = -1, .shim = "/bin/false",
+		.recipes_dir = TEST_SOURCE "/contrib/recipes", .changed = on_changed};
+	if (environment_new(&params, &env, &err) < 0)
+		fail_msg("environment_new: %s", err.message);
+}
+
+static void on_closed(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void env_close(bool stop)
+{
+	bool closed = false;
+	uint64_t until = now_monotonic_ms() + LIMIT_MS;
+	environment_close(env, stop, on_closed, &closed);
+	assert_false(closed);
+	while (!closed && now_monotonic_ms() < until)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert_true(closed);
+	env = NULL;
+	for (int i = 0; i < 5; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static int setup(void **state)
+{
+	struct error err = ERROR_INIT;
+	root = xasprintf("%s/ws%u", scratch, workspaces++);
+	assert_int_equal(mkdir(root, 0755), 0);
+	root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (identity_of(root, NULL, &id, &err) < 0 || identity_make_dirs(&id, &err) < 0)
+		fail_msg("identity: %s", err.message);
+	scripted_reset();
+	changed_mask = 0;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	if (env)
+		env_close(true);
+	scripted_reset();
+	for (int i = 0; i < 5; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+	identity_release(&id);
+	close(root_fd);
+	free(root);
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+struct answer {
+	unsigned times;
+	struct error error;
+	struct demand *demand;
+	uint64_t at_ms;
+};
+
+static void on_answer(void *arg, const struct error *err)
+{
+	struct answer *a = arg;
+	a->times++;
+	a->at_ms = now_monotonic_ms();
+	if (err)
+		error_copy(&a->error, err);
+}
+
+static void on_time(uv_timer_t *timer)
+{
+}
+
+static void run_for(unsigned ms)
+{
+	uint64_t until = now_monotonic_ms() + ms;
+	uv_timer_t timer;
+	uv_timer_init(&loop, &timer);
+	uv_update_time(&loop);
+	uv_timer_start(&timer, on_time, ms, 2);
+	while (now_monotonic_ms() < until)
+		uv_run(&loop, UV_RUN_ONCE);
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static void wait_answer(struct answer *a)
+{
+	uint64_t until = now_monotonic_ms() + LIMIT_MS;
+	while (!a->times && now_monotonic_ms() < until)
+		run_for(2);
+	if (!a->times) {
+		cleanup_buffer struct buffer status = BUFFER_INIT;
+		environment_status(env, &status);
+		fail_msg("no answer; %s", buffer_str(&status));
+	}
+}
+
+static const struct requester me = {1, "test"}, other = {2, "other"};
+
+static int demand_by(const struct requester *who, const char *service, struct answer *a)
+{
+	struct error err = ERROR_INIT;
+	memset(a, 0, sizeof *a);
+	int r = environment_demand(env, service, who, on_answer, a, &a->demand, &err);
+	assert_int_equal(a->times, 0); /* never from within the call */
+	error_release(&err);
+	return r;
+}
+
+static int demand(const char *service, struct answer *a)
+{
+	return demand_by(&me, service, a);
+}
+
+/* Asks and waits; ERROR_NONE: ready */
+static enum error_code ask(const char *service)
+{
+	struct answer a;
+	int r = demand(service, &a);
+	if (r == 0)
+		return ERROR_NONE;
+	assert_int_equal(r, 1);
+	wait_answer(&a);
+	run_for(5);
+	assert_int_equal(a.times, 1);
+	enum error_code code = a.error.code;
+	error_release(&a.error);
+	return code;
+}
+
+static enum error_code command(const char *line)
+{
+	struct answer a = {0};
+	environment_command(env, line, &me, on_answer, &a);
+	assert_int_equal(a.times, 0);
+	wait_answer(&a);
+	run_for(5);
+	assert_int_equal(a.times, 1);
+	enum error_code code = a.error.code;
+	error_release(&a.error);
+	return code;
+}
+
+/* ---- looking ---- */
+
+static json_t *status(void)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	environment_status(env, &text);
+	json_t *json = json_loads(buffer_str(&text), 0, NULL);
+	assert_non_null(json);
+	return json;
+}
+
+static const char *state_now(void)
+{
+	static char state[32];
+	json_t *json = status();
+	snprintf(state, sizeof state, "%s", json_string_value(json_object_get(json, "state")));
+	json_decref(json);
+	return state;
+}
+
+static const char *service_state(const char *service)
+{
+	static char state[32];
+	json_t *json = status();
+	json_t *s = json_object_get(json_object_get(json, "services"), service);
+	snprintf(state, sizeof state, "%s", s ? json_string_value(json_object_get(s, "state")) : "unknown");
+	json_decref(json);
+	return state;
+}
+
+static void wait_state(const char *state)
+{
+	uint64_t until = now_monotonic_ms() + LIMIT_MS;
+	while (strcmp(state_now(), state) && now_monotonic_ms() < until)
+		run_for(5);
+	assert_string_equal(state_now(), state);
+}
+
+static int port_of(const char *service)
+{
+	json_t *json = status();
+	int port = (int)json_integer_value(json_object_get(json_object_get(json_object_get(json, "resources"), service), "external_port"));
+	json_decref(json);
+	return port;
+}
+
+static int generation(void)
+{
+	json_t *json = status();
+	int g = (int)json_integer_value(json_object_get(json, "generation"));
+	json_decref(json);
+	return g;
+}
+
+static bool env_has(const char *line)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	assert_int_equal(environment_env(env, &text, NULL), 0);
+	size_t len = strlen(line);
+	for (const char *at = buffer_str(&text); at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
+		if (!strncmp(at, line, len) && (at[len] == '\n' || line[len - 1] == '='))
+			return true;
+	return false;
+}
+
+static bool errors_have(const char *text)
+{
+	cleanup_buffer struct buffer errors = BUFFER_INIT;
+	environment_errors(env, &errors);
+	return strstr(buffer_str(&errors), text);
+}
+
+static bool events_have(const char *text)
+{
+	char buf[65536];
+	size_t n = environment_events_read(env, 0, buf, sizeof buf - 1);
+	buf[n] = '\0';
+	return strstr(buf, text);
+}
+
+static size_t leases(void)
+{
+	cleanup_buffer struct buffer ports = BUFFER_INIT;
+	size_t lines = 0;
+	environment_ports(env, &ports);
+	for (const char *c = buffer_str(&ports); *c; c++)
+		lines += *c == '\n';
+	return lines;
+}
+
+#define ONE "services: {db: {image: 'example/db:1', ports: ['5432']}}\n"
+#define TAIL "x-aether: {backend: memory, timeout: 10s}\n"
+#define SHORT "x-aether: {backend: memory, timeout: 300ms}\n"
+
+/* ---- readiness ---- */
+
+static void a_demand_starts_waits_and_is_warm_afterwards(void **state)
+{
+	struct answer a;
+	char line[64];
+	compose(ONE TAIL);
+	env_open();
+	scripted_get("db")->start_ms = 20;
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(5);
+	wait_answer(&a);
+	assert_false(error_is_set(&a.error));
+	assert_string_equal(state_now(), "ready");
+	snprintf(line, sizeof line, "DB_PORT=%d", port_of("db"));
+	assert_in_range(port_of("db"), PORT_RANGE_FIRST, PORT_RANGE_FIRST + PORT_RANGE_COUNT - 1);
+	assert_true(env_has(line));
+	assert_true(env_has("DB_HOST=127.0.0.1"));
+	assert_true(env_has("AETHER_BACKEND=memory"));
+	assert_int_equal(demand(NULL, &a), 0);
+	assert_int_equal(demand("db", &a), 0);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_true(changed_mask & CHANGED_ENV && changed_mask & CHANGED_STATUS && changed_mask & CHANGED_EVENTS && changed_mask & CHANGED_SERVICES);
+	assert_true(events_have("\"type\":\"demand\"") && events_have("\"command\":\"test\""));
+
+	json_t *json = status();
+	json_t *who = json_array_get(json_object_get(json, "requested_by"), 0);
+	assert_int_equal(json_integer_value(json_object_get(who, "pid")), 1);
+	assert_string_equal(json_string_value(json_object_get(json, "backend")), "memory");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(json, "aetherfs"), "keeper_pid")), 77);
+	json_decref(json);
+}
+
+static void ports_are_known_before_anything_is_started(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432']}, app: {build: ., ports: ['8080:80']}}\nx-aether: {backend: memory, ports: {PORT: 3000}}\n");
+	env_open();
+	run_for(300);
+	assert_true(port_of("db") > 0);
+	assert_true(port_of("app") > 0);
+	assert_int_equal(leases(), 3);
+	assert_true(env_has("PORT="));
+	assert_string_equal(state_now(), "absent");
+	assert_int_equal(scripted_get("db")->starts, 0);
+	assert_true(scripted_get("db")->prepares > 0);
+}
+
+static void demands_at_once_start_once(void **state)
+{
+	struct answer a, b, c;
+	compose("services: {db: {image: 'e/db', ports: ['5432']}, cache: {image: 'e/cache', ports: ['6379']}}\n" TAIL);
+	env_open();
+	scripted_get("db")->start_ms = 200;
+	assert_int_equal(demand(NULL, &a), 1);
+	assert_int_equal(demand("cache", &b), 1);
+	assert_int_equal(demand("db", &c), 1);
+	wait_answer(&b);
+	assert_int_equal(a.times, 0); /* cache does not wait for db */
+	wait_answer(&a);
+	wait_answer(&c);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(scripted_get("cache")->starts, 1);
+	assert_int_equal(demand("nope", &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_SERVICE_UNKNOWN);
+	error_release(&a.error);
+}
+
+static void independent_services_start_at_the_same_time(void **state)
+{
+	struct answer a;
+	compose("services: {a: {image: 'e/a', ports: ['1000']}, b: {image: 'e/b', ports: ['1000']}, c: {image: 'e/c', ports: ['1000']}}\n" TAIL);
+	env_open();
+	scripted_get("a")->start_ms = scripted_get("b")->start_ms = scripted_get("c")->start_ms = 150;
+	run_for(200);
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(60);
+	assert_int_equal(scripted_get("a")->starts + scripted_get("b")->starts + scripted_get("c")->starts, 3);
+	wait_answer(&a);
+}
+
+static void dependencies_go_first_and_leave_last(void **state)
+{
+	compose("services:\n"
+	        "  web: {image: 'e/web', ports: ['80'], depends_on: {db: {condition: service_healthy}, job: {condition: service_completed_successfully}}}\n"
+	        "  db: {image: 'e/db', ports: ['5432']}\n"
+	        "  job: {image: 'e/job', depends_on: [db]}\n" TAIL);
+	env_open();
+	scripted_get("job")->exit_ms = 30;
+	assert_int_equal(ask("web"), ERROR_NONE);
+	assert_true(scripted_get("db")->order < scripted_get("job")->order);
+	assert_true(scripted_get("job")->order < scripted_get("web")->order);
+	assert_string_equal(service_state("job"), "completed");
+	assert_string_equal(state_now(), "ready");
+	assert_int_equal(command("down"), ERROR_NONE);
+	assert_true(scripted_get("web")->order < scripted_get("db")->order);
+	assert_string_equal(state_now(), "stopped");
+}
+
+static void the_default_set_leaves_out_what_is_built_and_profiles(void **state)
+{
+	compose("services:\n"
+	        "  app: {build: ., ports: ['80'], depends_on: [db]}\n"
+	        "  db: {image: 'e/db', ports: ['5432']}\n"
+	        "  debug: {image: 'e/debug', profiles: [tools]}\n" TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(scripted_get("app")->starts, 0);
+	assert_int_equal(scripted_get("debug")->starts, 0);
+	assert_int_equal(command("up --profile=tools"), ERROR_NONE);
+	assert_int_equal(scripted_get("debug")->starts, 1);
+	assert_int_equal(command("up --all"), ERROR_NONE);
+	assert_int_equal(scripted_get("app")->starts, 1);
+}
+
+static void what_is_cancelled_goes_on(void **state)
+{
+	struct answer a;
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(demand(NULL, &a), 1);
+	demand_cancel(a.demand); /* before it was even looked at: O_NONBLOCK */
+	wait_state("ready");
+	assert_int_equal(a.times, 0);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	scripted_get("db")->start_ms = 100;
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(60);
+	demand_cancel(a.demand);
+	wait_state("ready");
+	assert_int_equal(a.times, 0);
+}
+
+static void manual_start_serves_without_provisioning(void **state)
+{
+	compose(ONE "x-aether: {backend: memory, start: manual}\n");
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 0);
+	assert_true(env_has("DB_PORT="));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 1);
+}
+
+static void an_environment_of_ports_alone_is_ready(void **state)
+{
+	compose("services: {}\nx-aether: {backend: memory, ports: {PORT: 3000}}\n");
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(env_has("PORT="));
+	assert_string_equal(state_now(), "ready");
+	struct answer a;
+	assert_int_equal(demand(NULL, &a), 0);
+}
+
+/* ---- failures ---- */
+
+static void a_failed_start_is_the_demands_error(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	scripted_get("db")->start_error = ERROR_BACKEND_SPAWN_FAILED;
+	assert_int_equal(ask(NULL), ERROR_BACKEND_SPAWN_FAILED);
+	assert_string_equal(state_now(), "failed");
+	assert_string_equal(service_state("db"), "failed");
+	assert_true(errors_have("BACKEND_SPAWN_FAILED"));
+	environment_errors_clear(env);
+	assert_false(errors_have("BACKEND_SPAWN_FAILED"));
+	scripted_get("db")->start_error = ERROR_NONE; /* the next demand is another try */
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_string_equal(state_now(), "ready");
+}
+
+static void what_needs_a_failed_one_fails_too(void **state)
+{
+	compose("services: {web: {image: 'e/web', depends_on: [db]}, db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
+	env_open();
+	scripted_get("db")->start_error = ERROR_PROGRAM_NOT_FOUND;
+	assert_int_equal(ask("web"), ERROR_PROGRAM_NOT_FOUND);
+	assert_int_equal(scripted_get("web")->starts, 0);
+}
+
+static void never_ready_ends_in_time_with_the_log(void **state)
+{
+	struct answer a;
+	compose(ONE SHORT);
+	env_open();
+	scripted_get("db")->deaf = true;
+	scripted_get("db")->log = "hello\nI am thinking\n";
+	uint64_t began = now_monotonic_ms();
+	assert_int_equal(demand(NULL, &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_NOT_READY);
+	assert_int_equal(a.error.err, ETIMEDOUT);
+	assert_in_range(a.at_ms - began, 250, 2000);
+	assert_non_null(strstr(a.error.message, "db"));
+	assert_non_null(strstr(a.error.message, "I am thinking"));
+	run_for(5);
+	assert_true(errors_have("I am thinking"));
+	assert_string_equal(state_now(), "starting"); /* it goes on being tried */
+	error_release(&a.error);
+}
+
+static void secrets_in_logs_are_masked(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {DB_PASSWORD: hunter2hunter2}}}\n" SHORT);
+	env_open();
+	scripted_get("db")->deaf = true;
+	scripted_get("db")->log = "user admin, password hunter2hunter2\n";
+	assert_int_equal(ask(NULL), ERROR_NOT_READY);
+	assert_true(errors_have("user admin, password ***"));
+	assert_false(errors_have("hunter2"));
+	assert_false(events_have("hunter2"));
+	json_t *json = status();
+	char *text = json_dumps(json, 0);
+	assert_null(strstr(text, "hunter2"));
+	free(text);
+	json_decref(json);
+}
+
+static void an_exit_during_the_start_fails_at_once(void **state)
+{
+	struct answer a;
+	compose(ONE TAIL);
+	env_open();
+	scripted_get("db")->deaf = true;
+	scripted_get("db")->exit_ms = 20;
+	scripted_get("db")->exit_code = 3;
+	scripted_get("db")->log = "no good\n";
+	assert_int_equal(demand(NULL, &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_SERVICE_FAILED);
+	assert_non_null(strstr(a.error.message, "exit status 3"));
+	assert_non_null(strstr(a.error.message, "no good"));
+	error_release(&a.error);
+	assert_int_equal(scripted_get("db")->starts, 1);
+}
+
+#define RESTARTS "services: {db: {image: 'e/db', ports: ['5432'], restart: always}}\n"
+
+static void a_crash_loop_backs_off_and_is_given_up(void **state)
+{
+	struct answer a;
+	compose(RESTARTS TAIL);
+	env_open();
+	scripted_get("db")->deaf = true;
+	scripted_get("db")->exit_ms = 5;
+	scripted_get("db")->exit_code = 1;
+	uint64_t began = now_monotonic_ms();
+	assert_int_equal(demand(NULL, &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_SERVICE_FAILED);
+	assert_true(a.at_ms - began >= 100 + 200 + 400 + 800 + 1600);
+	assert_int_equal(scripted_get("db")->starts, 6);
+	assert_string_equal(state_now(), "failed");
+	error_release(&a.error);
+}
+
+static void a_crash_is_restarted_and_counted(void **state)
+{
+	compose(RESTARTS TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_exit(scripted_get("db"), 137);
+	run_for(20);
+	assert_string_equal(service_state("db"), "restarting");
+	assert_string_equal(state_now(), "degraded");
+	assert_int_equal(ask(NULL), ERROR_NONE); /* parks until it is back */
+	assert_int_equal(scripted_get("db")->starts, 2);
+	json_t *json = status();
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "restarts")), 1);
+	json_decref(json);
+}
+
+static void without_a_policy_the_next_demand_revives(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_exit(scripted_get("db"), 1);
+	run_for(300);
+	assert_string_equal(state_now(), "failed");
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+}
+
+static void unsupported_is_a_warning_unless_it_is_named(void **state)
+{
+	compose("services: {odd: {image: 'e/odd', ports: ['1']}, db: {image: 'e/db', ports: ['5432'], depends_on: [odd]}}\n" TAIL);
+	env_open();
+	scripted_get("odd")->unsupported = true;
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_string_equal(service_state("odd"), "unsupported");
+	assert_int_equal(scripted_get("odd")->starts, 0);
+	json_t *json = status();
+	char *warnings = json_dumps(json_object_get(json, "warnings"), 0);
+	assert_non_null(strstr(warnings, "cannot run here"));
+	free(warnings);
+	json_decref(json);
+	assert_int_equal(ask("odd"), ERROR_IMAGE_NOT_FOUND);
+	assert_int_equal(ask("db"), ERROR_IMAGE_NOT_FOUND); /* named, and it needs odd */
+	assert_int_equal(ask(NULL), ERROR_NONE);
+}
+
+static void a_port_of_a_foreigner_is_replaced(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	run_for(200);
+	int port = port_of("db"), on = 1;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	cleanup_close int foreigner = socket(AF_INET, SOCK_STREAM, 0);
+	setsockopt(foreigner, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	assert_int_equal(bind(foreigner, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(listen(foreigner, 1), 0);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(port_of("db") != port);
+	assert_true(events_have("port_replaced"));
+}
+
+/* ---- configuration ---- */
+
+static void without_a_configuration_a_demand_says_so(void **state)
+{
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_CONFIG_NOT_FOUND);
+	assert_true(errors_have("CONFIG_NOT_FOUND"));
+	compose("services: {db: {image: [}\n");
+	assert_int_equal(ask(NULL), ERROR_CONFIG_INVALID);
+	assert_string_equal(state_now(), "failed");
+	compose(ONE TAIL); /* mended: at once, without a command */
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_string_equal(state_now(), "ready");
+}
+
+static void an_unknown_backend_is_named(void **state)
+{
+	struct answer a;
+	compose("services: {db: {image: 'e/db'}}\nx-aether: {backend: hovercraft}\n");
+	env_open();
+	assert_int_equal(demand(NULL, &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_CONFIG_INVALID);
+	assert_non_null(strstr(a.error.message, "hovercraft"));
+	assert_non_null(strstr(a.error.hint, "memory"));
+	error_release(&a.error);
+}
+
+#define TWO(password) "services: {db: {image: 'e/db', ports: ['5432'], environment: {P: " password "}}, cache: {image: 'e/c', ports: ['6379']}}\n" TAIL
+
+static void a_changed_configuration_is_said_and_applied_by_up_alone(void **state)
+{
+	compose(TWO("one"));
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db");
+	compose(TWO("two"));
+	uint64_t until = now_monotonic_ms() + LIMIT_MS;
+	json_t *json = status();
+	while (!json_is_true(json_object_get(json, "config_changed")) && now_monotonic_ms() < until) {
+		json_decref(json);
+		run_for(20);
+		json = status();
+	}
+	assert_true(json_is_true(json_object_get(json, "config_changed")));
+	assert_true(json_array_size(json_object_get(json, "warnings")) > 0);
+	json_decref(json);
+	assert_true(events_have("config_changed"));
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 1);
+
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(scripted_get("db")->removes, 1);
+	assert_int_equal(scripted_get("cache")->starts, 1); /* what did not change runs on */
+	assert_int_equal(port_of("db"), port);
+	json = status();
+	assert_true(json_is_false(json_object_get(json, "config_changed")));
+	json_decref(json);
+
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {P: two}}}\n" TAIL); /* cache is gone */
+	assert_int_equal(command("up"), ERROR_NONE);
+	run_for(50);
+	assert_false(scripted_get("cache")->running);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_false(environment_has_service(env, "cache"));
+}
+
+static void a_broken_change_lets_what_runs_run(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	compose("services: [\n");
+	assert_int_equal(command("up"), ERROR_CONFIG_INVALID);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(scripted_get("db")->running);
+	assert_int_equal(command("reload"), ERROR_CONFIG_INVALID);
+}
+
+static void what_was_not_approved_does_not_run(void **state)
+{
+	struct answer a;
+	compose("services: {w: {x-aether: {command: [./w], ready: {tcp: 4000}}, ports: ['4000']}}\n" TAIL);
+	env_open();
+	assert_int_equal(demand(NULL, &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_CONFIG_UNTRUSTED);
+	assert_int_equal(a.error.err, EACCES);
+	assert_non_null(strstr(a.error.hint, "ajj up"));
+	error_release(&a.error);
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+}
+
+/* ---- the end of it ---- */
+
+static void destroying_leaves_nothing_and_the_next_is_fresh(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int old = generation();
+	cleanup_free char *data = xasprintf("%s/data/%d", id.state_dir, old);
+	assert_int_equal(access(data, F_OK), 0);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	assert_false(scripted_get("db")->made);
+	assert_string_equal(state_now(), "absent");
+	assert_int_equal(leases(), 0);
+	assert_true(access(data, F_OK) < 0);
+	assert_true(environment_has_service(env, "db")); /* stays listed */
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(generation(), old + 1);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	assert_int_equal(command("destroy"), ERROR_NONE); /* again is success */
+}
+
+static void a_demand_during_a_teardown_waits_and_starts_afresh(void **state)
+{
+	struct answer a, before;
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int old = generation();
+	scripted_get("db")->stop_ms = 150;
+	environment_unlinked(env, &me, 0);
+	assert_string_equal(state_now(), "ready"); /* told in a turn */
+	run_for(30);
+	assert_string_equal(state_now(), "stopping");
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(30);
+	assert_int_equal(a.times, 0);
+	wait_answer(&a);
+	assert_false(error_is_set(&a.error));
+	assert_int_equal(generation(), old + 1);
+	assert_int_equal(scripted_get("db")->starts, 2);
+
+	/* two demands and a destroy: who asked before hears that it is gone, and nothing is left */
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	scripted_get("db")->start_ms = 100;
+	assert_int_equal(demand(NULL, &a), 1);
+	assert_int_equal(demand("db", &before), 1);
+	run_for(50);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	wait_answer(&a);
+	wait_answer(&before);
+	assert_int_equal(a.error.code, ERROR_CANCELED);
+	assert_int_equal(before.error.code, ERROR_CANCELED);
+	assert_int_equal(a.times + before.times, 2);
+	assert_false(scripted_get("db")->made);
+	error_release(&a.error);
+	error_release(&before.error);
+}
+
+static void an_unlink_waits_its_time_or_for_somebody_elses_demand(void **state)
+{
+	struct answer a;
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+
+	environment_unlinked(env, &me, 200);
+	run_for(50);
+	assert_string_equal(state_now(), "stopping"); /* for all to see */
+	assert_int_equal(scripted_get("db")->stops, 0);
+	environment_replaced(env, other.pid); /* not who unlinked */
+	run_for(5);
+	assert_string_equal(state_now(), "stopping");
+	environment_replaced(env, me.pid);
+	run_for(250);
+	assert_string_equal(state_now(), "ready");
+	assert_int_equal(scripted_get("db")->stops, 0);
+
+	environment_unlinked(env, &me, 200);
+	run_for(400);
+	wait_state("absent");
+	assert_false(scripted_get("db")->made);
+	environment_replaced(env, me.pid); /* too late: nothing */
+
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	environment_unlinked(env, &me, 60000);
+	assert_int_equal(demand_by(&other, NULL, &a), 1);
+	wait_answer(&a);
+	assert_false(error_is_set(&a.error));
+	assert_int_equal(scripted_get("db")->removes, 2);
+	assert_true(scripted_get("db")->running);
+
+	/* its own demand waits for the time to pass */
+	environment_unlinked(env, &me, 150);
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(60);
+	assert_int_equal(scripted_get("db")->stops, 2);
+	wait_answer(&a);
+	assert_int_equal(scripted_get("db")->removes, 3);
+}
+
+static void what_survives_is_reported_and_not_forgotten(void **state)
+{
+	struct answer a;
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int old = generation(), port = port_of("db");
+	scripted_get("db")->immortal = true;
+	assert_int_equal(command("destroy"), ERROR_BACKEND_DEPROVISION_FAILED);
+	assert_true(errors_have("BACKEND_DEPROVISION_FAILED"));
+	assert_string_equal(state_now(), "failed");
+	assert_int_equal(generation(), old);
+	assert_int_equal(port_of("db"), port);
+	assert_int_equal(demand(NULL, &a), 1); /* tries the teardown again first */
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_BACKEND_DEPROVISION_FAILED);
+	error_release(&a.error);
+	scripted_get("db")->immortal = false;
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(generation(), old + 1);
+}
+
+static void down_keeps_and_up_resumes(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db"), gen = generation();
+	assert_int_equal(command("down"), ERROR_NONE);
+	assert_string_equal(state_now(), "stopped");
+	assert_string_equal(service_state("db"), "stopped");
+	assert_false(scripted_get("db")->running);
+	assert_int_equal(command("down"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(port_of("db"), port);
+	assert_int_equal(generation(), gen);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(scripted_get("db")->removes, 0);
+}
+
+static void one_service_is_commanded(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432']}, cache: {image: 'e/c', ports: ['6379']}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("start db"), ERROR_NONE);
+	assert_int_equal(scripted_get("cache")->starts, 0);
+	assert_int_equal(command("restart db"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(command("stop db"), ERROR_NONE);
+	assert_string_equal(service_state("db"), "stopped");
+	assert_int_equal(command("restart db"), ERROR_NONE);
+	assert_string_equal(service_state("db"), "ready");
+	assert_int_equal(command("stop nope"), ERROR_SERVICE_UNKNOWN);
+	assert_int_equal(command("explode"), ERROR_USAGE);
+	assert_int_equal(command("restart"), ERROR_USAGE);
+	assert_int_equal(command("down now"), ERROR_USAGE);
+	assert_int_equal(command(""), ERROR_USAGE);
+	assert_int_equal(environment_service_remove(env, "db", &me, NULL), 0);
+	run_for(50);
+	assert_string_equal(service_state("db"), "absent");
+	assert_false(scripted_get("db")->made);
+	assert_true(environment_service_remove(env, "nope", &me, NULL) < 0);
+	assert_int_equal(ask("db"), ERROR_NONE);
+	assert_non_null(strstr(environment_command_list(), "\ndestroy"));
+}
+
+/* ---- servers that end ---- */
+
+static void a_new_server_finds_what_runs(void **state)
+{
+	struct answer a;
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db");
+	env_close(false);
+	assert_true(scripted_get("db")->running);
+	env_open();
+	wait_state("ready");
+	assert_int_equal(port_of("db"), port);
+	assert_int_equal(demand(NULL, &a), 0);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	scripted_exit(scripted_get("db"), 0); /* and watches it */
+	run_for(20);
+	assert_string_equal(state_now(), "failed");
+}
+
+static void a_server_that_ends_in_a_start_is_followed_by_one_that_goes_on(void **state)
+{
+	struct answer a;
+	for (unsigned ms = 0; ms < 60; ms += 6) {
+		compose(RESTARTS TAIL);
+		env_open();
+		scripted_get("db")->start_ms = 20;
+		assert_int_equal(demand(NULL, &a), 1);
+		run_for(ms);
+		env_close(false);
+		assert_int_equal(a.times, 1); /* ready or canceled, once */
+		error_release(&a.error);
+		env_open();
+		assert_int_equal(ask(NULL), ERROR_NONE);
+		assert_true(scripted_get("db")->running);
+		assert_int_equal(command("destroy"), ERROR_NONE);
+		env_close(false);
+	}
+}
+
+static void a_server_that_ends_in_a_teardown_is_followed_by_one_that_finishes_it(void **state)
+{
+	struct answer a = {0};
+	for (unsigned ms = 0; ms < 80; ms += 8) {
+		compose(ONE TAIL);
+		env_open();
+		scripted_get("db")->stop_ms = 30;
+		assert_int_equal(ask(NULL), ERROR_NONE);
+		int old = generation();
+		memset(&a, 0, sizeof a);
+		environment_command(env, "destroy", &me, on_answer, &a);
+		run_for(ms);
+		env_close(false);
+		assert_int_equal(a.times, 1);
+		bool begun = ms > 0 || !scripted_get("db")->running;
+		error_release(&a.error);
+		env_open();
+		run_for(200);
+		if (begun)
+			wait_state("absent");
+		assert_int_equal(ask(NULL), ERROR_NONE);
+		if (begun)
+			assert_int_equal(generation(), old + 1);
+		assert_int_equal(command("destroy"), ERROR_NONE);
+		env_close(true);
+	}
+}
+
+static void unmounting_stops_and_keeps(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db"), gen = generation();
+	env_close(true);
+	assert_false(scripted_get("db")->running);
+	env_open();
+	run_for(200);
+	assert_string_equal(state_now(), "stopped");
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(port_of("db"), port);
+	assert_int_equal(generation(), gen);
+
+	environment_unlinked(env, &me, 60000); /* rm .env; umount: the teardown is done, not forgotten */
+	env_close(true);
+	assert_false(scripted_get("db")->made);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(generation(), gen + 1);
+}
+
+static void parked_demands_are_answered_at_the_close(void **state)
+{
+	struct answer a, b = {0};
+	compose(ONE TAIL);
+	env_open();
+	scripted_get("db")->deaf = true;
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(60);
+	environment_command(env, "up", &me, on_answer, &b);
+	env_close(true);
+	assert_int_equal(a.times, 1);
+	assert_int_equal(b.times, 1);
+	assert_int_equal(a.error.code, ERROR_CANCELED);
+	error_release(&a.error);
+	error_release(&b.error);
+	env_open(); /* closed before it has read anything */
+	env_close(false);
+	env_open();
+	env_close(true);
+}
+
+/* ---- .env ---- */
+
+static char *real_env(void)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	return file_read(root_fd, ".env", 1 << 16, &text) < 0 ? NULL : buffer_detach(&text);
+}
+
+static void the_users_lines_stay_the_users(void **state)
+{
+	compose(ONE TAIL);
+	assert_int_equal(file_write_atomic(root_fd, ".env", "A=1\nDB_HOST=elsewhere\n", 22, 0640), 0);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(env_has("A=1"));
+	assert_true(env_has("#~ DB_HOST=elsewhere"));
+	assert_true(env_has("DB_HOST=127.0.0.1"));
+	json_t *json = status();
+	assert_string_equal(json_string_value(json_array_get(json_object_get(json, "overridden"), 0)), "DB_HOST");
+	json_decref(json);
+
+	/* :wq changes nothing */
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	assert_int_equal(environment_env(env, &text, NULL), 0);
+	assert_int_equal(environment_write_env(env, text.data, text.len, NULL), 0);
+	cleanup_free char *same = real_env();
+	assert_string_equal(same, "A=1\nDB_HOST=elsewhere\n");
+
+	/* a line more is the user's, beneath, with the old mode */
+	changed_mask = 0;
+	buffer_adds(&text, "B=2\n");
+	assert_int_equal(environment_write_env(env, text.data, text.len, NULL), 0);
+	cleanup_free char *more = real_env();
+	assert_non_null(strstr(more, "B=2\n"));
+	assert_null(strstr(more, "DB_PORT"));
+	struct stat st;
+	assert_int_equal(fstatat(root_fd, ".env", &st, 0), 0);
+	assert_int_equal(st.st_mode & 0777, 0640);
+	assert_true(env_has("B=2"));
+	run_for(5);
+	assert_true(changed_mask & CHANGED_ENV && changed_mask & CHANGED_ENV_OWN);
+
+	cleanup_buffer struct buffer own = BUFFER_INIT;
+	environment_env_own(env, &own);
+	assert_string_equal(buffer_str(&own), more);
+
+	/* edited behind our back: read anew */
+	assert_int_equal(file_write_atomic(root_fd, ".env", "C=3\n", 4, 0600), 0);
+	assert_true(env_has("C=3"));
+	assert_false(env_has("A=1"));
+
+	cleanup_buffer struct buffer json_text = BUFFER_INIT;
+	assert_int_equal(environment_env_json(env, &json_text, NULL), 0);
+	json = json_loads(buffer_str(&json_text), 0, NULL);
+	assert_string_equal(json_string_value(json_object_get(json, "C")), "3");
+	assert_string_equal(json_string_value(json_object_get(json, "DB_HOST")), "127.0.0.1");
+	json_decref(json);
+}
+
+static void nothing_written_makes_no_file(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	run_for(100);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	assert_int_equal(environment_env(env, &text, NULL), 0);
+	assert_int_equal(environment_write_env(env, text.data, text.len, NULL), 0);
+	assert_null(real_env());
+}
+
+static void a_link_to_anothers_lines_is_read_through(void **state)
+{
+	compose(ONE TAIL);
+	cleanup_free char *shared = xasprintf("%s/shared.env", scratch);
+	assert_int_equal(file_write_atomic(AT_FDCWD, shared, "SHARED=1\n", 9, 0600), 0);
+	assert_int_equal(symlinkat("../shared.env", root_fd, ".env"), 0);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(env_has("SHARED=1"));
+	assert_int_equal(environment_write_env(env, "SHARED=2\n", 9, NULL), 0);
+	struct stat st;
+	assert_int_equal(fstatat(root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW), 0);
+	assert_true(S_ISLNK(st.st_mode));
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	assert_int_equal(file_read(AT_FDCWD, shared, 100, &text), 0);
+	assert_string_equal(buffer_str(&text), "SHARED=2\n");
+}
+
+static void the_users_lines_rest_with_the_data(void **state)
+{
+	compose(ONE TAIL);
+	assert_int_equal(file_write_atomic(root_fd, ".env", "A=1\n", 4, 0600), 0);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	assert_null(real_env());
+	assert_false(env_has("A=1"));
+	struct store *store;
+	struct trash_entry *entries;
+	size_t count;
+	assert_int_equal(store_open(id.shared_dir, &store, NULL), 0);
+	assert_int_equal(store_trash_list(store, id.namespace_, &entries, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	assert_true(entries[0].has_env);
+	trash_entries_free(entries, count);
+	store_close(store);
+}
+
+/* ---- main ---- */
+
+static int group_setup(void **state)
+{
+	scratch = xasprintf("%s/environment.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(scratch));
+	cleanup_free char *runtime = xasprintf("%s/run", scratch), *st = xasprintf("%s/state", scratch);
+	setenv("AETHER_RUNTIME_DIR", runtime, 1);
+	setenv("AETHER_STATE_DIR", st, 1);
+	scripted_logs = scratch;
+	return uv_loop_init(&loop);
+}
+
+static int group_teardown(void **state)
+{
+	uv_run(&loop, UV_RUN_DEFAULT);
+	tree_remove(AT_FDCWD, scratch);
+	free(scratch);
+	return uv_loop_close(&loop);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_demand_starts_waits_and_is_warm_afterwards),
+		T(ports_are_known_before_anything_is_started),
+		T(demands_at_once_start_once),
+		T(independent_services_start_at_the_same_time),
+		T(dependencies_go_first_and_leave_last),
+		T(the_default_set_leaves_out_what_is_built_and_profiles),
+		T(what_is_cancelled_goes_on),
+		T(manual_start_serves_without_provisioning),
+		T(an_environment_of_ports_alone_is_ready),
+		T(a_failed_start_is_the_demands_error),
+		T(what_needs_a_failed_one_fails_too),
+		T(never_ready_ends_in_time_with_the_log),
+		T(secrets_in_logs_are_masked),
+		T(an_exit_during_the_start_fails_at_once),
+		T(a_crash_loop_backs_off_and_is_given_up),
+		T(a_crash_is_restarted_and_counted),
+		T(without_a_policy_the_next_demand_revives),
+		T(unsupported_is_a_warning_unless_it_is_named),
+		T(a_port_of_a_foreigner_is_replaced),
+		T(without_a_configuration_a_demand_says_so),
+		T(an_unknown_backend_is_named),
+		T(a_changed_configuration_is_said_and_applied_by_up_alone),
+		T(a_broken_change_lets_what_runs_run),
+		T(what_was_not_approved_does_not_run),
+		T(destroying_leaves_nothing_and_the_next_is_fresh),
+		T(a_demand_during_a_teardown_waits_and_starts_afresh),
+		T(an_unlink_waits_its_time_or_for_somebody_elses_demand),
+		T(what_survives_is_reported_and_not_forgotten),
+		T(down_keeps_and_up_resumes),
+		T(one_service_is_commanded),
+		T(a_new_server_finds_what_runs),
+		T(a_server_that_ends_in_a_start_is_followed_by_one_that_goes_on),
+		T(a_server_that_ends_in_a_teardown_is_followed_by_one_that_finishes_it),
+		T(unmounting_stops_and_keeps),
+		T(parked_demands_are_answered_at_the_close),
+		T(the_users_lines_stay_the_users),
+		T(nothing_written_makes_no_file),
+		T(a_link_to_anothers_lines_is_read_through),
+		T(the_users_lines_rest_with_the_data),
+	};
+	cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
