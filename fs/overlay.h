@@ -16,6 +16,8 @@ struct overlay_events {
 	void (*replaced)(void *arg, pid_t tgid);
 	/* a file was renamed over `.env` or created in its place and closed: new text for the user's lines. steals `text` */
 	void (*env_written)(void *arg, char *text, size_t len);
+	/* the real entry beneath `.env` is another now (a symbolic link was put there); may be NULL */
+	void (*env_changed)(void *arg);
 	void *arg;
 };
 
@@ -31,6 +33,10 @@ struct overlay_params {
 struct overlay;
 
 int overlay_new(const struct overlay_params *params, struct overlay **ret, struct error *err);
+/* Before session_run(): without it nothing can be invalidated. borrowed; must outlive the overlay */
+void overlay_set_session(struct overlay *o, struct session *s);
+/* The real `.env` was made or removed beneath: the kernel forgets what it lists in the root. Any thread; returns at once. */
+void overlay_root_changed(struct overlay *o);
 void overlay_restore(struct overlay *o, uint32_t key, int fd); /* steals fd: one that an earlier server stashed */
 void overlay_free(struct overlay *o);
 const struct fuse_lowlevel_ops *overlay_ops(size_t *ret_size);
