@@ -1,1 +1,297 @@
-typedef int placeholder; /* not written yet */
+/* The waist: every call into a backend passes here, is checked once and logged once. */
+#include "backends/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#define AREA "backend"
+#define SERVICE_NAME_MAX 128
+
+void instances_release(struct instances *list)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		free(list->items[i].service);
+		free(list->items[i].handle);
+		free(list->items[i].config_hash);
+	}
+	free(list->items);
+	*list = (struct instances){NULL, 0};
+}
+
+bool backend_service_name_valid(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	size_t len = name ? strlen(name) : 0;
+	return len > 0 && len <= SERVICE_NAME_MAX && name[0] != '.' && strspn(name, allowed) == len;
+}
+
+/* ---- later ---- */
+
+struct deferred {
+	uv_timer_t timer; /* timers of one duration fire in the order of their starts */
+	void (*call)(void *arg);
+	void *arg;
+};
+
+static void deferred_closed(uv_handle_t *handle)
+{
+	struct deferred *d = handle->data;
+	free(d);
+}
+
+static void deferred_fire(uv_timer_t *timer)
+{
+	struct deferred *d = timer->data;
+	d->call(d->arg);
+	uv_close((uv_handle_t *)timer, deferred_closed);
+}
+
+void backend_defer(uv_loop_t *loop, void (*call)(void *arg), void *arg)
+{
+	struct deferred *d = xcalloc(1, sizeof *d);
+	d->call = call;
+	d->arg = arg;
+	uv_timer_init(loop, &d->timer);
+	d->timer.data = d;
+	uv_timer_start(&d->timer, deferred_fire, 0, 0);
+}
+
+/* ---- one call ---- */
+
+struct call {
+	const char *backend; /* static */
+	const char *verb;    /* static */
+	char *service;       /* may be NULL */
+	uint64_t began_ms;
+	struct error failed; /* set when it never reached the backend */
+	backend_done *done;
+	backend_list_done *list_done;
+	backend_exec_done *exec_done;
+	void *arg;
+};
+
+static struct call *call_new(const struct backend *b, const char *verb, const char *service, void *arg)
+{
+	struct call *c = xcalloc(1, sizeof *c);
+	c->backend = b->ops->name;
+	c->verb = verb;
+	c->service = xstrdup(service);
+	c->began_ms = now_monotonic_ms();
+	c->arg = arg;
+	log_debug(AREA, "%s: %s %s", c->backend, verb, service ? service : "");
+	return c;
+}
+
+/* What succeeds often is for the one who debugs. */
+static void call_log(const struct call *c, const struct error *err)
+{
+	unsigned long long took = now_monotonic_ms() - c->began_ms;
+	const char *service = c->service ? c->service : "";
+	if (!err)
+		log_debug(AREA, "%s: %s %s: done in %llu ms", c->backend, c->verb, service, took);
+	else if (err->code == ERROR_CANCELED || c->exec_done)
+		log_debug(AREA, "%s: %s %s: %s after %llu ms", c->backend, c->verb, service, err->message, took);
+	else
+		log_warning(AREA, "%s: %s %s: %s: %s (after %llu ms)", c->backend, c->verb, service, error_code_name(err->code),
+		            err->message, took);
+}
+
+static void call_free(struct call *c)
+{
+	error_release(&c->failed);
+	free(c->service);
+	free(c);
+}
+
+static void call_done(void *arg, const struct error *err)
+{
+	struct call *c = arg;
+	call_log(c, err);
+	c->done(c->arg, err);
+	call_free(c);
+}
+
+static void call_list_done(void *arg, const struct error *err, const struct instances *list)
+{
+	static const struct instances none = {NULL, 0};
+	struct call *c = arg;
+	call_log(c, err);
+	c->list_done(c->arg, err, list ? list : &none);
+	call_free(c);
+}
+
+static void call_exec_done(void *arg, const struct error *err, int exit_code, const char *output)
+{
+	struct call *c = arg;
+	call_log(c, err);
+	c->exec_done(c->arg, err, exit_code, output ? output : "");
+	call_free(c);
+}
+
+static void call_fail_now(void *arg)
+{
+	struct call *c = arg;
+	const struct error *err = error_is_set(&c->failed) ? &c->failed : NULL;
+	if (c->list_done)
+		call_list_done(c, err, NULL);
+	else if (c->exec_done)
+		call_exec_done(c, err, -1, "");
+	else
+		call_done(c, err);
+}
+
+/* Ends a call that did not reach the backend: with c->failed, or as a success. */
+static void call_end(struct backend *b, struct call *c)
+{
+	backend_defer(b->loop, call_fail_now, c);
+}
+
+static bool service_refused(struct call *c, const char *service)
+{
+	if (backend_service_name_valid(service))
+		return false;
+	error_set(&c->failed, ERROR_CONFIG_INVALID, "\"%.*s\" cannot be the name of a service", SERVICE_NAME_MAX,
+	          service ? service : "");
+	return true;
+}
+
+static bool spec_refused(struct call *c, const struct service_spec *spec)
+{
+	if (service_refused(c, spec->name))
+		return true;
+	for (size_t i = 0; i < spec->n_ports; i++)
+		if (!spec->ports[i].internal || !spec->ports[i].external) {
+			error_set(&c->failed, ERROR_INTERNAL, "service %s: port %u has no lease", spec->name, spec->ports[i].internal);
+			return true;
+		}
+	return false;
+}
+
+/* ---- the operations ---- */
+
+int backend_open(const struct backend_params *params, struct backend **ret, struct error *err)
+{
+	const char *target = params->target ? params->target : "";
+	const struct backend_ops *ops = backend_find(target);
+	if (!ops)
+		return error_set(err, ERROR_CONFIG_INVALID, "there is no backend \"%s\"", target);
+	struct backend *b = NULL;
+	int r = ops->open(params, &b, err);
+	if (r)
+		return r;
+	b->ops = ops;
+	b->loop = params->loop;
+	log_debug(AREA, "%s: open for %s", ops->name, params->namespace_);
+	*ret = b;
+	return 0;
+}
+
+struct closing {
+	uv_loop_t *loop;
+	void (*closed)(void *arg);
+	void *arg;
+};
+
+/* Deferred once more: what the waist itself has deferred comes first. */
+static void close_done(void *arg)
+{
+	struct closing *c = arg;
+	backend_defer(c->loop, c->closed, c->arg);
+	free(c);
+}
+
+void backend_close(struct backend *b, void (*closed)(void *arg), void *arg)
+{
+	if (!b) {
+		closed(arg);
+		return;
+	}
+	struct closing *c = xcalloc(1, sizeof *c);
+	*c = (struct closing){b->loop, closed, arg};
+	b->ops->close(b, close_done, c);
+}
+
+void backend_probe(struct backend *b, backend_done *done, void *arg)
+{
+	struct call *c = call_new(b, "probe", NULL, arg);
+	c->done = done;
+	if (b->ops->probe)
+		b->ops->probe(b, call_done, c);
+	else
+		call_end(b, c);
+}
+
+void backend_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	b->ops->check(b, spec, report, arg);
+}
+
+void backend_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
+{
+	struct call *c = call_new(b, "prepare", spec->name, arg);
+	c->done = done;
+	if (spec_refused(c, spec) || !b->ops->prepare)
+		call_end(b, c);
+	else
+		b->ops->prepare(b, spec, call_done, c);
+}
+
+void backend_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
+{
+	struct call *c = call_new(b, "start", spec->name, arg);
+	c->done = done;
+	if (spec_refused(c, spec))
+		call_end(b, c);
+	else
+		b->ops->start(b, spec, call_done, c);
+}
+
+void backend_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg)
+{
+	struct call *c = call_new(b, "stop", service, arg);
+	c->done = done;
+	if (service_refused(c, service))
+		call_end(b, c);
+	else
+		b->ops->stop(b, service, signal, grace_ms, call_done, c);
+}
+
+void backend_remove(struct backend *b, const char *service, backend_done *done, void *arg)
+{
+	struct call *c = call_new(b, "remove", service, arg);
+	c->done = done;
+	if (service_refused(c, service))
+		call_end(b, c);
+	else
+		b->ops->remove(b, service, call_done, c);
+}
+
+void backend_list(struct backend *b, backend_list_done *done, void *arg)
+{
+	struct call *c = call_new(b, "list", NULL, arg);
+	c->list_done = done;
+	b->ops->list(b, call_list_done, c);
+}
+
+void backend_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+                  backend_exec_done *done, void *arg)
+{
+	struct call *c = call_new(b, "exec", spec->name, arg);
+	c->exec_done = done;
+	if (!argv || !argv[0])
+		error_set(&c->failed, ERROR_CONFIG_INVALID, "service %s: nothing to run", spec->name);
+	if (error_is_set(&c->failed) || spec_refused(c, spec))
+		call_end(b, c);
+	else
+		b->ops->exec(b, spec, argv, timeout_ms, call_exec_done, c);
+}
+
+char *backend_log_path(struct backend *b, const char *service)
+{
+	return b->ops->log_path && backend_service_name_valid(service) ? b->ops->log_path(b, service) : NULL;
+}

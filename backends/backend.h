@@ -170,9 +170,16 @@ struct backend_ops {
 
 struct backend {
 	const struct backend_ops *ops;
+	uv_loop_t *loop;
 };
 
 /* ---- registry ----------------------------------------------------------------------------------------------------- */
+
+/* Names that a service may have here: [A-Za-z0-9._-]+, not beginning with a dot, at most 128. */
+bool backend_service_name_valid(const char *name);
+
+/* Calls `call` on the loop's next turn, in the order of these calls. How an operation completes that ends before it began. */
+void backend_defer(uv_loop_t *loop, void (*call)(void *arg), void *arg);
 
 /* borrowed, static; NULL when unknown. "process", "memory" */
 const struct backend_ops *backend_find(const char *name);

@@ -1,1 +1,23 @@
-typedef int placeholder; /* not written yet */
+#include <string.h>
+
+#include "backends/backend.h"
+#include "backends/backends.h"
+
+static const struct backend_ops *const backends[] = {
+	&backend_process,
+	&backend_memory,
+	NULL,
+};
+
+const struct backend_ops *backend_find(const char *name)
+{
+	for (const struct backend_ops *const *b = backends; *b; b++)
+		if (!strcmp((*b)->name, name))
+			return *b;
+	return NULL;
+}
+
+const struct backend_ops *const *backend_all(void)
+{
+	return backends;
+}
