@@ -1,5 +1,6 @@
-/* Carries plans out: for every service what is wanted, what is there, and the operation that is under way. Independent services go at the
- * same time; whatever happens (an operation ends, a service exits, a timer) leads to a new plan. Loop thread.
+/* Carries plans out: for every service what is wanted, what is there, and the operation that is under way. Independent
+ * services go at the same time; whatever happens (an operation ends, a service exits, a timer) leads to a new plan.
+ * Loop thread.
  */
 #ifndef PROVISIONER_APPLY_H
 #define PROVISIONER_APPLY_H
@@ -11,16 +12,16 @@
 #include "provisioner/plan.h"
 #include "provisioner/probe.h"
 
-#define APPLY_BACKOFF_MS 100         /* the first; doubles */
+#define APPLY_BACKOFF_MS 100 /* the first; doubles */
 #define APPLY_BACKOFF_MAX_MS 10000
-#define APPLY_QUICK_EXIT_MS 10000    /* an exit this soon after the start counts towards a crash loop */
-#define APPLY_QUICK_EXITS 5          /* that many restarts, then it is given up */
-#define APPLY_LOG_LINES 10           /* of a service's log that an error carries */
-#define APPLY_PORT_TRIES 5           /* other numbers that are tried when foreigners sit on the leased ones */
+#define APPLY_QUICK_EXIT_MS 10000 /* an exit this soon after the start counts towards a crash loop */
+#define APPLY_QUICK_EXITS 5       /* that many restarts, then it is given up */
+#define APPLY_LOG_LINES 10        /* of a service's log that an error carries */
+#define APPLY_PORT_TRIES 5        /* other numbers that are tried when foreigners sit on the leased ones */
 
 enum service_state {
 	SERVICE_ABSENT,
-	SERVICE_WAITING,    /* for what it depends on */
+	SERVICE_WAITING, /* for what it depends on */
 	SERVICE_STARTING,
 	SERVICE_READY,
 	SERVICE_COMPLETED,
@@ -47,37 +48,39 @@ struct apply_service {
 	bool made;
 	enum service_operation operation;
 	bool restart, recreate, stuck;
-	bool taken;             /* a foreigner sits on its port: waiting for another number */
+	bool taken; /* a foreigner sits on its port: waiting for another number */
 	unsigned port_tries;
-	bool exited;            /* while its start was under way */
+	bool exited; /* while its start was under way */
 	pid_t pid;
 	char *handle;
-	char *config_hash;      /* as it was started with */
-	char *start_hash;       /* of the start under way */
+	char *config_hash; /* as it was started with */
+	char *start_hash;  /* of the start under way */
 	int exit_code;
 	int64_t started_ms, exited_ms; /* wall clock */
-	uint64_t started_at;    /* monotonic */
+	uint64_t started_at;           /* monotonic */
 	uint64_t memory_bytes;
 	unsigned restarts, quick_exits;
 	uint64_t log_offset;
-	uv_timer_t *backoff;    /* NULL: none runs */
+	uv_timer_t *backoff; /* NULL: none runs */
 	struct probe *probe;
-	uint64_t changes;       /* counts operations and exits: an older list says nothing */
+	uint64_t changes; /* counts operations and exits: an older list says nothing */
 	uint64_t changes_at_list;
-	struct error error;     /* why it failed, or what its last operation said */
+	struct error error; /* why it failed, or what its last operation said */
 };
 
 struct apply_params {
 	uv_loop_t *loop;
-	void (*wake)(void *arg);  /* something happened: call apply_turn soon */
-	void (*changed)(void *arg, const struct apply_service *s); /* its state, pid or memory; from within apply_turn or an event */
+	void (*wake)(void *arg); /* something happened: call apply_turn soon */
+	void (*changed)(void *arg,
+	                const struct apply_service *s); /* its state, pid or memory; from within apply_turn or an event */
 	/* The external port is a foreigner's: lease another, load the model anew, apply_set_model; or apply_port_failed. */
 	void (*port_taken)(void *arg, const char *service, const struct port_binding *port);
 	void *arg;
 };
 
 struct apply *apply_new(const struct apply_params *params);
-/* No callback comes after `apply_halt`; the object may be freed when the backend is closed, too (its operations end with it). */
+/* No callback comes after `apply_halt`; the object may be freed when the backend is closed, too (its operations end
+ * with it). */
 void apply_halt(struct apply *a);
 bool apply_may_free(const struct apply *a);
 void apply_free(struct apply *a);
@@ -85,7 +88,8 @@ void apply_free(struct apply *a);
 void apply_set_backend(struct apply *a, struct backend *backend); /* borrowed; NULL: none (yet) */
 /* Services are matched by name; one that is not configured any more stays known while an instance of it is there. */
 void apply_set_model(struct apply *a, const struct model *model);
-/* What the backend lists when we begin. `desired`: "up" goes on, anything else leaves what runs for the caller to say. */
+/* What the backend lists when we begin. `desired`: "up" goes on, anything else leaves what runs for the caller to say.
+ */
 void apply_adopt(struct apply *a, const struct instances *list, bool up);
 
 /* backend_params.changed */
@@ -98,7 +102,8 @@ struct apply_service *apply_find(const struct apply *a, const char *name);
 /* What is wanted. Trying again is part of wanting: a failed service gets another chance. */
 void apply_want(struct apply_service *s, enum plan_goal goal);
 void apply_restart(struct apply_service *s);
-/* Everything that runs with another configuration than the model's is recreated, what is no longer configured removed. */
+/* Everything that runs with another configuration than the model's is recreated, what is no longer configured removed.
+ */
 void apply_changes(struct apply *a);
 bool apply_has_changes(const struct apply *a);
 /* No service is started while held (the store has to know first). */
@@ -111,7 +116,8 @@ void apply_turn(struct apply *a);
 void apply_refresh(struct apply *a);
 
 bool apply_is_active(const struct apply *a); /* something runs, is under way or is wanted up */
-bool apply_is_down(const struct apply *a, bool removed); /* nothing runs or is under way (and nothing made is left), but for what is stuck */
+bool apply_is_down(const struct apply *a,
+                   bool removed);   /* nothing runs or is under way (and nothing made is left), but for what is stuck */
 void apply_forget(struct apply *a); /* after a teardown: every service is absent */
 
 /* new: the last lines of its log, secrets masked; NULL when there are none. */

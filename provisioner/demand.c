@@ -1,5 +1,5 @@
-/* Who waits for what: demands, and the commands of `ctl`. One object each; a turn admits them (says to apply what they want), judges
- * them and calls back. */
+/* Who waits for what: demands, and the commands of `ctl`. One object each; a turn admits them (says to apply what they
+ * want), judges them and calls back. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +10,8 @@
 
 /* ---- life ---- */
 
-static struct demand *demand_new(struct environment *e, enum wait wait, const struct requester *who, demand_done *done, void *arg)
+static struct demand *demand_new(struct environment *e, enum wait wait, const struct requester *who, demand_done *done,
+                                 void *arg)
 {
 	struct demand *d = xcalloc(1, sizeof *d), **end = &e->demands;
 	d->e = e;
@@ -73,10 +74,8 @@ void demands_cancel_all(struct environment *e, bool admitted_only, const char *w
 	cleanup_error struct error err = ERROR_INIT;
 	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "%s", why);
 	for (struct demand *d = e->demands; d; d = d->next)
-		if (d->wait == WAIT_READY ? !admitted_only || d->admitted : !admitted_only) {
-			d->known = true;
+		if (d->wait == WAIT_READY ? !admitted_only || d->admitted : !admitted_only)
 			finish(d, &err);
-		}
 }
 
 void demands_finish(struct environment *e)
@@ -105,11 +104,12 @@ static void note_requester(struct environment *e, const struct demand *d)
 	json_t *who = requester_json(&d->who), *old;
 	size_t i;
 	char time[32];
-	json_array_foreach(e->requested_by, i, old)
-		if (json_equal(json_object_get(old, "pid"), json_object_get(who, "pid"))) {
-			json_array_remove(e->requested_by, i);
-			break;
-		}
+	json_array_foreach(e->requested_by, i,
+	                   old) if (json_equal(json_object_get(old, "pid"), json_object_get(who, "pid")))
+	{
+		json_array_remove(e->requested_by, i);
+		break;
+	}
 	format_time(time, now_wall_ms());
 	json_t *event = json_copy(who);
 	json_object_set_new(who, "time", json_string(time));
@@ -126,7 +126,8 @@ static void note_requester(struct environment *e, const struct demand *d)
 
 static bool is_ready(const struct apply_service *s)
 {
-	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && !s->restart && !s->recreate && s->goal == GOAL_UP;
+	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && !s->restart && !s->recreate &&
+	       s->goal == GOAL_UP;
 }
 
 static unsigned timeout_ms(const struct environment *e)
@@ -166,8 +167,8 @@ static void on_deadline(uv_timer_t *timer)
 		if (s && !is_ready(s))
 			describe_waiting(&err, s, &what);
 	}
-	cleanup_free char *message =
-		xasprintf("not ready after %llu s: %s", (unsigned long long)((waited + 500) / 1000), what.len ? buffer_str(&what) : e->state);
+	cleanup_free char *message = xasprintf("not ready after %llu s: %s", (unsigned long long)((waited + 500) / 1000),
+	                                       what.len ? buffer_str(&what) : e->state);
 	free(err.message);
 	err.message = move_ptr(message);
 	error_hint(&err, "it is still being started: ask again, look at `ajj logs`, or raise x-aether.timeout");
@@ -186,7 +187,8 @@ static void arm(struct demand *d)
 
 static int untrusted(struct environment *e, struct error *err)
 {
-	error_set(err, ERROR_CONFIG_UNTRUSTED, "%s runs commands that nobody has approved for this repository", e->model->config->file);
+	error_set(err, ERROR_CONFIG_UNTRUSTED, "%s runs commands that nobody has approved for this repository",
+	          e->model->config->file);
 	return error_hint(err, "look at them, then: ajj up");
 }
 
@@ -401,7 +403,8 @@ static void judge_stop(struct demand *d)
 		return;
 	for (char **name = d->names; d->wait == WAIT_STOPPED && *name; name++) {
 		const struct apply_service *s = apply_find(e->apply, *name);
-		if (s && !s->stuck && (s->operation != OPERATION_NONE || s->present == PRESENT_RUNNING || s->present == PRESENT_READY))
+		if (s && !s->stuck &&
+		    (s->operation != OPERATION_NONE || s->present == PRESENT_RUNNING || s->present == PRESENT_READY))
 			return;
 	}
 	finish(d, stuck_error(e, d->names));
@@ -426,7 +429,8 @@ void demands_judge(struct environment *e)
 /* All that is asked for is there: nothing is parked. */
 static bool is_satisfied(struct environment *e, const char *service)
 {
-	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned || !environment_is_known(e))
+	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned ||
+	    !environment_is_known(e))
 		return false;
 	if (e->model->config->start == START_MANUAL)
 		return true;
@@ -448,8 +452,8 @@ static bool is_satisfied(struct environment *e, const char *service)
 	return up || e->satisfied;
 }
 
-int environment_demand(struct environment *e, const char *service, const struct requester *who, demand_done *done, void *arg,
-                       struct demand **ret, struct error *err)
+int environment_demand(struct environment *e, const char *service, const struct requester *who, demand_done *done,
+                       void *arg, struct demand **ret, struct error *err)
 {
 	if (e->closing)
 		return error_set_errno(err, ERROR_CANCELED, ECANCELED, "the workspace is being unmounted");
@@ -467,7 +471,8 @@ int environment_demand(struct environment *e, const char *service, const struct 
 	return 1;
 }
 
-int environment_service_remove(struct environment *e, const char *service, const struct requester *who, struct error *err)
+int environment_service_remove(struct environment *e, const char *service, const struct requester *who,
+                               struct error *err)
 {
 	struct apply_service *s = apply_find(e->apply, service);
 	if (!s)
@@ -486,23 +491,25 @@ struct command {
 	const char *name;
 	const char *help;
 	enum wait wait;
-	bool names;   /* wants at least one service; else takes none, but for `up` */
+	bool names; /* wants at least one service; else takes none, but for `up` */
 	bool restart;
 	bool apply;
 	enum load_flags load;
 };
 
 static const struct command commands[] = {
-	{"up", "up [--all] [--profile=NAME] [SERVICE...]  start, apply a changed configuration, wait until ready", WAIT_READY, false, false, true,
-     LOAD_FORCE | LOAD_APPLY},
-	{"down", "down               stop everything; data and ports are kept", WAIT_DOWN, false, false, false, 0},
-	{"destroy", "destroy            tear everything down; the data goes to the trash", WAIT_DESTROYED, false, false, false, 0},
-	{"start", "start SERVICE...   start services and what they depend on, wait until ready", WAIT_READY, true, false, false, 0},
-	{"stop", "stop SERVICE...    stop services", WAIT_STOPPED, true, false, false, 0},
-	{"restart", "restart SERVICE... stop and start services, wait until ready", WAIT_READY, true, true, false, 0},
-	{"reload", "reload             read the configuration again", WAIT_LOADED, false, false, false, LOAD_FORCE},
-	{"approve", "approve            approve the commands that the configuration runs now", WAIT_LOADED, false, false, false,
-     LOAD_FORCE | LOAD_APPROVE},
+    {"up", "up [--all] [--profile=NAME] [SERVICE...]  start, apply a changed configuration, wait until ready",
+     WAIT_READY, false, false, true, LOAD_FORCE | LOAD_APPLY},
+    {"down", "down               stop everything; data and ports are kept", WAIT_DOWN, false, false, false, 0},
+    {"destroy", "destroy            tear everything down; the data goes to the trash", WAIT_DESTROYED, false, false,
+     false, 0},
+    {"start", "start SERVICE...   start services and what they depend on, wait until ready", WAIT_READY, true, false,
+     false, 0},
+    {"stop", "stop SERVICE...    stop services", WAIT_STOPPED, true, false, false, 0},
+    {"restart", "restart SERVICE... stop and start services, wait until ready", WAIT_READY, true, true, false, 0},
+    {"reload", "reload             read the configuration again", WAIT_LOADED, false, false, false, LOAD_FORCE},
+    {"approve", "approve            approve the commands that the configuration runs now", WAIT_LOADED, false, false,
+     false, LOAD_FORCE | LOAD_APPROVE},
 };
 
 const char *environment_command_list(void)
@@ -539,12 +546,13 @@ static int parse_words(struct demand *d, const struct command *c, char **words, 
 	return 0;
 }
 
-void environment_command(struct environment *e, const char *line, const struct requester *who, demand_done *done, void *arg)
+void environment_command(struct environment *e, const char *line, const struct requester *who, demand_done *done,
+                         void *arg)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	cleanup_strv char **words = NULL;
 	struct demand *d = demand_new(e, WAIT_LOADED, who, done, arg);
-	d->command = d->known = true; /* its writer is told, errors.json tells of what nobody else heard */
+	d->command = true;
 	int r = config_split_words(line, &words, &err);
 	const struct command *c = r == 0 ? command_find(words ? words[0] : NULL) : NULL;
 	if (r == 0 && !c) {
@@ -559,12 +567,13 @@ void environment_command(struct environment *e, const char *line, const struct r
 		finish(d, &err);
 		return;
 	}
-	d->known = false;
 	d->wait = c->wait;
 	d->load = c->load;
 	d->apply = c->apply;
 	d->restart = c->restart;
-	environment_event(e, "command", json_pack("{s:s, s:i, s:s}", "line", line, "pid", who ? (int)who->pid : 0, "command", who ? who->command : ""));
+	environment_event(
+	    e, "command",
+	    json_pack("{s:s, s:i, s:s}", "line", line, "pid", who ? (int)who->pid : 0, "command", who ? who->command : ""));
 	if (c->wait == WAIT_DESTROYED && who)
 		e->unlinker = *who;
 	if (e->teardown == TEARDOWN_PENDING || (e->teardown_failed && c->wait != WAIT_LOADED))

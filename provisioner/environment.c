@@ -41,7 +41,8 @@ void environment_fail(struct environment *e, const struct error *err)
 	free(masked.message);
 	masked.message = message;
 	events_fail(e->events, &masked);
-	environment_event(e, "error", json_pack("{s:s, s:s}", "code", error_code_name(err->code), "message", masked.message));
+	environment_event(e, "error",
+	                  json_pack("{s:s, s:s}", "code", error_code_name(err->code), "message", masked.message));
 	environment_mark(e, CHANGED_ERRORS | CHANGED_STATUS);
 }
 

@@ -1,8 +1,8 @@
 /* What the parts of an environment share: environment.c (life, turns, state), load.c (jobs, configuration, backend),
  * demand.c (who waits for what), teardown.c, texts.c. Loop thread.
  *
- * Everything that happens ends in environment_wake; one turn of the loop later environment_turn looks at all of it: teardown, who
- * waits, steps, state, what changed. There is no other order to keep.
+ * Everything that happens ends in environment_wake; one turn of the loop later environment_turn looks at all of it:
+ * teardown, who waits, steps, state, what changed. There is no other order to keep.
  */
 #ifndef PROVISIONER_ENVIRONMENT_PRIVATE_H
 #define PROVISIONER_ENVIRONMENT_PRIVATE_H
@@ -13,8 +13,8 @@
 #include "provisioner/model.h"
 #include "provisioner/store.h"
 
-#define WATCH_INTERVAL_MS 1000    /* between looks at the configuration file */
-#define REQUESTED_BY_MAX 8        /* of those who started something that status.json names */
+#define WATCH_INTERVAL_MS 1000 /* between looks at the configuration file */
+#define REQUESTED_BY_MAX 8     /* of those who started something that status.json names */
 
 /* In the store's `desired`: a teardown has begun; whoever finds it finishes it. */
 #define DESIRED_DESTROYING "destroying"
@@ -31,8 +31,8 @@ struct job {
 };
 
 enum load_flags {
-	LOAD_FORCE = 1,   /* although no file has changed */
-	LOAD_APPLY = 2,   /* the new configuration is taken over while services run by the old one */
+	LOAD_FORCE = 1, /* although no file has changed */
+	LOAD_APPLY = 2, /* the new configuration is taken over while services run by the old one */
 	LOAD_APPROVE = 4
 };
 
@@ -42,21 +42,21 @@ struct demand {
 	struct environment *e;
 	struct demand *next;
 	enum wait wait;
-	bool command;           /* somebody typed it: `start: manual` does not hold it back */
+	bool command; /* somebody typed it: `start: manual` does not hold it back */
 	bool all, apply, restart;
-	char **names;           /* NULL: the default set */
+	char **names; /* NULL: the default set */
 	char **profiles;
 	struct requester who;
 	demand_done *done;
 	void *arg;
 	enum load_flags load;
-	uint64_t load_seq;      /* 0: not asked for yet */
+	uint64_t load_seq; /* 0: not asked for yet */
 	bool admitted, finished;
-	bool known;             /* its failure stands in errors.json already */
-	char **needed;          /* services that must be ready */
-	uint64_t began_ms;      /* monotonic */
+	bool known;        /* its failure stands in errors.json already */
+	char **needed;     /* services that must be ready */
+	uint64_t began_ms; /* monotonic */
 	uv_timer_t *deadline;
-	struct error error;     /* empty: success */
+	struct error error; /* empty: success */
 };
 
 struct environment {
@@ -70,7 +70,7 @@ struct environment {
 	char *backend_name;
 	struct model *model;
 	struct error config_error;
-	struct error failure;    /* of the environment as a whole; cleared by the next success */
+	struct error failure; /* of the environment as a whole; cleared by the next success */
 	char **warnings;
 	struct buffer user_text;
 	uint64_t user_stamp;
@@ -86,7 +86,7 @@ struct environment {
 	enum load_flags load_flags;
 	bool load_queued;
 	uint64_t config_stamp;
-	bool plan;               /* ports may be leased: false from a teardown to the next demand */
+	bool plan; /* ports may be leased: false from a teardown to the next demand */
 	bool config_changed;
 	bool adopted, adopting;
 	bool up_stored, storing_up;
@@ -94,18 +94,18 @@ struct environment {
 	struct error backend_error;
 
 	enum teardown teardown;
-	bool teardown_failed;    /* something survived: it is tried again before anything is made anew */
+	bool teardown_failed; /* something survived: it is tried again before anything is made anew */
 	struct requester unlinker;
 	uv_timer_t unlink_timer;
 
 	struct demand *demands;
-	const char *state;       /* as last told */
+	const char *state; /* as last told */
 	bool was_ready;
-	bool satisfied;          /* a demand was answered, and there was nothing to run for it */
+	bool satisfied; /* a demand was answered, and there was nothing to run for it */
 
 	uv_timer_t turn, watch;
 	unsigned changed;
-	unsigned open_handles;   /* timers, backends: close callbacks that are to come */
+	unsigned open_handles; /* timers, backends: close callbacks that are to come */
 
 	bool closing, stop_services, halted, stored_stop;
 	void (*closed)(void *arg);
@@ -118,7 +118,7 @@ void environment_mark(struct environment *e, unsigned what); /* enum environment
 void environment_event(struct environment *e, const char *type, json_t *fields);
 /* Into errors.json, masked. */
 void environment_fail(struct environment *e, const struct error *err);
-json_t *requester_json(const struct requester *who); /* new */
+json_t *requester_json(const struct requester *who);                                           /* new */
 uv_timer_t *environment_timer(struct environment *e, uv_timer_cb cb, uint64_t ms, void *data); /* of the heap */
 void environment_timer_end(struct environment *e, uv_timer_t **timer);
 bool environment_is_known(const struct environment *e); /* the first load is done, and what runs is adopted */

@@ -111,12 +111,12 @@ void events_fail(struct events *ev, const struct error *err)
 	json_t *rest = error_to_json(err);
 	json_object_update(failure, rest);
 	json_decref(rest);
-	json_array_foreach(ev->failures, i, old)
-		if (same_failure(old, failure)) {
-			times += json_is_integer(json_object_get(old, "times")) ? json_integer_value(json_object_get(old, "times")) : 1;
-			json_array_remove(ev->failures, i);
-			break;
-		}
+	json_array_foreach(ev->failures, i, old) if (same_failure(old, failure))
+	{
+		times += json_is_integer(json_object_get(old, "times")) ? json_integer_value(json_object_get(old, "times")) : 1;
+		json_array_remove(ev->failures, i);
+		break;
+	}
 	if (times > 1)
 		json_object_set_new(failure, "times", json_integer(times));
 	json_array_append_new(ev->failures, failure);

@@ -1,7 +1,8 @@
-/* What happened, as newline-delimited JSON, and the last failures. Bounded memory: older lines are dropped whole. Loop thread.
+/* What happened, as newline-delimited JSON, and the last failures. Bounded memory: older lines are dropped whole. Loop
+ * thread.
  *
- * A line: {"seq":7,"time":"2026-01-31T12:00:00.123Z","type":"service","service":"db","state":"ready",...}. `seq` grows by one and
- * never repeats within one server; a reader that finds a gap has missed what was dropped.
+ * A line: {"seq":7,"time":"2026-01-31T12:00:00.123Z","type":"service","service":"db","state":"ready",...}. `seq` grows
+ * by one and never repeats within one server; a reader that finds a gap has missed what was dropped.
  */
 #ifndef PROVISIONER_EVENTS_H
 #define PROVISIONER_EVENTS_H
@@ -25,7 +26,8 @@ size_t events_read(const struct events *ev, uint64_t offset, char *buf, size_t s
 uint64_t events_size(const struct events *ev);
 uint64_t events_start(const struct events *ev); /* offset of the oldest line kept */
 
-/* A failure for errors.json: {"time","code","message","hint"?,"details"?}, newest last. The same failure again moves to the end and counts. */
+/* A failure for errors.json: {"time","code","message","hint"?,"details"?}, newest last. The same failure again moves to
+ * the end and counts. */
 void events_fail(struct events *ev, const struct error *err);
 size_t events_failures(const struct events *ev);
 void events_failures_text(const struct events *ev, struct buffer *out);

@@ -1,5 +1,5 @@
-/* The files beneath that an environment is made of: the user's own `.env` lines, and what tells that one of them has changed.
- * Never through a mount of our own: the workspace by its descriptor alone.
+/* The files beneath that an environment is made of: the user's own `.env` lines, and what tells that one of them has
+ * changed. Never through a mount of our own: the workspace by its descriptor alone.
  */
 #ifndef PROVISIONER_LAYERS_H
 #define PROVISIONER_LAYERS_H
@@ -10,20 +10,22 @@
 #include "base/buffer.h"
 #include "provisioner/identity.h"
 
-/* The workspace's own lines: the real `.env` beneath, through a link too (`ln -s ../main/.env .env` is the most common set-up line; where
- * the target is another mounted workspace's, its `.aether/env.own` is read: reading its `.env` would start its services). A file
- * that is not there or cannot be read is empty. Worker thread, but for a regular file, which any thread may read. */
+/* The workspace's own lines: the real `.env` beneath, through a link too (`ln -s ../main/.env .env` is the most common
+ * set-up line; where the target is another mounted workspace's, its `.aether/env.own` is read: reading its `.env` would
+ * start its services). A file that is not there or cannot be read is empty. Worker thread, but for a regular file,
+ * which any thread may read. */
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out);
 
-/* A descriptor to replace the contents of the link's target; -EXDEV when that is the `.env` of another mounted workspace, whose
- * server could be waiting for this one. */
+/* A descriptor to replace the contents of the link's target; -EXDEV when that is the `.env` of another mounted
+ * workspace, whose server could be waiting for this one. */
 int layers_open_link(const struct identity *id, int root_fd);
 
-/* A stamp (inode, size, time) of the real `.env`; *ret_is_link: it is a link, whose target the stamp knows nothing of. Any thread. */
+/* A stamp (inode, size, time) of the real `.env`; *ret_is_link: it is a link, whose target the stamp knows nothing of.
+ * Any thread. */
 uint64_t layers_user_stamp(int root_fd, bool *ret_is_link);
 
-/* A stamp of every file that the configuration is read from, or would be if it appeared; `config_file` (may be NULL) is the
- * one that was. Worker thread: the main checkout may lie on a slow file system. */
+/* A stamp of every file that the configuration is read from, or would be if it appeared; `config_file` (may be NULL) is
+ * the one that was. Worker thread: the main checkout may lie on a slow file system. */
 uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char *config_file);
 
 #endif

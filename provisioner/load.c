@@ -1,5 +1,5 @@
-/* An environment's blocking work, one job after the other on the thread pool: reading the configuration, the store, data directories. And
- * the backend that the configuration leads to. */
+/* An environment's blocking work, one job after the other on the thread pool: reading the configuration, the store,
+ * data directories. And the backend that the configuration leads to. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -71,7 +71,8 @@ static int make_data_dir(const struct environment *e, uint32_t generation, struc
 {
 	cleanup_free char *path = xasprintf("%s/data/%u", e->id->state_dir, generation);
 	int r = dir_make(AT_FDCWD, path, 0711); /* services of other uids pass through */
-	return r < 0 ? error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "cannot make %s", path) : 0;
+	return r < 0 ? error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "cannot make %s", path)
+	             : 0;
 }
 
 static void store_work(struct job *base)
@@ -173,16 +174,16 @@ static int register_environment(struct load_job *job)
 	int r = 0;
 	if (job->first) {
 		const struct store_environment self = {
-			.namespace_ = e->id->namespace_,
-			.root = e->id->root,
-			.repository = e->id->repository,
-			.workspace = e->id->workspace,
-			.control_dir = e->id->control_dir,
-			.state_dir = e->id->state_dir,
-			.generation = 1,
-			.desired = (char *)"absent",
-			.created_ms = now_wall_ms(),
-			.uid = (uid_t)-1,
+		    .namespace_ = e->id->namespace_,
+		    .root = e->id->root,
+		    .repository = e->id->repository,
+		    .workspace = e->id->workspace,
+		    .control_dir = e->id->control_dir,
+		    .state_dir = e->id->state_dir,
+		    .generation = 1,
+		    .desired = (char *)"absent",
+		    .created_ms = now_wall_ms(),
+		    .uid = (uid_t)-1,
 		};
 		r = store_environment_put(e->store, &self, geteuid() == 0, &job->error);
 	}
@@ -227,17 +228,17 @@ static void load_work(struct job *base)
 	if (r < 0)
 		return;
 	const struct model_params params = {
-		.id = e->id,
-		.root_fd = e->params.root_fd,
-		.recipes = e->recipes,
-		.store = e->store,
-		.user_text = buffer_str(&job->user_text),
-		.backend = job->stored.backend,
-		.backend_reason = job->stored.backend_reason,
-		.generation = job->stored.generation,
-		.uid = job->stored.uid,
-		.plan = job->plan,
-		.approve = job->flags & LOAD_APPROVE,
+	    .id = e->id,
+	    .root_fd = e->params.root_fd,
+	    .recipes = e->recipes,
+	    .store = e->store,
+	    .user_text = buffer_str(&job->user_text),
+	    .backend = job->stored.backend,
+	    .backend_reason = job->stored.backend_reason,
+	    .generation = job->stored.generation,
+	    .uid = job->stored.uid,
+	    .plan = job->plan,
+	    .approve = job->flags & LOAD_APPROVE,
 	};
 	model_load(&params, &job->model, &job->error);
 }
@@ -269,7 +270,8 @@ static void take_user_text(struct environment *e, struct load_job *job)
 	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
 }
 
-static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field, const char *text, const char *hint)
+static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
+                          const char *text, const char *hint)
 {
 	struct model *m = arg;
 	struct model_service *s = model_service(m, service);
@@ -280,7 +282,8 @@ static void on_diagnostic(void *arg, enum diagnostic_level level, const char *se
 	if (error_is_set(&s->unsupported))
 		return;
 	bool by_command = s->config->run_command != NULL;
-	error_set(&s->unsupported, by_command ? ERROR_PROGRAM_NOT_FOUND : ERROR_IMAGE_NOT_FOUND, "service %s: %s", service, text);
+	error_set(&s->unsupported, by_command ? ERROR_PROGRAM_NOT_FOUND : ERROR_IMAGE_NOT_FOUND, "service %s: %s", service,
+	          text);
 	if (hint)
 		error_hint(&s->unsupported, "%s", hint);
 }
@@ -300,9 +303,12 @@ static void notice_change(struct environment *e, const struct error *err)
 	strv_free(e->warnings);
 	e->warnings = NULL;
 	if (err)
-		strv_pushf(&e->warnings, "the configuration has changed and cannot be read, the services run by the old one: %s", err->message);
+		strv_pushf(&e->warnings,
+		           "the configuration has changed and cannot be read, the services run by the old one: %s",
+		           err->message);
 	else
-		strv_push(&e->warnings, xstrdup("the configuration has changed, the services run by the old one: `ajj up` applies it"));
+		strv_push(&e->warnings,
+		          xstrdup("the configuration has changed, the services run by the old one: `ajj up` applies it"));
 	environment_mark(e, CHANGED_STATUS);
 }
 
@@ -347,7 +353,8 @@ static void take_model(struct environment *e, struct load_job *job)
 		error_release(&e->failure);
 	error_release(&e->config_error);
 	if (!may_take_over(e, job, job->model)) {
-		e->model->approved |= job->model->approved && !strcmp(e->model->config->approval_text, job->model->config->approval_text);
+		e->model->approved |=
+		    job->model->approved && !strcmp(e->model->config->approval_text, job->model->config->approval_text);
 		model_free(job->model);
 		notice_change(e, NULL);
 		return;
@@ -452,8 +459,10 @@ static void port_after(struct job *base)
 		if (s)
 			apply_port_failed(s, &job->error);
 	} else {
-		log_warning("environment", "%s: port %u is taken by another program, now %u", job->service, job->old, job->port);
-		environment_event(e, "port_replaced", json_pack("{s:s, s:i, s:i}", "service", job->service, "from", job->old, "to", job->port));
+		log_warning("environment", "%s: port %u is taken by another program, now %u", job->service, job->old,
+		            job->port);
+		environment_event(e, "port_replaced",
+		                  json_pack("{s:s, s:i, s:i}", "service", job->service, "from", job->old, "to", job->port));
 		environment_load(e, LOAD_FORCE | LOAD_APPLY); /* the new model lets it go on */
 	}
 	error_release(&job->error);
@@ -509,18 +518,18 @@ static void backend_failed(struct environment *e, const struct error *err)
 static void open_backend(struct environment *e, const char *name)
 {
 	const struct backend_params params = {
-		.loop = e->params.loop,
-		.target = name,
-		.namespace_ = e->id->namespace_,
-		.workspace = e->id->workspace,
-		.workspace_root = e->id->root,
-		.state_dir = e->id->state_dir,
-		.shared_dir = e->id->shared_dir,
-		.shim = e->params.shim,
-		.keeper_pidfd = e->params.keeper_pidfd,
-		.uid = e->uid,
-		.changed = on_backend_changed,
-		.changed_arg = e,
+	    .loop = e->params.loop,
+	    .target = name,
+	    .namespace_ = e->id->namespace_,
+	    .workspace = e->id->workspace,
+	    .workspace_root = e->id->root,
+	    .state_dir = e->id->state_dir,
+	    .shared_dir = e->id->shared_dir,
+	    .shim = e->params.shim,
+	    .keeper_pidfd = e->params.keeper_pidfd,
+	    .uid = e->uid,
+	    .changed = on_backend_changed,
+	    .changed_arg = e,
 	};
 	cleanup_error struct error err = ERROR_INIT;
 	if (backend_open(&params, &e->backend, &err) < 0) {
@@ -580,7 +589,8 @@ void environment_backend_turn(struct environment *e)
 	const char *name = e->model ? e->model->backend : e->stored_backend;
 	if (!e->load_done || !name)
 		return;
-	if (e->backend && strcmp(e->backend_name, name) && !apply_is_active(e->apply) && e->teardown == TEARDOWN_NONE && !e->adopting)
+	if (e->backend && strcmp(e->backend_name, name) && !apply_is_active(e->apply) && e->teardown == TEARDOWN_NONE &&
+	    !e->adopting)
 		environment_backend_close(e);
 	if (!e->backend && !error_is_set(&e->backend_error))
 		open_backend(e, name);

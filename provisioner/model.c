@@ -83,12 +83,14 @@ static int decide_backend(struct model *m, const struct model_params *params, st
 		m->backend = xstrdup(params->backend);
 		m->backend_reason = xstrdup(params->backend_reason);
 		if (!is_auto && strcmp(asked, params->backend))
-			strv_pushf(&m->warnings, "the configuration says backend '%s', this environment runs on '%s' until it is destroyed",
+			strv_pushf(&m->warnings,
+			           "the configuration says backend '%s', this environment runs on '%s' until it is destroyed",
 			           asked, params->backend);
 		return 0;
 	}
 	m->backend = xstrdup(is_auto ? "process" : asked);
-	m->backend_reason = xstrdup(is_auto ? "auto: container engines are not supported yet, so host processes" : "configured");
+	m->backend_reason =
+	    xstrdup(is_auto ? "auto: container engines are not supported yet, so host processes" : "configured");
 	if (backend_find(m->backend))
 		return 0;
 	cleanup_buffer struct buffer known = BUFFER_INIT;
@@ -130,7 +132,8 @@ static void want_ports(struct model_service *s)
 }
 
 /* A published number is a preference, and the main checkout's alone: every other workspace would only fight for it. */
-static uint16_t preferred(const struct model_params *params, const struct config_service *c, const struct port_binding *p)
+static uint16_t preferred(const struct model_params *params, const struct config_service *c,
+                          const struct port_binding *p)
 {
 	if (!params->id->main_root || strcmp(params->id->main_root, params->id->root))
 		return 0;
@@ -202,17 +205,19 @@ static int find_program(struct model *m, struct model_service *s, const struct m
 	if (!wanted || !s->program_major || !strcmp(wanted, s->program_major))
 		return 0;
 	if (m->config->version_exact) {
-		error_set(&s->unsupported, ERROR_PROGRAM_NOT_FOUND, "service %s: %s is asked for, this machine has version %s (%s)",
-		          s->config->name, s->config->image, s->program_major, s->program_dir);
+		error_set(&s->unsupported, ERROR_PROGRAM_NOT_FOUND,
+		          "service %s: %s is asked for, this machine has version %s (%s)", s->config->name, s->config->image,
+		          s->program_major, s->program_dir);
 		error_hint(&s->unsupported, "install version %s, or leave out x-aether.version: exact", wanted);
 		return 0;
 	}
-	strv_pushf(&m->warnings, "%s: %s is asked for and runs on this machine's version %s", s->config->name, s->config->image,
-	           s->program_major);
+	strv_pushf(&m->warnings, "%s: %s is asked for and runs on this machine's version %s", s->config->name,
+	           s->config->image, s->program_major);
 	return 0;
 }
 
-static int expand_variables(struct model *m, struct model_service *s, const struct model_params *params, struct error *err)
+static int expand_variables(struct model *m, struct model_service *s, const struct model_params *params,
+                            struct error *err)
 {
 	for (size_t i = 0; s->recipe && i < s->recipe->defaults.count; i++) {
 		const struct keyval *d = &s->recipe->defaults.items[i];
@@ -231,8 +236,9 @@ static const char *scheme_of(uint16_t port)
 	static const struct {
 		uint16_t port;
 		const char *scheme;
-	} known[] = {{80, "http"},    {443, "https"},  {3000, "http"}, {3306, "mysql"},    {4000, "http"},     {4222, "nats"}, {5000, "http"},
-	             {5432, "postgres"}, {5672, "amqp"}, {6379, "redis"}, {8000, "http"}, {8080, "http"}, {9000, "http"}, {27017, "mongodb"}};
+	} known[] = {{80, "http"},   {443, "https"}, {3000, "http"},     {3306, "mysql"},   {4000, "http"},
+	             {4222, "nats"}, {5000, "http"}, {5432, "postgres"}, {5672, "amqp"},    {6379, "redis"},
+	             {8000, "http"}, {8080, "http"}, {9000, "http"},     {27017, "mongodb"}};
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (known[i].port == port)
 			return known[i].scheme;
@@ -246,7 +252,8 @@ static int make_url(struct model *m, struct model_service *s, const struct model
 		return 0;
 	if (s->recipe && s->recipe->url)
 		return model_expand(m, s, params, "", s->recipe->url, &s->url, err);
-	s->url = xasprintf("%s://" MODEL_HOST ":%u", s->recipe && s->recipe->scheme ? s->recipe->scheme : scheme_of(s->ports[0].internal), port);
+	s->url = xasprintf("%s://" MODEL_HOST ":%u",
+	                   s->recipe && s->recipe->scheme ? s->recipe->scheme : scheme_of(s->ports[0].internal), port);
 	return 0;
 }
 
@@ -377,7 +384,8 @@ void model_generated(const struct model *m, const struct keyvals *user, struct k
 	keyvals_copy(out, &m->env);
 }
 
-static int expand_recipe_variables(struct model *m, struct model_service *s, const struct model_params *params, struct error *err)
+static int expand_recipe_variables(struct model *m, struct model_service *s, const struct model_params *params,
+                                   struct error *err)
 {
 	for (size_t i = 0; s->recipe && s->url && i < s->recipe->variables.count; i++) {
 		const struct keyval *v = &s->recipe->variables.items[i];
@@ -469,7 +477,8 @@ static void set_base(struct model *m, const struct model_params *params)
 	keyvals_set(&m->base, "AETHER_BACKEND", m->backend);
 }
 
-static int build_services(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
+static int build_services(struct model *m, const struct model_params *params, const struct keyvals *user,
+                          struct error *err)
 {
 	int r = 0;
 	bool as_process = !strcmp(m->backend, "process");
@@ -534,12 +543,12 @@ static int load(struct model *m, const struct model_params *params, struct error
 	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
 	envfile_parse(params->user_text, NULL, NULL, NULL, &user);
 	const struct config_params config = {
-		.root_fd = params->root_fd,
-		.root = params->id->root,
-		.main_root = params->id->main_root,
-		.search_upwards = params->id->kind == WORKSPACE_PLAIN,
-		.variables = &user,
-		.environ_ = environ,
+	    .root_fd = params->root_fd,
+	    .root = params->id->root,
+	    .main_root = params->id->main_root,
+	    .search_upwards = params->id->kind == WORKSPACE_PLAIN,
+	    .variables = &user,
+	    .environ_ = environ,
 	};
 	int r = config_load(&config, &m->config, err);
 	if (r == 0)

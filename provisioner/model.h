@@ -1,6 +1,6 @@
-/* The model: a configuration with everything that it leaves open decided: ports leased, recipes and programs found, secrets made,
- * templates expanded, and for each service the spec that a backend takes. Immutable once it is loaded, but for what the
- * backend's check says; loading blocks (files, SQLite): a worker thread.
+/* The model: a configuration with everything that it leaves open decided: ports leased, recipes and programs found,
+ * secrets made, templates expanded, and for each service the spec that a backend takes. Immutable once it is loaded,
+ * but for what the backend's check says; loading blocks (files, SQLite): a worker thread.
  */
 #ifndef PROVISIONER_MODEL_H
 #define PROVISIONER_MODEL_H
@@ -18,35 +18,35 @@ struct model_service {
 	const struct recipe *recipe;         /* borrowed; NULL: none */
 	char *program_dir, *program_major;   /* of the recipe, on this machine; NULL: not looked for, or not there */
 	struct keyvals variables;            /* the recipe's template variables, expanded: user, password ... Secret */
-	struct keyvals recipe_env;           /* its DATABASE_URL and the like, expanded; empty where no port is leased. Secret */
-	struct port_binding *ports;          /* external 0: not leased */
+	struct keyvals recipe_env;  /* its DATABASE_URL and the like, expanded; empty where no port is leased. Secret */
+	struct port_binding *ports; /* external 0: not leased */
 	size_t n_ports;
-	char *url;                           /* NULL: it has no port, or none is leased */
-	struct config_probe ready;           /* borrowed strings, but for an expanded argv and path; kind NONE: running is ready */
-	bool one_shot;                       /* nothing to connect to and nothing to ask: may end with success */
-	struct error unsupported;            /* set: it cannot run here, and why */
+	char *url;                 /* NULL: it has no port, or none is leased */
+	struct config_probe ready; /* borrowed strings, but for an expanded argv and path; kind NONE: running is ready */
+	bool one_shot;             /* nothing to connect to and nothing to ask: may end with success */
+	struct error unsupported;  /* set: it cannot run here, and why */
 	struct service_spec spec;
 	struct process_spec process;
 	struct keyvals process_env;
-	char **owned;                        /* strings that spec and process point to */
+	char **owned; /* strings that spec and process point to */
 	void **owned_arrays;
 	size_t n_owned_arrays;
 };
 
 struct model {
 	struct config *config;
-	struct model_service *services;   /* parallel to config->services */
+	struct model_service *services; /* parallel to config->services */
 	size_t n_services;
-	bool planned;                     /* ports are leased */
-	bool approved;                    /* config->approval_text is empty, or was approved */
-	struct keyvals app_ports;         /* x-aether.ports: variable -> leased number; empty when not planned */
-	struct keyvals app_preferred;     /* and -> the number in the file */
-	struct keyvals env;               /* x-aether.env, expanded */
-	struct keyvals base;              /* AETHER_* */
+	bool planned;                 /* ports are leased */
+	bool approved;                /* config->approval_text is empty, or was approved */
+	struct keyvals app_ports;     /* x-aether.ports: variable -> leased number; empty when not planned */
+	struct keyvals app_preferred; /* and -> the number in the file */
+	struct keyvals env;           /* x-aether.env, expanded */
+	struct keyvals base;          /* AETHER_* */
 	char *backend, *backend_reason;
 	uint32_t generation;
 	char **warnings;
-	char *signature;                  /* equal signatures: nothing that is generated or started differs */
+	char *signature; /* equal signatures: nothing that is generated or started differs */
 };
 
 struct model_params {
@@ -54,13 +54,13 @@ struct model_params {
 	int root_fd;
 	const struct recipes *recipes;
 	struct store *store;
-	const char *user_text;  /* the user's own lines */
-	const char *backend;    /* as decided before; NULL: not yet */
+	const char *user_text; /* the user's own lines */
+	const char *backend;   /* as decided before; NULL: not yet */
 	const char *backend_reason;
 	uint32_t generation;
 	uid_t uid;
-	bool plan;              /* lease ports */
-	bool approve;           /* what stands there now is approved */
+	bool plan;    /* lease ports */
+	bool approve; /* what stands there now is approved */
 };
 
 int model_load(const struct model_params *params, struct model **ret, struct error *err);
@@ -68,7 +68,8 @@ void model_free(struct model *m);
 
 struct model_service *model_service(const struct model *m, const char *name); /* borrowed; NULL: none */
 
-/* Adds the generated variables to `out`: `user` are the names that the user's own lines set, which a recipe's variables yield to. */
+/* Adds the generated variables to `out`: `user` are the names that the user's own lines set, which a recipe's variables
+ * yield to. */
 void model_generated(const struct model *m, const struct keyvals *user, struct keyvals *out);
 
 /* Its NAME_URL, NAME_HOST, NAME_PORT are added; nothing without a leased port. */
@@ -88,12 +89,14 @@ char *model_variable_name(const char *service, const char *suffix);
 
 /* ---- spec.c ---- */
 
-/* Builds s->spec (and s->process for a backend of host processes) of a service whose ports, program and variables are known.
- * `env` are the generated variables and the user's, for processes that are not a recipe's. */
-int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params, const struct keyvals *env, struct error *err);
+/* Builds s->spec (and s->process for a backend of host processes) of a service whose ports, program and variables are
+ * known. `env` are the generated variables and the user's, for processes that are not a recipe's. */
+int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params,
+                     const struct keyvals *env, struct error *err);
 
 /* Expands a recipe's template for this service. `data` stands for {{data}}. new */
-int model_expand(struct model *m, struct model_service *s, const struct model_params *params, const char *data, const char *text, char **ret, struct error *err);
+int model_expand(struct model *m, struct model_service *s, const struct model_params *params, const char *data,
+                 const char *text, char **ret, struct error *err);
 
 /* The directory of host processes' sockets; new. */
 char *model_run_dir(const struct identity *id, const char *service);

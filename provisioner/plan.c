@@ -78,7 +78,8 @@ static bool step_up(const struct plan_service *services, size_t i, struct plan_s
 	return true;
 }
 
-/* Dependencies before dependents: depth first. `seen` also ends the walk in a circle, which plan_check_circles reports. */
+/* Dependencies before dependents: depth first. `seen` also ends the walk in a circle, which plan_check_circles reports.
+ */
 static void visit(const struct plan_service *services, size_t i, bool *seen, size_t *order, size_t *n)
 {
 	if (seen[i])
@@ -160,7 +161,8 @@ static int choose_named(const struct config *config, char *const *names, bool *c
 	return 0;
 }
 
-int plan_select(const struct config *config, const struct plan_selection *selection, bool *ret, bool *named, struct error *err)
+int plan_select(const struct config *config, const struct plan_selection *selection, bool *ret, bool *named,
+                struct error *err)
 {
 	cleanup_free bool *chosen = xcalloc(config->n_services, sizeof *chosen);
 	char *const *names = selection->names;
@@ -172,7 +174,8 @@ int plan_select(const struct config *config, const struct plan_selection *select
 	if (named)
 		memcpy(named, chosen, config->n_services * sizeof *chosen);
 	for (size_t i = 0; !names && i < config->n_services; i++)
-		if ((selection->all || !config->services[i].has_build) && in_profiles(&config->services[i], selection->profiles))
+		if ((selection->all || !config->services[i].has_build) &&
+		    in_profiles(&config->services[i], selection->profiles))
 			choose(config, i, chosen);
 	memcpy(ret, chosen, config->n_services * sizeof *chosen);
 	return 0;
@@ -216,8 +219,8 @@ int plan_check_circles(const struct config *config, struct error *err)
 	struct walk w = {config, left, path, 0};
 	for (size_t i = 0; i < config->n_services; i++)
 		if (!left[i] && find_circle(&w, i, &circle)) {
-			error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: services depend on each other in a circle: %s", config->file,
-			          config->services[i].line, config->services[i].column, buffer_str(&circle));
+			error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: services depend on each other in a circle: %s",
+			          config->file, config->services[i].line, config->services[i].column, buffer_str(&circle));
 			return error_hint(err, "remove one of these depends_on");
 		}
 	return 0;

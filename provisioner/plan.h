@@ -1,7 +1,8 @@
-/* The plan: what is wanted and what is present give the steps between them. Pure: no clock, no I/O, no backend; any thread.
+/* The plan: what is wanted and what is present give the steps between them. Pure: no clock, no I/O, no backend; any
+ * thread.
  *
- * It is computed anew whenever something happened (level, not edge): a crash between two steps loses nothing, because the next
- * computation starts from what is present then.
+ * It is computed anew whenever something happened (level, not edge): a crash between two steps loses nothing, because
+ * the next computation starts from what is present then.
  */
 #ifndef PROVISIONER_PLAN_H
 #define PROVISIONER_PLAN_H
@@ -12,7 +13,7 @@
 #include "provisioner/config.h"
 
 enum plan_goal {
-	GOAL_NONE,    /* leave it as it is */
+	GOAL_NONE, /* leave it as it is */
 	GOAL_UP,
 	GOAL_STOPPED, /* not running; what was made and its data stay */
 	GOAL_ABSENT
@@ -20,8 +21,8 @@ enum plan_goal {
 
 enum plan_present {
 	PRESENT_ABSENT,
-	PRESENT_STOPPED,   /* made, does not run, and would be started again */
-	PRESENT_RUNNING,   /* started, not ready yet */
+	PRESENT_STOPPED, /* made, does not run, and would be started again */
+	PRESENT_RUNNING, /* started, not ready yet */
 	PRESENT_READY,
 	PRESENT_COMPLETED, /* has run to its end with success, as it should */
 	PRESENT_FAILED     /* given up: only a new demand or a command tries again */
@@ -53,8 +54,9 @@ struct plan_step {
 	bool now; /* its preconditions hold; else it waits for other steps or for readiness */
 };
 
-/* Stops and removals come first, dependents before what they depend on; then starts, the other way round. `ret` holds up to
- * `count` steps (a service has at most one at a time). Returns how many. Indices of dependencies are below `count`. */
+/* Stops and removals come first, dependents before what they depend on; then starts, the other way round. `ret` holds
+ * up to `count` steps (a service has at most one at a time). Returns how many. Indices of dependencies are below
+ * `count`. */
 size_t plan_steps(const struct plan_service *services, size_t count, struct plan_step *ret);
 
 /* Do all of its dependencies hold, so that it may start? */
@@ -63,14 +65,16 @@ bool plan_may_start(const struct plan_service *services, size_t service);
 /* ---- which services ---- */
 
 struct plan_selection {
-	bool all;            /* with those that have build: */
-	char *const *names;  /* by name; NULL: the default set */
+	bool all;           /* with those that have build: */
+	char *const *names; /* by name; NULL: the default set */
 	char *const *profiles;
 };
 
-/* Fills `ret` (config->n_services booleans) with the services chosen and what they depend on. `named` (may be NULL) gets those that
- * were named or are needed by one that was: they may not be missing. SERVICE_UNKNOWN names what is not there. */
-int plan_select(const struct config *config, const struct plan_selection *selection, bool *ret, bool *named, struct error *err);
+/* Fills `ret` (config->n_services booleans) with the services chosen and what they depend on. `named` (may be NULL)
+ * gets those that were named or are needed by one that was: they may not be missing. SERVICE_UNKNOWN names what is not
+ * there. */
+int plan_select(const struct config *config, const struct plan_selection *selection, bool *ret, bool *named,
+                struct error *err);
 
 /* CONFIG_INVALID naming the circle, when services depend on each other in one. */
 int plan_check_circles(const struct config *config, struct error *err);

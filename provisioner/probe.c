@@ -13,7 +13,8 @@
 #include "base/file.h"
 
 /* One try is one object with handles of its own, so that a try that is given up cannot talk into the next one. */
-struct try {
+struct
+try {
 	struct probe *probe; /* NULL: given up */
 	uv_tcp_t tcp;
 	uv_connect_t connect;
@@ -172,7 +173,8 @@ static void judge_tcp(struct probe *p, bool at_end)
 	if (starts_with_any(&p->trying->answer, p->what.expect, &may_yet))
 		succeeded(p);
 	else if (at_end || !may_yet)
-		failed(p, at_end && !p->trying->answer.len ? "the connection was closed without an answer" : "an answer that was not expected");
+		failed(p, at_end && !p->trying->answer.len ? "the connection was closed without an answer"
+		                                           : "an answer that was not expected");
 }
 
 static void judge_http(struct probe *p, bool at_end)
@@ -290,8 +292,9 @@ static void on_exec(void *arg, const struct error *err, int exit_code, const cha
 	}
 	const char *text = output ? output : "";
 	size_t len = strcspn(text, "\r\n");
-	cleanup_free char *why = err ? xstrdup(err->message)
-	                             : xasprintf("exit status %d%s%.*s", exit_code, len ? ": " : "", (int)(len > 200 ? 200 : len), text);
+	cleanup_free char *why =
+	    err ? xstrdup(err->message)
+	        : xasprintf("exit status %d%s%.*s", exit_code, len ? ": " : "", (int)(len > 200 ? 200 : len), text);
 	failed(p, why);
 }
 
@@ -358,11 +361,11 @@ static void try_none(struct probe *p)
 }
 
 static const struct kind kinds[PROBE_LOG + 1] = {
-	[PROBE_NONE] = {0, 0, try_none},
-	[PROBE_TCP] = {PROBE_FIRST_MS, PROBE_TIMEOUT_MS, try_network},
-	[PROBE_HTTP] = {PROBE_FIRST_MS, PROBE_TIMEOUT_MS, try_network},
-	[PROBE_EXEC] = {PROBE_EXEC_FIRST_MS, PROBE_EXEC_TIMEOUT_MS, try_exec},
-	[PROBE_LOG] = {PROBE_FIRST_MS, 0, try_log},
+    [PROBE_NONE] = {0, 0, try_none},
+    [PROBE_TCP] = {PROBE_FIRST_MS, PROBE_TIMEOUT_MS, try_network},
+    [PROBE_HTTP] = {PROBE_FIRST_MS, PROBE_TIMEOUT_MS, try_network},
+    [PROBE_EXEC] = {PROBE_EXEC_FIRST_MS, PROBE_EXEC_TIMEOUT_MS, try_exec},
+    [PROBE_LOG] = {PROBE_FIRST_MS, 0, try_log},
 };
 
 static void copy_what(struct probe *p, const struct config_probe *what)

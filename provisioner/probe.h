@@ -1,5 +1,5 @@
-/* Is a service ready? One probe asks until it is: at once, then at intervals that grow from PROBE_FIRST_MS. It never gives
- * up by itself: how long is too long is its owner's business. Loop thread.
+/* Is a service ready? One probe asks until it is: at once, then at intervals that grow from PROBE_FIRST_MS. It never
+ * gives up by itself: how long is too long is its owner's business. Loop thread.
  */
 #ifndef PROVISIONER_PROBE_H
 #define PROVISIONER_PROBE_H
@@ -9,12 +9,13 @@
 #include "backends/backend.h"
 #include "provisioner/config.h"
 
-#define PROBE_FIRST_MS 5         /* a local Postgres is ready 27-40 ms after its start: a second's interval would be most of the wait */
-#define PROBE_INTERVAL_MS 250    /* where the intervals stop growing, unless the configuration names a shorter one */
-#define PROBE_EXEC_FIRST_MS 20   /* a process each */
-#define PROBE_TIMEOUT_MS 1000    /* of one try by network; */
+#define PROBE_FIRST_MS                                                                                                 \
+	5 /* a local Postgres is ready 27-40 ms after its start: a second's interval would be most of the wait */
+#define PROBE_INTERVAL_MS 250      /* where the intervals stop growing, unless the configuration names a shorter one */
+#define PROBE_EXEC_FIRST_MS 20     /* a process each */
+#define PROBE_TIMEOUT_MS 1000      /* of one try by network; */
 #define PROBE_EXEC_TIMEOUT_MS 5000 /* by program */
-#define PROBE_ANSWER_MAX 4096    /* bytes of an answer that are looked at */
+#define PROBE_ANSWER_MAX 4096      /* bytes of an answer that are looked at */
 
 struct probe;
 
@@ -27,7 +28,7 @@ struct probe_params {
 	uint64_t log_offset;             /* LOG: older bytes belong to an earlier run */
 	/* EXEC: backend_exec with the service's spec; `done` is called exactly once, later. */
 	void (*exec)(void *arg, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *done_arg);
-	void (*ready)(void *arg);        /* once; the probe is freed afterwards */
+	void (*ready)(void *arg); /* once; the probe is freed afterwards */
 	void *arg;
 };
 

@@ -137,23 +137,23 @@ static const struct {
 	const char *name;
 	const char *(*value)(struct scope *scope, const char *rest);
 } values[] = {
-	{"name", value_name},
-	{"service", value_name},
-	{"namespace", value_namespace},
-	{"workspace", value_workspace},
-	{"root", value_root},
-	{"image", value_image},
-	{"host", value_host},
-	{"port", value_port},
-	{"ports.", value_ports},
-	{"data", value_data},
-	{"run", value_run},
-	{"bin", value_bin},
-	{"major", value_major},
-	{"version", value_major},
-	{"env.", value_env},
-	{"secret", secret},
-	{"secret.", secret},
+    {"name", value_name},
+    {"service", value_name},
+    {"namespace", value_namespace},
+    {"workspace", value_workspace},
+    {"root", value_root},
+    {"image", value_image},
+    {"host", value_host},
+    {"port", value_port},
+    {"ports.", value_ports},
+    {"data", value_data},
+    {"run", value_run},
+    {"bin", value_bin},
+    {"major", value_major},
+    {"version", value_major},
+    {"env.", value_env},
+    {"secret", secret},
+    {"secret.", secret},
 };
 
 static const char *lookup(void *arg, const char *name)
@@ -169,20 +169,24 @@ static const char *lookup(void *arg, const char *name)
 	return value;
 }
 
-int model_expand(struct model *m, struct model_service *s, const struct model_params *params, const char *data, const char *text,
-                 char **ret, struct error *err)
+/* What the template's own words were, or the store's, which stand in err already. */
+static int expanded(struct scope *scope, int r, struct error *bad)
+{
+	free(scope->value);
+	if (r == 0 || scope->failed)
+		return scope->failed;
+	error_move(scope->err, bad);
+	error_prefix(scope->err, "recipe %s, service %s", scope->s->recipe ? scope->s->recipe->name : "-",
+	             scope->s->config->name);
+	return r;
+}
+
+int model_expand(struct model *m, struct model_service *s, const struct model_params *params, const char *data,
+                 const char *text, char **ret, struct error *err)
 {
 	struct scope scope = {m, s, params, data, NULL, 0, err};
 	cleanup_error struct error bad = ERROR_INIT;
-	int r = template_expand(text, lookup, &scope, ret, &bad);
-	free(scope.value);
-	if (r == 0)
-		return 0;
-	if (scope.failed) /* the store's own words stand in err already */
-		return scope.failed;
-	error_move(err, &bad);
-	error_prefix(err, "recipe %s, service %s", s->recipe ? s->recipe->name : "-", s->config->name);
-	return r;
+	return expanded(&scope, template_expand(text, lookup, &scope, ret, &bad), &bad);
 }
 
 char *model_run_dir(const struct identity *id, const char *service)
@@ -210,9 +214,16 @@ static char *expand(const struct build *b, const char *data, const char *text, i
 
 static char **expand_argv(const struct build *b, const char *data, char *const *argv, int *r)
 {
-	char **out = keep_array(b->s, strv_len(argv) + 1, sizeof *out);
-	for (size_t i = 0; argv && argv[i]; i++)
-		out[i] = expand(b, data, argv[i], r);
+	struct scope scope = {b->m, b->s, b->params, data, NULL, 0, b->err};
+	cleanup_error struct error bad = ERROR_INIT;
+	cleanup_strv char **words = NULL;
+	if (*r == 0)
+		*r = expanded(&scope, template_expand_argv(argv, lookup, &scope, &words, &bad), &bad);
+	if (*r < 0)
+		return NULL;
+	char **out = keep_array(b->s, strv_len(words) + 1, sizeof *out);
+	for (size_t i = 0; words && words[i]; i++)
+		out[i] = keep(b->s, xstrdup(words[i]));
 	return out;
 }
 
@@ -263,8 +274,8 @@ static void build_volumes(const struct build *b)
 	b->s->spec.n_volumes = c->n_volumes;
 }
 
-/* A named volume where the image keeps its data *is* the data directory; a bind mount there would have ten workspaces and
- * the trash fight for one directory of the user's. */
+/* A named volume where the image keeps its data *is* the data directory; a bind mount there would have ten workspaces
+ * and the trash fight for one directory of the user's. */
 static const char *data_dir(const struct build *b)
 {
 	const char *target = b->s->recipe ? b->s->recipe->data_target : NULL;
@@ -276,7 +287,8 @@ static const char *data_dir(const struct build *b)
 		if (v->kind == VOLUME_NAMED)
 			return v->source;
 		if (v->kind == VOLUME_BIND)
-			strv_pushf(&b->m->warnings, "%s: the data lies in the environment's own directory, not in %s", b->s->config->name, v->source);
+			strv_pushf(&b->m->warnings, "%s: the data lies in the environment's own directory, not in %s",
+			           b->s->config->name, v->source);
 	}
 	return data_path(b, "", b->s->config->name);
 }
@@ -327,7 +339,8 @@ static int build_init(const struct build *b)
 	b->s->process.init_stdin = input;
 	b->s->process.init_env = &b->s->process_env;
 	b->s->process.template_key =
-		keep(b->s, xasprintf("%s-%s-%016llx", recipe->name, b->s->program_major ? b->s->program_major : "0", (unsigned long long)h));
+	    keep(b->s, xasprintf("%s-%s-%016llx", recipe->name, b->s->program_major ? b->s->program_major : "0",
+	                         (unsigned long long)h));
 	return 0;
 }
 
@@ -403,11 +416,11 @@ static int build_process(const struct build *b)
 	if (error_is_set(&b->s->unsupported))
 		return 0;
 	if (c->image)
-		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND, "service %s: no recipe says how to run the image %s as a process of this machine",
-		          c->name, c->image);
+		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND,
+		          "service %s: no recipe says how to run the image %s as a process of this machine", c->name, c->image);
 	else
-		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND, "service %s: it has no image, and no command to run it as a process of this machine",
-		          c->name);
+		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND,
+		          "service %s: it has no image, and no command to run it as a process of this machine", c->name);
 	error_hint(&b->s->unsupported, "add x-aether: {command: ...} to the service, or a recipe for its image");
 	return 0;
 }
@@ -493,26 +506,26 @@ static char *hash_spec(const struct service_spec *spec)
 	return xasprintf("%016llx", (unsigned long long)h);
 }
 
-int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params, const struct keyvals *env,
-                     struct error *err)
+int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params,
+                     const struct keyvals *env, struct error *err)
 {
 	const struct build b = {m, s, params, env, err};
 	const struct config_service *c = s->config;
 	s->spec = (struct service_spec){
-		.name = c->name,
-		.image = c->image,
-		.env = &c->environment,
-		.command = c->command,
-		.entrypoint = c->entrypoint,
-		.working_dir = c->working_dir,
-		.ports = s->ports,
-		.n_ports = s->n_ports,
-		.memory_bytes = c->memory_bytes,
-		.cpus = c->cpus,
-		.pids = c->pids,
-		.stop_signal = c->stop_signal ? c->stop_signal : signal_number(s->recipe ? s->recipe->stop_signal : NULL),
-		.stop_grace_ms = c->stop_grace_ms >= 0 ? (unsigned)c->stop_grace_ms : STOP_GRACE_MS,
-		.generation = m->generation,
+	    .name = c->name,
+	    .image = c->image,
+	    .env = &c->environment,
+	    .command = c->command,
+	    .entrypoint = c->entrypoint,
+	    .working_dir = c->working_dir,
+	    .ports = s->ports,
+	    .n_ports = s->n_ports,
+	    .memory_bytes = c->memory_bytes,
+	    .cpus = c->cpus,
+	    .pids = c->pids,
+	    .stop_signal = c->stop_signal ? c->stop_signal : signal_number(s->recipe ? s->recipe->stop_signal : NULL),
+	    .stop_grace_ms = c->stop_grace_ms >= 0 ? (unsigned)c->stop_grace_ms : STOP_GRACE_MS,
+	    .generation = m->generation,
 	};
 	build_volumes(&b);
 	int r = !strcmp(m->backend, "process") ? build_process(&b) : 0;

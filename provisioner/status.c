@@ -35,7 +35,8 @@ static json_t *ports_of(const struct model_service *s)
 {
 	json_t *array = json_array();
 	for (size_t i = 0; i < s->n_ports; i++) {
-		json_t *port = json_pack("{s:i, s:s, s:s}", "internal", s->ports[i].internal, "host", MODEL_HOST, "protocol", s->ports[i].protocol);
+		json_t *port = json_pack("{s:i, s:s, s:s}", "internal", s->ports[i].internal, "host", MODEL_HOST, "protocol",
+		                         s->ports[i].protocol);
 		if (s->ports[i].external)
 			json_object_set_new(port, "external", json_integer(s->ports[i].external));
 		json_array_append_new(array, port);
@@ -109,7 +110,8 @@ json_t *status_resources(const struct model *m)
 		if (!external)
 			continue;
 		cleanup_free char *masked = s->url ? url_mask_password(s->url) : NULL;
-		json_t *r = json_pack("{s:i, s:i, s:s}", "internal_port", internal, "external_port", external, "host", MODEL_HOST);
+		json_t *r =
+		    json_pack("{s:i, s:i, s:s}", "internal_port", internal, "external_port", external, "host", MODEL_HOST);
 		if (masked)
 			set_string(r, "connection_string", masked);
 		json_object_set_new(resources, s->config->name, r);
@@ -129,7 +131,8 @@ static json_t *app_ports(const struct model *m)
 {
 	json_t *ports = json_object();
 	for (size_t i = 0; m && i < m->app_ports.count; i++)
-		json_object_set_new(ports, m->app_ports.items[i].key, json_integer(strtol(m->app_ports.items[i].value, NULL, 10)));
+		json_object_set_new(ports, m->app_ports.items[i].key,
+		                    json_integer(strtol(m->app_ports.items[i].value, NULL, 10)));
 	return ports;
 }
 
@@ -177,8 +180,9 @@ void status_json(const struct status_view *v, struct buffer *out)
 	json_object_set_new(json, "leases", v->leases ? json_incref(v->leases) : json_array());
 	json_object_set_new(json, "requested_by", v->requested_by ? json_incref(v->requested_by) : json_array());
 	add_environment_keys(json, v);
-	json_object_set_new(json, "aetherfs", json_pack("{s:I, s:I, s:i}", "keeper_pid", (json_int_t)v->keeper_pid, "server_pid",
-	                                                (json_int_t)v->server_pid, "server_restarts", (int)v->server_restarts));
+	json_object_set_new(json, "aetherfs",
+	                    json_pack("{s:I, s:I, s:i}", "keeper_pid", (json_int_t)v->keeper_pid, "server_pid",
+	                              (json_int_t)v->server_pid, "server_restarts", (int)v->server_restarts));
 	cleanup_free char *text = json_dumps(json, JSON_INDENT(2));
 	json_decref(json);
 	buffer_adds(out, text ? text : "{}");
@@ -193,18 +197,20 @@ void status_ports(const struct model *m, struct buffer *out)
 		const struct model_service *s = &m->services[i];
 		for (size_t p = 0; p < s->n_ports; p++)
 			if (s->ports[p].external)
-				buffer_printf(out, "%s %u %s %u\n", s->config->name, s->ports[p].internal, MODEL_HOST, s->ports[p].external);
+				buffer_printf(out, "%s %u %s %u\n", s->config->name, s->ports[p].internal, MODEL_HOST,
+				              s->ports[p].external);
 	}
 	for (size_t i = 0; m && i < m->app_ports.count; i++) {
 		const char *preferred = keyvals_get(&m->app_preferred, m->app_ports.items[i].key);
-		buffer_printf(out, "%s %s %s %s\n", m->app_ports.items[i].key, preferred && *preferred ? preferred : "0", MODEL_HOST,
-		              m->app_ports.items[i].value);
+		buffer_printf(out, "%s %s %s %s\n", m->app_ports.items[i].key, preferred && *preferred ? preferred : "0",
+		              MODEL_HOST, m->app_ports.items[i].value);
 	}
 }
 
 /* ---- env ---- */
 
-/* The layers, later ones win: (the main checkout's `.env` has its place here) < the workspace's own lines < generated. */
+/* The layers, later ones win: (the main checkout's `.env` has its place here) < the workspace's own lines < generated.
+ */
 static void generate(const struct model *m, const char *user_text, struct keyvals *user, struct keyvals *generated)
 {
 	envfile_parse(user_text, NULL, NULL, NULL, user);
@@ -254,7 +260,8 @@ int status_service_env(const struct model_service *s, struct buffer *out, struct
 	for (size_t i = 0; i < vars.count; i++) {
 		buffer_printf(out, "%s=", vars.items[i].key);
 		if (envfile_quote(vars.items[i].value, out) == ENVFILE_UNREPRESENTABLE)
-			return error_set(err, ERROR_CONFIG_INVALID, "the value of %s has no form in a .env file", vars.items[i].key);
+			return error_set(err, ERROR_CONFIG_INVALID, "the value of %s has no form in a .env file",
+			                 vars.items[i].key);
 		buffer_addc(out, '\n');
 	}
 	return 0;

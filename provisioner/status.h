@@ -1,4 +1,5 @@
-/* The texts of an environment's files, as functions of what is known. No I/O, no clock; loop thread. Secrets are masked in all but the env texts.
+/* The texts of an environment's files, as functions of what is known. No I/O, no clock; loop thread. Secrets are masked
+ * in all but the env texts.
  */
 #ifndef PROVISIONER_STATUS_H
 #define PROVISIONER_STATUS_H
@@ -15,7 +16,7 @@ struct status_view {
 	const char *state;
 	const char *backend, *backend_reason; /* NULL: not decided */
 	uint32_t generation;
-	const struct model *model;   /* NULL: none (yet) */
+	const struct model *model; /* NULL: none (yet) */
 	const struct apply *apply;
 	const char *user_text;
 	bool config_changed;

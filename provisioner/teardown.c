@@ -1,5 +1,6 @@
-/* The end of an environment: stop all, remove all, look whether anything survived, put the data into the trash, give ports and secrets
- * back, begin the next generation. Every step may be repeated: "destroying" stands in the store until the last is done. */
+/* The end of an environment: stop all, remove all, look whether anything survived, put the data into the trash, give
+ * ports and secrets back, begin the next generation. Every step may be repeated: "destroying" stands in the store until
+ * the last is done. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -129,7 +130,8 @@ static void on_verified(void *arg, const struct error *err, const struct instanc
 		return;
 	for (size_t i = 0; !err && i < list->count; i++)
 		if (list->items[i].state != INSTANCE_ABSENT)
-			buffer_printf(&names, "%s%s (pid %d)", names.len ? ", " : "", list->items[i].service, (int)list->items[i].pid);
+			buffer_printf(&names, "%s%s (pid %d)", names.len ? ", " : "", list->items[i].service,
+			              (int)list->items[i].pid);
 	if (!err && !names.len) {
 		trash_begin(e);
 		return;
@@ -137,7 +139,8 @@ static void on_verified(void *arg, const struct error *err, const struct instanc
 	if (err)
 		error_copy(&survived, err);
 	else
-		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "not everything could be removed: %s", buffer_str(&names));
+		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "not everything could be removed: %s",
+		          buffer_str(&names));
 	for (size_t i = 0; i < apply_count(e->apply); i++) {
 		const struct apply_service *s = apply_at(e->apply, i);
 		if (s->stuck && error_is_set(&s->error))
@@ -178,8 +181,8 @@ void teardown_begin(struct environment *e)
 
 void teardown_turn(struct environment *e)
 {
-	if (e->teardown == TEARDOWN_NONE && !e->teardown_failed && environment_is_known(e) && e->desired && !e->running_job &&
-	    !strcmp(e->desired, DESIRED_DESTROYING))
+	if (e->teardown == TEARDOWN_NONE && !e->teardown_failed && environment_is_known(e) && e->desired &&
+	    !e->running_job && !strcmp(e->desired, DESIRED_DESTROYING))
 		teardown_begin(e);
 	if (e->teardown != TEARDOWN_STOPPING || e->running_job || e->jobs)
 		return;

@@ -43,22 +43,28 @@ void environment_status(struct environment *e, struct buffer *out)
 	environment_refresh_user(e);
 	json_t *leases = e->params.leases ? e->params.leases(e->params.arg) : NULL;
 	const struct status_view view = {
-		.id = e->id,
-		.state = e->state ? e->state : "absent",
-		.backend = e->stored_backend ? e->stored_backend : e->model ? e->model->backend : NULL,
-		.backend_reason = e->stored_backend ? e->stored_reason : e->model ? e->model->backend_reason : NULL,
-		.generation = e->generation,
-		.model = e->model,
-		.apply = e->apply,
-		.user_text = buffer_str(&e->user_text),
-		.config_changed = e->config_changed,
-		.failure = error_is_set(&e->failure) ? &e->failure : error_is_set(&e->config_error) ? &e->config_error : NULL,
-		.warnings = e->warnings,
-		.leases = leases,
-		.requested_by = e->requested_by,
-		.keeper_pid = e->params.keeper_pid,
-		.server_pid = getpid(),
-		.server_restarts = e->params.server_restarts,
+	    .id = e->id,
+	    .state = e->state ? e->state : "absent",
+	    .backend = e->stored_backend ? e->stored_backend
+	               : e->model        ? e->model->backend
+	                                 : NULL,
+	    .backend_reason = e->stored_backend ? e->stored_reason
+	                      : e->model        ? e->model->backend_reason
+	                                        : NULL,
+	    .generation = e->generation,
+	    .model = e->model,
+	    .apply = e->apply,
+	    .user_text = buffer_str(&e->user_text),
+	    .config_changed = e->config_changed,
+	    .failure = error_is_set(&e->failure)        ? &e->failure
+	               : error_is_set(&e->config_error) ? &e->config_error
+	                                                : NULL,
+	    .warnings = e->warnings,
+	    .leases = leases,
+	    .requested_by = e->requested_by,
+	    .keeper_pid = e->params.keeper_pid,
+	    .server_pid = getpid(),
+	    .server_restarts = e->params.server_restarts,
 	};
 	status_json(&view, out);
 	json_decref(leases);
@@ -109,7 +115,8 @@ bool environment_has_service(struct environment *e, const char *service)
 	return apply_find(e->apply, service) != NULL;
 }
 
-int environment_service(struct environment *e, const char *service, enum service_text what, struct buffer *out, struct error *err)
+int environment_service(struct environment *e, const char *service, enum service_text what, struct buffer *out,
+                        struct error *err)
 {
 	const struct apply_service *s = apply_find(e->apply, service);
 	if (!s)
@@ -159,7 +166,8 @@ static int write_beneath(struct environment *e, const struct buffer *text, struc
 		r = file_write_atomic(e->params.root_fd, ".env", buffer_str(text), text->len, mode);
 	}
 	if (r < 0)
-		return error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_PERMISSION, -r, "cannot write the .env beneath the mount");
+		return error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_PERMISSION, -r,
+		                       "cannot write the .env beneath the mount");
 	return 0;
 }
 
@@ -172,7 +180,8 @@ int environment_write_env(struct environment *e, const char *text, size_t len, s
 	status_env(e->model, buffer_str(&e->user_text), &served, NULL, NULL);
 	envfile_user_part(written, served.len ? buffer_str(&served) : NULL, &own, &changed_inside);
 	if (changed_inside)
-		environment_event(e, "warning", json_pack("{s:s}", "message", "edits between the aether markers of .env are not kept"));
+		environment_event(e, "warning",
+		                  json_pack("{s:s}", "message", "edits between the aether markers of .env are not kept"));
 	if (!strcmp(buffer_str(&own), buffer_str(&e->user_text)))
 		return 0;
 	int r = write_beneath(e, &own, err);

@@ -1,5 +1,6 @@
-/* A backend that does what a test says: starts late, fails, exits, cannot be removed. It keeps its instances when it is closed, as real
- * ones do. A running service listens on its leased ports, so that real probes find it. Included by one program; it takes the registry's place. */
+/* A backend that does what a test says: starts late, fails, exits, cannot be removed. It keeps its instances when it is
+ * closed, as real ones do. A running service listens on its leased ports, so that real probes find it. Included by one
+ * program; it takes the registry's place. */
 #ifndef TESTS_UNIT_SCRIPTED_BACKEND_H
 #define TESTS_UNIT_SCRIPTED_BACKEND_H
 
@@ -20,18 +21,18 @@ struct scripted {
 	char name[64];
 	/* what it does */
 	unsigned start_ms, stop_ms;
-	bool deaf;                   /* does not listen */
+	bool deaf; /* does not listen */
 	enum error_code start_error;
-	unsigned exit_ms;            /* exits this long after each start; 0: never */
+	unsigned exit_ms; /* exits this long after each start; 0: never */
 	int exit_code;
-	unsigned exits;              /* this many times, then it stays; 0: always */
+	unsigned exits; /* this many times, then it stays; 0: always */
 	bool unsupported;
-	bool immortal;               /* cannot be removed */
-	const char *log;             /* what its log holds */
+	bool immortal;   /* cannot be removed */
+	const char *log; /* what its log holds */
 	/* what was done */
 	bool made, running;
 	unsigned starts, stops, removes, prepares;
-	unsigned order;              /* of its last start or stop, over all services */
+	unsigned order; /* of its last start or stop, over all services */
 	char hash[32];
 	int last_exit;
 	/* its own */
@@ -99,7 +100,12 @@ static void scripted_exit(struct scripted *s, int code)
 {
 	scripted_down(s);
 	s->last_exit = code;
-	struct instance i = {.service = s->name, .state = INSTANCE_EXITED, .handle = (char *)"", .config_hash = s->hash, .exit_code = code, .exited_ms = now_wall_ms()};
+	struct instance i = {.service = s->name,
+	                     .state = INSTANCE_EXITED,
+	                     .handle = (char *)"",
+	                     .config_hash = s->hash,
+	                     .exit_code = code,
+	                     .exited_ms = now_wall_ms()};
 	if (scripted_open_backend)
 		scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
 }
@@ -114,7 +120,8 @@ static void scripted_up(struct scripted *s, uv_loop_t *loop, const struct operat
 {
 	s->made = s->running = true;
 	for (size_t i = 0; i < ports->count && !s->deaf; i++) {
-		struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(ports->port[i]), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		struct sockaddr_in a = {
+		    .sin_family = AF_INET, .sin_port = htons(ports->port[i]), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 		int on = 1;
 		s->fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 		setsockopt(s->fds[i], SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -157,7 +164,8 @@ static void scripted_operate(uv_timer_t *timer)
 	scripted_operation_end(o, error_is_set(&err) ? &err : NULL);
 }
 
-static struct scripted_operation *scripted_begin(struct backend *base, const char *service, unsigned ms, backend_done *done, void *arg)
+static struct scripted_operation *scripted_begin(struct backend *base, const char *service, unsigned ms,
+                                                 backend_done *done, void *arg)
 {
 	struct scripted_operation *o = xcalloc(1, sizeof *o);
 	o->b = (struct scripted_backend *)base;
@@ -229,7 +237,8 @@ static void scripted_start(struct backend *b, const struct service_spec *spec, b
 	snprintf(s->hash, sizeof s->hash, "%s", spec->config_hash);
 }
 
-static void scripted_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg)
+static void scripted_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done,
+                          void *arg)
 {
 	struct scripted *s = scripted_get(service);
 	s->stops++;
@@ -290,9 +299,13 @@ static void scripted_listed(void *arg)
 		if (!s->made)
 			continue;
 		array_grow(list.items, list.count);
-		list.items[list.count++] = (struct instance){.service = xstrdup(s->name), .state = s->running ? INSTANCE_RUNNING : INSTANCE_EXITED,
-		                                             .pid = s->running ? 1000 + (pid_t)i : 0, .handle = xstrdup(""), .config_hash = xstrdup(s->hash),
-		                                             .exit_code = s->running ? 0 : s->last_exit, .started_ms = 1};
+		list.items[list.count++] = (struct instance){.service = xstrdup(s->name),
+		                                             .state = s->running ? INSTANCE_RUNNING : INSTANCE_EXITED,
+		                                             .pid = s->running ? 1000 + (pid_t)i : 0,
+		                                             .handle = xstrdup(""),
+		                                             .config_hash = xstrdup(s->hash),
+		                                             .exit_code = s->running ? 0 : s->last_exit,
+		                                             .started_ms = 1};
 	}
 	l->done(l->arg, NULL, &list);
 	instances_release(&list);
@@ -306,8 +319,8 @@ static void scripted_list(struct backend *b, backend_list_done *done, void *arg)
 	backend_defer(((struct scripted_backend *)b)->params.loop, scripted_listed, l);
 }
 
-static void scripted_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done,
-                          void *arg)
+static void scripted_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+                          backend_exec_done *done, void *arg)
 {
 	abort();
 }
@@ -323,17 +336,17 @@ static char *scripted_log_path(struct backend *b, const char *service)
 }
 
 static const struct backend_ops backend_scripted = {
-	.name = "memory",
-	.open = scripted_open,
-	.close = scripted_close,
-	.check = scripted_check,
-	.prepare = scripted_prepare,
-	.start = scripted_start,
-	.stop = scripted_stop,
-	.remove = scripted_remove,
-	.list = scripted_list,
-	.exec = scripted_exec,
-	.log_path = scripted_log_path,
+    .name = "memory",
+    .open = scripted_open,
+    .close = scripted_close,
+    .check = scripted_check,
+    .prepare = scripted_prepare,
+    .start = scripted_start,
+    .stop = scripted_stop,
+    .remove = scripted_remove,
+    .list = scripted_list,
+    .exec = scripted_exec,
+    .log_path = scripted_log_path,
 };
 
 static const struct backend_ops *const scripted_backends[] = {&backend_scripted, NULL};

@@ -1,4 +1,5 @@
-/* An environment from configuration to teardown, with a real store, real ports and probes, and a backend that does what each test says. */
+/* An environment from configuration to teardown, with a real store, real ports and probes, and a backend that does what
+ * each test says. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,9 +40,14 @@ static void on_changed(void *arg, unsigned what)
 static void env_open(void)
 {
 	struct error err = ERROR_INIT;
-	const struct environment_params params = {
-		.loop = &loop, .id = &id, .root_fd = root_fd, .keeper_pid = 77, .keeper_pidfd = -1, .shim = "/bin/false",
-		.recipes_dir = TEST_SOURCE "/contrib/recipes", .changed = on_changed};
+	const struct environment_params params = {.loop = &loop,
+	                                          .id = &id,
+	                                          .root_fd = root_fd,
+	                                          .keeper_pid = 77,
+	                                          .keeper_pidfd = -1,
+	                                          .shim = "/bin/false",
+	                                          .recipes_dir = TEST_SOURCE "/contrib/recipes",
+	                                          .changed = on_changed};
 	if (environment_new(&params, &env, &err) < 0)
 		fail_msg("environment_new: %s", err.message);
 }
@@ -225,7 +231,8 @@ static void wait_state(const char *state)
 static int port_of(const char *service)
 {
 	json_t *json = status();
-	int port = (int)json_integer_value(json_object_get(json_object_get(json_object_get(json, "resources"), service), "external_port"));
+	int port = (int)json_integer_value(
+	    json_object_get(json_object_get(json_object_get(json, "resources"), service), "external_port"));
 	json_decref(json);
 	return port;
 }
@@ -300,7 +307,8 @@ static void a_demand_starts_waits_and_is_warm_afterwards(void **state)
 	assert_int_equal(demand(NULL, &a), 0);
 	assert_int_equal(demand("db", &a), 0);
 	assert_int_equal(scripted_get("db")->starts, 1);
-	assert_true(changed_mask & CHANGED_ENV && changed_mask & CHANGED_STATUS && changed_mask & CHANGED_EVENTS && changed_mask & CHANGED_SERVICES);
+	assert_true(changed_mask & CHANGED_ENV && changed_mask & CHANGED_STATUS && changed_mask & CHANGED_EVENTS &&
+	            changed_mask & CHANGED_SERVICES);
 	assert_true(events_have("\"type\":\"demand\"") && events_have("\"command\":\"test\""));
 
 	json_t *json = status();
@@ -313,7 +321,8 @@ static void a_demand_starts_waits_and_is_warm_afterwards(void **state)
 
 static void ports_are_known_before_anything_is_started(void **state)
 {
-	compose("services: {db: {image: 'e/db', ports: ['5432']}, app: {build: ., ports: ['8080:80']}}\nx-aether: {backend: memory, ports: {PORT: 3000}}\n");
+	compose("services: {db: {image: 'e/db', ports: ['5432']}, app: {build: ., ports: ['8080:80']}}\nx-aether: "
+	        "{backend: memory, ports: {PORT: 3000}}\n");
 	env_open();
 	run_for(300);
 	assert_true(port_of("db") > 0);
@@ -349,7 +358,8 @@ static void demands_at_once_start_once(void **state)
 static void independent_services_start_at_the_same_time(void **state)
 {
 	struct answer a;
-	compose("services: {a: {image: 'e/a', ports: ['1000']}, b: {image: 'e/b', ports: ['1000']}, c: {image: 'e/c', ports: ['1000']}}\n" TAIL);
+	compose("services: {a: {image: 'e/a', ports: ['1000']}, b: {image: 'e/b', ports: ['1000']}, c: {image: 'e/c', "
+	        "ports: ['1000']}}\n" TAIL);
 	env_open();
 	scripted_get("a")->start_ms = scripted_get("b")->start_ms = scripted_get("c")->start_ms = 150;
 	run_for(200);
@@ -362,7 +372,8 @@ static void independent_services_start_at_the_same_time(void **state)
 static void dependencies_go_first_and_leave_last(void **state)
 {
 	compose("services:\n"
-	        "  web: {image: 'e/web', ports: ['80'], depends_on: {db: {condition: service_healthy}, job: {condition: service_completed_successfully}}}\n"
+	        "  web: {image: 'e/web', ports: ['80'], depends_on: {db: {condition: service_healthy}, job: {condition: "
+	        "service_completed_successfully}}}\n"
 	        "  db: {image: 'e/db', ports: ['5432']}\n"
 	        "  job: {image: 'e/job', depends_on: [db]}\n" TAIL);
 	env_open();
@@ -549,7 +560,8 @@ static void a_crash_is_restarted_and_counted(void **state)
 	assert_int_equal(ask(NULL), ERROR_NONE); /* parks until it is back */
 	assert_int_equal(scripted_get("db")->starts, 2);
 	json_t *json = status();
-	assert_int_equal(json_integer_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "restarts")), 1);
+	assert_int_equal(
+	    json_integer_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "restarts")), 1);
 	json_decref(json);
 }
 
@@ -568,7 +580,8 @@ static void without_a_policy_the_next_demand_revives(void **state)
 
 static void unsupported_is_a_warning_unless_it_is_named(void **state)
 {
-	compose("services: {odd: {image: 'e/odd', ports: ['1']}, db: {image: 'e/db', ports: ['5432'], depends_on: [odd]}}\n" TAIL);
+	compose("services: {odd: {image: 'e/odd', ports: ['1']}, db: {image: 'e/db', ports: ['5432'], depends_on: "
+	        "[odd]}}\n" TAIL);
 	env_open();
 	scripted_get("odd")->unsupported = true;
 	assert_int_equal(ask(NULL), ERROR_NONE);
@@ -590,7 +603,8 @@ static void a_port_of_a_foreigner_is_replaced(void **state)
 	env_open();
 	run_for(200);
 	int port = port_of("db"), on = 1;
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {
+	    .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	cleanup_close int foreigner = socket(AF_INET, SOCK_STREAM, 0);
 	setsockopt(foreigner, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	assert_int_equal(bind(foreigner, (struct sockaddr *)&a, sizeof a), 0);
@@ -628,7 +642,9 @@ static void an_unknown_backend_is_named(void **state)
 	error_release(&a.error);
 }
 
-#define TWO(password) "services: {db: {image: 'e/db', ports: ['5432'], environment: {P: " password "}}, cache: {image: 'e/c', ports: ['6379']}}\n" TAIL
+#define TWO(password)                                                                                                  \
+	"services: {db: {image: 'e/db', ports: ['5432'], environment: {P: " password                                       \
+	"}}, cache: {image: 'e/c', ports: ['6379']}}\n" TAIL
 
 static void a_changed_configuration_is_said_and_applied_by_up_alone(void **state)
 {
@@ -1111,45 +1127,45 @@ static int group_teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(a_demand_starts_waits_and_is_warm_afterwards),
-		T(ports_are_known_before_anything_is_started),
-		T(demands_at_once_start_once),
-		T(independent_services_start_at_the_same_time),
-		T(dependencies_go_first_and_leave_last),
-		T(the_default_set_leaves_out_what_is_built_and_profiles),
-		T(what_is_cancelled_goes_on),
-		T(manual_start_serves_without_provisioning),
-		T(an_environment_of_ports_alone_is_ready),
-		T(a_failed_start_is_the_demands_error),
-		T(what_needs_a_failed_one_fails_too),
-		T(never_ready_ends_in_time_with_the_log),
-		T(secrets_in_logs_are_masked),
-		T(an_exit_during_the_start_fails_at_once),
-		T(a_crash_loop_backs_off_and_is_given_up),
-		T(a_crash_is_restarted_and_counted),
-		T(without_a_policy_the_next_demand_revives),
-		T(unsupported_is_a_warning_unless_it_is_named),
-		T(a_port_of_a_foreigner_is_replaced),
-		T(without_a_configuration_a_demand_says_so),
-		T(an_unknown_backend_is_named),
-		T(a_changed_configuration_is_said_and_applied_by_up_alone),
-		T(a_broken_change_lets_what_runs_run),
-		T(what_was_not_approved_does_not_run),
-		T(destroying_leaves_nothing_and_the_next_is_fresh),
-		T(a_demand_during_a_teardown_waits_and_starts_afresh),
-		T(an_unlink_waits_its_time_or_for_somebody_elses_demand),
-		T(what_survives_is_reported_and_not_forgotten),
-		T(down_keeps_and_up_resumes),
-		T(one_service_is_commanded),
-		T(a_new_server_finds_what_runs),
-		T(a_server_that_ends_in_a_start_is_followed_by_one_that_goes_on),
-		T(a_server_that_ends_in_a_teardown_is_followed_by_one_that_finishes_it),
-		T(unmounting_stops_and_keeps),
-		T(parked_demands_are_answered_at_the_close),
-		T(the_users_lines_stay_the_users),
-		T(nothing_written_makes_no_file),
-		T(a_link_to_anothers_lines_is_read_through),
-		T(the_users_lines_rest_with_the_data),
+	    T(a_demand_starts_waits_and_is_warm_afterwards),
+	    T(ports_are_known_before_anything_is_started),
+	    T(demands_at_once_start_once),
+	    T(independent_services_start_at_the_same_time),
+	    T(dependencies_go_first_and_leave_last),
+	    T(the_default_set_leaves_out_what_is_built_and_profiles),
+	    T(what_is_cancelled_goes_on),
+	    T(manual_start_serves_without_provisioning),
+	    T(an_environment_of_ports_alone_is_ready),
+	    T(a_failed_start_is_the_demands_error),
+	    T(what_needs_a_failed_one_fails_too),
+	    T(never_ready_ends_in_time_with_the_log),
+	    T(secrets_in_logs_are_masked),
+	    T(an_exit_during_the_start_fails_at_once),
+	    T(a_crash_loop_backs_off_and_is_given_up),
+	    T(a_crash_is_restarted_and_counted),
+	    T(without_a_policy_the_next_demand_revives),
+	    T(unsupported_is_a_warning_unless_it_is_named),
+	    T(a_port_of_a_foreigner_is_replaced),
+	    T(without_a_configuration_a_demand_says_so),
+	    T(an_unknown_backend_is_named),
+	    T(a_changed_configuration_is_said_and_applied_by_up_alone),
+	    T(a_broken_change_lets_what_runs_run),
+	    T(what_was_not_approved_does_not_run),
+	    T(destroying_leaves_nothing_and_the_next_is_fresh),
+	    T(a_demand_during_a_teardown_waits_and_starts_afresh),
+	    T(an_unlink_waits_its_time_or_for_somebody_elses_demand),
+	    T(what_survives_is_reported_and_not_forgotten),
+	    T(down_keeps_and_up_resumes),
+	    T(one_service_is_commanded),
+	    T(a_new_server_finds_what_runs),
+	    T(a_server_that_ends_in_a_start_is_followed_by_one_that_goes_on),
+	    T(a_server_that_ends_in_a_teardown_is_followed_by_one_that_finishes_it),
+	    T(unmounting_stops_and_keeps),
+	    T(parked_demands_are_answered_at_the_close),
+	    T(the_users_lines_stay_the_users),
+	    T(nothing_written_makes_no_file),
+	    T(a_link_to_anothers_lines_is_read_through),
+	    T(the_users_lines_rest_with_the_data),
 	};
 	cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);

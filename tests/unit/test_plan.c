@@ -29,43 +29,87 @@ static const struct plan_dependency of_db[] = {{INIT, DEPENDS_COMPLETED}};
 
 struct situation {
 	const char *what;
-	enum plan_goal goal[COUNT];       /* web, db, cache, init */
+	enum plan_goal goal[COUNT]; /* web, db, cache, init */
 	enum plan_present present[COUNT];
 	const char *flags[COUNT]; /* m made, b busy, h held, s stuck, r restart, c recreate; NULL none */
 	const char *steps;        /* in order; ! now */
 };
 
 static const struct situation table[] = {
-	{"nothing is wanted", {N, N, N, N}, {ABS, ABS, ABS, ABS}, {NULL}, ""},
-	{"all at once: what depends on nothing begins", {U, U, U, U}, {ABS, ABS, ABS, ABS}, {NULL}, "start init! start db start cache! start web"},
-	{"running is not completed", {U, U, U, U}, {ABS, ABS, RDY, RUN}, {NULL, NULL, "m", "m"}, "start db start web"},
-	{"ready is not completed", {U, U, U, U}, {ABS, ABS, RDY, RDY}, {NULL, NULL, "m", "m"}, "start db start web"},
-	{"completed lets the next one go", {U, U, U, U}, {ABS, ABS, RDY, DON}, {NULL, NULL, "m", "m"}, "start db! start web"},
-	{"started is not healthy", {U, U, U, U}, {ABS, RUN, RDY, DON}, {NULL, "m", "m", "m"}, "start web"},
-	{"started is enough where started is asked for", {U, U, U, U}, {ABS, RDY, RUN, DON}, {NULL, "m", "m", "m"}, "start web!"},
-	{"all is there", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "m", "m", "m"}, ""},
-	{"what is under way is not begun again", {U, U, U, U}, {ABS, ABS, ABS, ABS}, {NULL, NULL, "b", "b"}, "start init start db start cache start web"},
-	{"backing off", {U, U, U, U}, {ABS, ABS, STO, DON}, {NULL, NULL, "mh", "m"}, "start db! start cache start web"},
-	{"failed for good is left alone", {U, U, U, U}, {ABS, ABS, FAI, DON}, {NULL, NULL, "m", "m"}, "start db! start web"},
-	{"an exited one is started again", {U, U, U, U}, {RDY, RDY, STO, DON}, {"m", "m", "m", "m"}, "start cache!"},
+    {"nothing is wanted", {N, N, N, N}, {ABS, ABS, ABS, ABS}, {NULL}, ""},
+    {"all at once: what depends on nothing begins",
+     {U, U, U, U},
+     {ABS, ABS, ABS, ABS},
+     {NULL},
+     "start init! start db start cache! start web"},
+    {"running is not completed", {U, U, U, U}, {ABS, ABS, RDY, RUN}, {NULL, NULL, "m", "m"}, "start db start web"},
+    {"ready is not completed", {U, U, U, U}, {ABS, ABS, RDY, RDY}, {NULL, NULL, "m", "m"}, "start db start web"},
+    {"completed lets the next one go",
+     {U, U, U, U},
+     {ABS, ABS, RDY, DON},
+     {NULL, NULL, "m", "m"},
+     "start db! start web"},
+    {"started is not healthy", {U, U, U, U}, {ABS, RUN, RDY, DON}, {NULL, "m", "m", "m"}, "start web"},
+    {"started is enough where started is asked for",
+     {U, U, U, U},
+     {ABS, RDY, RUN, DON},
+     {NULL, "m", "m", "m"},
+     "start web!"},
+    {"all is there", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "m", "m", "m"}, ""},
+    {"what is under way is not begun again",
+     {U, U, U, U},
+     {ABS, ABS, ABS, ABS},
+     {NULL, NULL, "b", "b"},
+     "start init start db start cache start web"},
+    {"backing off", {U, U, U, U}, {ABS, ABS, STO, DON}, {NULL, NULL, "mh", "m"}, "start db! start cache start web"},
+    {"failed for good is left alone",
+     {U, U, U, U},
+     {ABS, ABS, FAI, DON},
+     {NULL, NULL, "m", "m"},
+     "start db! start web"},
+    {"an exited one is started again", {U, U, U, U}, {RDY, RDY, STO, DON}, {"m", "m", "m", "m"}, "start cache!"},
 
-	{"down: dependents first", {S, S, S, S}, {RDY, RDY, RDY, DON}, {"m", "m", "m", "m"}, "stop web! stop cache stop db"},
-	{"down: what is being stopped still holds back", {S, S, S, S}, {RDY, RDY, RDY, DON}, {"mb", "m", "m", "m"}, "stop web stop cache stop db"},
-	{"down: then the rest at once", {S, S, S, S}, {STO, RDY, RDY, DON}, {"m", "m", "m", "m"}, "stop cache! stop db!"},
-	{"down: stopped stays made", {S, S, S, S}, {STO, STO, STO, DON}, {"m", "m", "m", "m"}, ""},
-	{"one is stopped though another that stays up needs it", {U, S, U, N}, {RDY, RDY, RDY, DON}, {"m", "m", "m", "m"}, "stop db!"},
-	{"what is stuck holds nobody back", {S, S, S, S}, {RDY, RDY, RDY, DON}, {"ms", "m", "m", "m"}, "stop web stop cache! stop db!"},
+    {"down: dependents first",
+     {S, S, S, S},
+     {RDY, RDY, RDY, DON},
+     {"m", "m", "m", "m"},
+     "stop web! stop cache stop db"},
+    {"down: what is being stopped still holds back",
+     {S, S, S, S},
+     {RDY, RDY, RDY, DON},
+     {"mb", "m", "m", "m"},
+     "stop web stop cache stop db"},
+    {"down: then the rest at once", {S, S, S, S}, {STO, RDY, RDY, DON}, {"m", "m", "m", "m"}, "stop cache! stop db!"},
+    {"down: stopped stays made", {S, S, S, S}, {STO, STO, STO, DON}, {"m", "m", "m", "m"}, ""},
+    {"one is stopped though another that stays up needs it",
+     {U, S, U, N},
+     {RDY, RDY, RDY, DON},
+     {"m", "m", "m", "m"},
+     "stop db!"},
+    {"what is stuck holds nobody back",
+     {S, S, S, S},
+     {RDY, RDY, RDY, DON},
+     {"ms", "m", "m", "m"},
+     "stop web stop cache! stop db!"},
 
-	{"teardown: running ones stop, made ones go", {A, A, A, A}, {RDY, RDY, STO, DON}, {"m", "m", "m", "m"}, "stop web! remove cache! stop db remove init!"},
-	{"teardown: failed ones go too", {A, A, A, A}, {FAI, ABS, ABS, ABS}, {"m", NULL, NULL, NULL}, "remove web!"},
-	{"teardown: what was never made is done", {A, A, A, A}, {FAI, ABS, ABS, ABS}, {NULL}, ""},
-	{"teardown: what cannot be removed is left", {A, A, A, A}, {STO, RDY, ABS, ABS}, {"ms", "m", NULL, NULL}, "remove web stop db!"},
+    {"teardown: running ones stop, made ones go",
+     {A, A, A, A},
+     {RDY, RDY, STO, DON},
+     {"m", "m", "m", "m"},
+     "stop web! remove cache! stop db remove init!"},
+    {"teardown: failed ones go too", {A, A, A, A}, {FAI, ABS, ABS, ABS}, {"m", NULL, NULL, NULL}, "remove web!"},
+    {"teardown: what was never made is done", {A, A, A, A}, {FAI, ABS, ABS, ABS}, {NULL}, ""},
+    {"teardown: what cannot be removed is left",
+     {A, A, A, A},
+     {STO, RDY, ABS, ABS},
+     {"ms", "m", NULL, NULL},
+     "remove web stop db!"},
 
-	{"restart: stop first", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "mr", "m", "m"}, "stop db!"},
-	{"restart: it is stopped", {U, U, U, U}, {RDY, STO, RDY, DON}, {"m", "m", "m", "m"}, "start db!"},
-	{"recreate: stop", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "m", "mc", "m"}, "stop cache!"},
-	{"recreate: remove", {U, U, U, U}, {RDY, RDY, STO, DON}, {"m", "m", "mc", "m"}, "remove cache!"},
-	{"recreate: start", {U, U, U, U}, {RDY, RDY, ABS, DON}, {"m", "m", NULL, "m"}, "start cache!"},
+    {"restart: stop first", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "mr", "m", "m"}, "stop db!"},
+    {"restart: it is stopped", {U, U, U, U}, {RDY, STO, RDY, DON}, {"m", "m", "m", "m"}, "start db!"},
+    {"recreate: stop", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "m", "mc", "m"}, "stop cache!"},
+    {"recreate: remove", {U, U, U, U}, {RDY, RDY, STO, DON}, {"m", "m", "mc", "m"}, "remove cache!"},
+    {"recreate: start", {U, U, U, U}, {RDY, RDY, ABS, DON}, {"m", "m", NULL, "m"}, "start cache!"},
 };
 
 static bool flag(const char *flags, char c)
@@ -81,9 +125,14 @@ static void situations(void **state)
 		struct plan_step steps[COUNT];
 		char got[256] = "";
 		for (size_t s = 0; s < COUNT; s++)
-			services[s] = (struct plan_service){.goal = t->goal[s], .present = t->present[s], .made = flag(t->flags[s], 'm'),
-			                                    .busy = flag(t->flags[s], 'b'), .held = flag(t->flags[s], 'h'), .stuck = flag(t->flags[s], 's'),
-			                                    .restart = flag(t->flags[s], 'r'), .recreate = flag(t->flags[s], 'c')};
+			services[s] = (struct plan_service){.goal = t->goal[s],
+			                                    .present = t->present[s],
+			                                    .made = flag(t->flags[s], 'm'),
+			                                    .busy = flag(t->flags[s], 'b'),
+			                                    .held = flag(t->flags[s], 'h'),
+			                                    .stuck = flag(t->flags[s], 's'),
+			                                    .restart = flag(t->flags[s], 'r'),
+			                                    .recreate = flag(t->flags[s], 'c')};
 		services[WEB].depends_on = of_web;
 		services[WEB].n_depends_on = 2;
 		services[DB].depends_on = of_db;
@@ -91,8 +140,8 @@ static void situations(void **state)
 		size_t n = plan_steps(services, COUNT, steps);
 		static const char *const actions[] = {[PLAN_START] = "start", [PLAN_STOP] = "stop", [PLAN_REMOVE] = "remove"};
 		for (size_t s = 0; s < n; s++)
-			snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s %s%s", s ? " " : "", actions[steps[s].action], names[steps[s].service],
-			         steps[s].now ? "!" : "");
+			snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s %s%s", s ? " " : "", actions[steps[s].action],
+			         names[steps[s].service], steps[s].now ? "!" : "");
 		if (strcmp(got, t->steps))
 			fail_msg("%s: expected \"%s\", got \"%s\"", t->what, t->steps, got);
 	}
@@ -115,7 +164,8 @@ static void every_beginning_ends_where_it_should(void **state)
 		s[WEB].depends_on = of_web, s[WEB].n_depends_on = 2;
 		s[DB].depends_on = of_db, s[DB].n_depends_on = 1;
 		for (size_t i = 0; i < COUNT; i++) /* a new demand gives failed ones another chance; init alone has an end */
-			if (s[i].goal == GOAL_UP && (s[i].present == PRESENT_FAILED || s[i].present == (i == INIT ? PRESENT_READY : PRESENT_COMPLETED)))
+			if (s[i].goal == GOAL_UP &&
+			    (s[i].present == PRESENT_FAILED || s[i].present == (i == INIT ? PRESENT_READY : PRESENT_COMPLETED)))
 				s[i].present = PRESENT_STOPPED;
 		int rounds = 0;
 		for (size_t n = 1; n && rounds < 20; rounds++) {
@@ -128,7 +178,9 @@ static void every_beginning_ends_where_it_should(void **state)
 				if (!steps[i].now)
 					continue;
 				on->made = steps[i].action != PLAN_REMOVE;
-				on->present = steps[i].action == PLAN_START ? PRESENT_RUNNING : steps[i].action == PLAN_STOP ? PRESENT_STOPPED : PRESENT_ABSENT;
+				on->present = steps[i].action == PLAN_START  ? PRESENT_RUNNING
+				              : steps[i].action == PLAN_STOP ? PRESENT_STOPPED
+				                                             : PRESENT_ABSENT;
 			}
 		}
 		assert_true(rounds < 20);
@@ -145,7 +197,8 @@ static void every_beginning_ends_where_it_should(void **state)
 
 /* ---- which services ---- */
 
-static struct config_dependency web_needs[] = {{(char *)"db", DEPENDS_HEALTHY, true}, {(char *)"mail", DEPENDS_STARTED, false}};
+static struct config_dependency web_needs[] = {{(char *)"db", DEPENDS_HEALTHY, true},
+                                               {(char *)"mail", DEPENDS_STARTED, false}};
 static struct config_dependency db_needs[] = {{(char *)"tool", DEPENDS_STARTED, true}};
 static char *debug[] = {(char *)"debug", NULL};
 
@@ -165,7 +218,8 @@ static struct config make_config(struct config_service *services)
 	return (struct config){.file = (char *)"compose.yaml", .services = services, .n_services = 5};
 }
 
-static void expect_selection(const struct config *c, struct plan_selection selection, const char *expected, const char *expected_named)
+static void expect_selection(const struct config *c, struct plan_selection selection, const char *expected,
+                             const char *expected_named)
 {
 	bool chosen[5], named[5];
 	char got[8] = "", got_named[8] = "";
@@ -237,9 +291,9 @@ static void circles_are_named(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(situations),      cmocka_unit_test(every_beginning_ends_where_it_should),
-		cmocka_unit_test(selections),      cmocka_unit_test(an_unknown_name_is_said),
-		cmocka_unit_test(circles_are_named),
+	    cmocka_unit_test(situations),        cmocka_unit_test(every_beginning_ends_where_it_should),
+	    cmocka_unit_test(selections),        cmocka_unit_test(an_unknown_name_is_said),
+	    cmocka_unit_test(circles_are_named),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -198,11 +198,14 @@ static void tcp_sends_and_compares(void **state)
 	const struct {
 		const char *answer;
 		bool ready;
-	} cases[] = {{"+PONG\r\n", true}, {"-NOAUTH needs it\r\n", true}, {"-LOADING\r\n", false}, {"+PO", false}, {NULL, false}};
+	} cases[] = {
+	    {"+PONG\r\n", true}, {"-NOAUTH needs it\r\n", true}, {"-LOADING\r\n", false}, {"+PO", false}, {NULL, false}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct run r = {0};
 		server_start(&s, cases[i].answer, 0);
-		assert_int_equal(probe_runs((struct probe_params){.what = &what, .port = s.port}, &r, cases[i].ready ? 5000 : 200), cases[i].ready);
+		assert_int_equal(
+		    probe_runs((struct probe_params){.what = &what, .port = s.port}, &r, cases[i].ready ? 5000 : 200),
+		    cases[i].ready);
 		assert_string_equal(s.got, "PING\r\n");
 		server_stop(&s);
 		drain();
@@ -214,7 +217,8 @@ static void silence_is_asked_again(void **state)
 	struct server s;
 	struct run r = {0};
 	char *expect[] = {(char *)"x", NULL};
-	const struct config_probe what = {.kind = PROBE_TCP, .send = (char *)"?", .send_len = 1, .expect = expect, .timeout_ms = 50};
+	const struct config_probe what = {
+	    .kind = PROBE_TCP, .send = (char *)"?", .send_len = 1, .expect = expect, .timeout_ms = 50};
 	server_start(&s, NULL, 0);
 	assert_false(probe_runs((struct probe_params){.what = &what, .port = s.port}, &r, 400));
 	assert_true(s.accepted >= 2);
@@ -236,7 +240,9 @@ static void http_wants_a_good_status(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct run r = {0};
 		server_start(&s, cases[i].answer, 0);
-		assert_int_equal(probe_runs((struct probe_params){.what = &what, .port = s.port}, &r, cases[i].ready ? 5000 : 200), cases[i].ready);
+		assert_int_equal(
+		    probe_runs((struct probe_params){.what = &what, .port = s.port}, &r, cases[i].ready ? 5000 : 200),
+		    cases[i].ready);
 		assert_true(!strncmp(s.got, "GET /healthz HTTP/1.0\r\n", 23));
 		server_stop(&s);
 		drain();
@@ -311,7 +317,8 @@ static bool log_runs(const char *pattern, const char *before, const char *later,
 	uv_timer_init(&loop, &timer);
 	timer.data = (void *)later;
 	uv_timer_start(&timer, append, 30, 0);
-	bool ready = probe_runs((struct probe_params){.what = &what, .log_path = log_path, .log_offset = offset}, &r, limit_ms);
+	bool ready =
+	    probe_runs((struct probe_params){.what = &what, .log_path = log_path, .log_offset = offset}, &r, limit_ms);
 	drain();
 	return ready;
 }
@@ -332,15 +339,15 @@ int main(void)
 {
 	uv_loop_init(&loop);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(none_is_ready_at_once),
-		cmocka_unit_test(tcp_waits_until_somebody_listens),
-		cmocka_unit_test(tcp_is_not_ready_where_nobody_listens),
-		cmocka_unit_test(tcp_sends_and_compares),
-		cmocka_unit_test(silence_is_asked_again),
-		cmocka_unit_test(http_wants_a_good_status),
-		cmocka_unit_test(exec_is_asked_until_it_exits_with_0),
-		cmocka_unit_test(an_exec_in_flight_outlives_the_cancelled_probe),
-		cmocka_unit_test(log_waits_for_its_line),
+	    cmocka_unit_test(none_is_ready_at_once),
+	    cmocka_unit_test(tcp_waits_until_somebody_listens),
+	    cmocka_unit_test(tcp_is_not_ready_where_nobody_listens),
+	    cmocka_unit_test(tcp_sends_and_compares),
+	    cmocka_unit_test(silence_is_asked_again),
+	    cmocka_unit_test(http_wants_a_good_status),
+	    cmocka_unit_test(exec_is_asked_until_it_exits_with_0),
+	    cmocka_unit_test(an_exec_in_flight_outlives_the_cancelled_probe),
+	    cmocka_unit_test(log_waits_for_its_line),
 	};
 	int r = cmocka_run_group_tests(tests, NULL, NULL);
 	return r ? r : uv_loop_close(&loop) != 0;

@@ -1,0 +1,46 @@
+/* Between apply.c (what is wanted and planned) and apply_service.c (one service on its way). */
+#ifndef PROVISIONER_APPLY_PRIVATE_H
+#define PROVISIONER_APPLY_PRIVATE_H
+
+#include "provisioner/apply.h"
+
+struct apply {
+	struct apply_params params;
+	struct backend *backend;
+	const struct model *model;
+	struct apply_service **services; /* those of the configuration in its order, then others */
+	size_t count;
+	bool held;
+	bool halted;
+	bool listing;
+	unsigned open_timers; /* close callbacks that are to come */
+};
+
+static inline void apply_wake(struct apply *a)
+{
+	if (!a->halted)
+		a->params.wake(a->params.arg);
+}
+
+static inline bool service_runs(const struct apply_service *s)
+{
+	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
+}
+
+static inline bool service_goes_down(const struct apply_service *s)
+{
+	return s->goal == GOAL_STOPPED || s->goal == GOAL_ABSENT;
+}
+
+/* Says its state where it has changed, or `always`. */
+void service_tell(struct apply_service *s, bool always);
+void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms);
+void service_probe(struct apply_service *s);
+void service_probe_end(struct apply_service *s);
+void service_backoff_end(struct apply_service *s);
+
+void service_start(struct apply_service *s);
+void service_stop(struct apply_service *s);
+void service_remove(struct apply_service *s);
+
+#endif
