@@ -28,7 +28,7 @@
 #define PREWARM_DELAY_MS 200 /* whoever unmounts at once must not find the walk in the way */
 #define POSTED_MAX 1024 /* events of the overlay that the loop has not taken yet; beyond, the oldest kind of news is dropped */
 
-enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV };
+enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV_WRITTEN, POSTED_ENV_CHANGED };
 
 struct posted {
 	struct posted *next;
@@ -94,7 +94,12 @@ static void on_replaced(void *arg, pid_t tgid)
 
 static void on_env_written(void *arg, char *text, size_t len)
 {
-	post(arg, POSTED_ENV, 0, text, len);
+	post(arg, POSTED_ENV_WRITTEN, 0, text, len);
+}
+
+static void on_env_changed(void *arg)
+{
+	post(arg, POSTED_ENV_CHANGED, 0, NULL, 0);
 }
 
 static void take(struct server *s, struct posted *p)
@@ -109,7 +114,10 @@ static void take(struct server *s, struct posted *p)
 	case POSTED_REPLACED:
 		environment_replaced(s->environment, p->tgid);
 		break;
-	case POSTED_ENV:
+	case POSTED_ENV_CHANGED:
+		control_changed(s->control, CHANGED_ENV | CHANGED_ENV_OWN);
+		break;
+	case POSTED_ENV_WRITTEN:
 		if (environment_write_env(s->environment, p->text, p->len, &err))
 			log_error(AREA, "what was written over .env was not kept: %s", err.message);
 		break;
@@ -256,6 +264,8 @@ static void on_changed(void *arg, unsigned what)
 	struct server *s = arg;
 	if (s->control)
 		control_changed(s->control, what);
+	if (s->overlay && (what & CHANGED_ENV_OWN))
+		overlay_root_changed(s->overlay);
 }
 
 static json_t *on_leases(void *arg)
@@ -321,7 +331,7 @@ static int make_file_systems(struct server *s, struct error *err)
 		.keeper_socket = KEEPER_FD_SOCKET,
 		.control_dir = s->id.control_dir,
 		.unlinked = s->unlinked,
-		.events = {on_unlinked, on_replaced, on_env_written, s},
+		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, s},
 	};
 	int r = control_new(&control, &s->control, err);
 	if (!r)
@@ -338,7 +348,10 @@ static int make_file_systems(struct server *s, struct error *err)
 		return r;
 	control_set_session(s->control, s->sessions[SESSION_CONTROL]);
 	ops = overlay_ops(&size);
-	return session_new(KEEPER_FD_OVERLAY, SESSION_OVERLAY, s->shared, ops, size, s->overlay, &s->sessions[SESSION_OVERLAY], err);
+	r = session_new(KEEPER_FD_OVERLAY, SESSION_OVERLAY, s->shared, ops, size, s->overlay, &s->sessions[SESSION_OVERLAY], err);
+	if (!r)
+		overlay_set_session(s->overlay, s->sessions[SESSION_OVERLAY]);
+	return r;
 }
 
 static void on_prewarmed(uv_process_t *process, int64_t status, int signal)
