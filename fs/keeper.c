@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -33,6 +34,8 @@
 
 #define AREA "keeper"
 #define END_GRACE_MS 20000 /* what services may take to stop when the mount ends; then they are killed */
+#define LOCK_WAIT_MS 30000 /* for a keeper that starts or ends */
+#define LOCK_STEP_MS 10
 #define INIT_HAS_RESEND (UINT64_C(1) << 39)
 
 struct stash {
@@ -45,6 +48,7 @@ struct keeper {
 	bool allow_other, read_only;
 	uint32_t options;
 	const char *workspace;
+	int lock_fd; /* held for life: one keeper a workspace */
 	int root_fd, shared_fd, pidfd, signal_fd, socket, front;
 	int devices[SESSION_COUNT];
 	struct fuse_session *mounts[SESSION_COUNT]; /* they hold the descriptors above */
@@ -681,6 +685,13 @@ static int wait_for_keeper(int fd, struct error *err)
 	return -err->err;
 }
 
+/* Mounted and answering: the keeper that holds the lock has said so. */
+static bool is_ready(const char *dir)
+{
+	struct stat st;
+	return is_mounted(dir, "fuse.aetherfs") && !stat(dir, &st);
+}
+
 static int mount_directory(const struct options *o, struct error *err)
 {
 	cleanup_free char *dir = NULL;
@@ -713,6 +724,20 @@ static int mount_directory(const struct options *o, struct error *err)
 	if (r)
 		return r;
 	detach_dead(id.control_dir);
+	/* one keeper a workspace: who comes second waits for the first, and finds it mounted */
+	cleanup_free char *lock = xasprintf("%s/keeper.lock", id.state_dir);
+	k.lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (k.lock_fd < 0)
+		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "%s", lock);
+	for (int waited = 0; flock(k.lock_fd, LOCK_EX | LOCK_NB); waited += LOCK_STEP_MS) {
+		if (is_ready(dir))
+			return 0;
+		if (waited > LOCK_WAIT_MS) {
+			error_set(err, ERROR_MOUNT_FAILED, "another aetherfs of %s is neither ready nor gone", dir);
+			return error_hint(err, "see %s/log", id.state_dir);
+		}
+		usleep(LOCK_STEP_MS * 1000);
+	}
 	int front[2];
 	if (pipe2(front, O_CLOEXEC))
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "pipe");
