@@ -97,7 +97,7 @@ static int open_stream(struct overlay *o, fuse_ino_t ino, int64_t offset, struct
 	s->next = offset;
 	s->fd = move_fd(&fd);
 	s->at = s->length = 0;
-	s->end = offset >= COOKIE_VIRTUAL && offset < COOKIE_VIRTUAL + 0xff;
+	s->end = offset >= COOKIE_VIRTUAL; /* after the virtual names, or ext4's own end */
 	*ret = s;
 	return 0;
 }
