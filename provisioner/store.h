@@ -81,6 +81,9 @@ int store_ports_release(struct store *s, const char *namespace_, struct error *e
 /* ---- generated secrets: stable per environment until teardown ---- */
 /* new: [A-Za-z0-9_-], 24 characters. */
 int store_secret(struct store *s, const char *namespace_, const char *key, char **ret, struct error *err);
+/* Adds all of them to `out`; and sets one, whatever it was: they go into the trash and come back with the data they open. */
+int store_secrets_list(struct store *s, const char *namespace_, struct keyvals *out, struct error *err);
+int store_secret_set(struct store *s, const char *namespace_, const char *key, const char *value, struct error *err);
 int store_secrets_release(struct store *s, const char *namespace_, struct error *err);
 
 /* ---- approvals of configuration that runs code ---- */
@@ -110,6 +113,7 @@ int store_trash_commit(struct store *s, int64_t id, uint64_t bytes, struct error
 int store_trash_uncommit(struct store *s, int64_t id, struct error *err); /* its directory is about to be changed */
 int store_trash_describe(struct store *s, int64_t id, bool has_env, char *const *services, struct error *err);
 int store_trash_delete(struct store *s, int64_t id, struct error *err);
+int store_trash_has(struct store *s, int64_t id, struct error *err); /* 1: committed or not */
 /* Newest first; `namespace_` NULL: all. Committed ones; then those that are not. */
 int store_trash_list(struct store *s, const char *namespace_, struct trash_entry **ret, size_t *ret_count, struct error *err);
 int store_trash_unfinished(struct store *s, struct trash_entry **ret, size_t *ret_count, struct error *err);

@@ -57,6 +57,24 @@ int store_secret(struct store *s, const char *namespace_, const char *key, char 
 	return r < 0 ? r : r ? 0 : error_set(err, ERROR_STORE_FAILED, "%s: a secret vanished", s->path);
 }
 
+int store_secrets_list(struct store *s, const char *namespace_, struct keyvals *out, struct error *err)
+{
+	cleanup_statement sqlite3_stmt *row = NULL;
+	int r = sql_prepare(s, &row, err, "SELECT key, value FROM secrets WHERE namespace=? ORDER BY key", "s", namespace_);
+	while (r == 0 && (r = sql_step(s, row, err)) == 1) {
+		keyvals_set(out, (const char *)sqlite3_column_text(row, 0), (const char *)sqlite3_column_text(row, 1));
+		r = 0;
+	}
+	return r;
+}
+
+int store_secret_set(struct store *s, const char *namespace_, const char *key, const char *value, struct error *err)
+{
+	int r = sql_run(s, err, "INSERT OR REPLACE INTO secrets(namespace, key, value) VALUES(?,?,?)", "sss", namespace_,
+	                key, value);
+	return r < 0 ? r : 0;
+}
+
 int store_secrets_release(struct store *s, const char *namespace_, struct error *err)
 {
 	int r = sql_run(s, err, "DELETE FROM secrets WHERE namespace=?", "s", namespace_);

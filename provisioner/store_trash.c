@@ -93,6 +93,13 @@ int store_trash_delete(struct store *s, int64_t id, struct error *err)
 	return r < 0 ? r : 0;
 }
 
+int store_trash_has(struct store *s, int64_t id, struct error *err)
+{
+	cleanup_statement sqlite3_stmt *row = NULL;
+	int r = sql_prepare(s, &row, err, "SELECT 1 FROM trash WHERE id=?", "i", id);
+	return r < 0 ? r : sql_step(s, row, err);
+}
+
 static int list(struct store *s, const char *namespace_, bool committed, struct trash_entry **ret, size_t *ret_count,
                 struct error *err)
 {

@@ -1,5 +1,15 @@
-/* The trash: destroying is never the loss of data. Entries rest TRASH_KEEP_HOURS or until all are over TRASH_MAX_BYTES, oldest
- * dropped first. Blocking file work (renames; removal of large trees): call from a worker thread or a command. */
+/* The trash: destroying is never the loss of data. Entries rest TRASH_KEEP_HOURS or until all are over TRASH_MAX_BYTES
+ * or the file system is short of space, oldest dropped first. Blocking file work (renames; removal of large trees):
+ * call from a worker thread or a command.
+ *
+ * STATE/trash/ID/ holds
+ *   data        what was the data directory of a generation
+ *   env         the user's own `.env`: a file or a link
+ *   entry.json  whose it is, and the generated secrets that open it (0600)
+ * Everything moves by rename, under one lock, and the row in the store says "committed" last. A process that dies in
+ * between leaves the data in the one place or the other; trash_expire, and the next of these calls, finish what it
+ * began.
+ */
 #ifndef PROVISIONER_TRASH_H
 #define PROVISIONER_TRASH_H
 
@@ -9,14 +19,23 @@
 #define TRASH_KEEP_HOURS 24
 #define TRASH_MAX_BYTES (UINT64_C(10) << 30)
 
-/* Moves STATE/ns/NS/data/GENERATION (and, when root_fd >= 0, the real `.env` beneath) into a new entry. No entry is made when
- * there is nothing to keep. `services` names whose data it is. */
-int trash_put(struct store *s, const struct identity *id, uint32_t generation, int root_fd, char *const *services, struct error *err);
-/* Moves an entry's data to be the environment's generation `generation` (which must have no data), and with `env` its `.env` lines back. */
-int trash_restore(struct store *s, const struct identity *id, int64_t trash_id, uint32_t generation, bool env, int root_fd, struct error *err);
+/* Moves STATE/ns/NS/data/GENERATION (and, when root_fd >= 0, the real `.env` beneath) into a new entry, with a copy of
+ * the namespace's secrets. No entry is made when there is nothing to keep: an empty directory, an empty file. May be
+ * called again after a crash: it continues. `services` names whose data it is. */
+int trash_put(struct store *s, const struct identity *id, uint32_t generation, int root_fd, char *const *services,
+              struct error *err);
+/* Moves an entry's data to be the environment's generation `generation` (which must have no data: else
+ * WORKSPACE_EXISTS), gives it to the environment's user, sets its secrets again, and with `env` its `.env` lines back;
+ * lines that are there then go into an entry of their own. Without `env` they stay in the trash. */
+int trash_restore(struct store *s, const struct identity *id, int64_t trash_id, uint32_t generation, bool env,
+                  int root_fd, struct error *err);
 /* id 0: all. `ret_bytes` may be NULL. */
 int trash_empty(struct store *s, int64_t id, uint64_t *ret_bytes, struct error *err);
-/* Drops what is over the limits; finishes what a crash left. */
+/* Drops what is over the limits, and oldest first while less than a twentieth of the file system (at most
+ * TRASH_MAX_BYTES) is free; finishes what a crash left. */
 int trash_expire(struct store *s, const char *shared_dir, struct error *err);
+
+/* For tests: hears of each step when it is done, and may end the process there. */
+extern void (*trash_on_step)(const char *step);
 
 #endif
