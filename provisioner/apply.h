@@ -71,8 +71,8 @@ struct apply_service {
 struct apply_params {
 	uv_loop_t *loop;
 	void (*wake)(void *arg); /* something happened: call apply_turn soon */
-	void (*changed)(void *arg,
-	                const struct apply_service *s); /* its state, pid or memory; from within apply_turn or an event */
+	void (*changed)(void *arg, const struct apply_service *s,
+	                bool state_changed); /* its state, pid or memory; from within apply_turn or an event */
 	/* The external port is a foreigner's: lease another, load the model anew, apply_set_model; or apply_port_failed. */
 	void (*port_taken)(void *arg, const char *service, const struct port_binding *port);
 	void *arg;

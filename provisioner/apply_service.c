@@ -82,11 +82,12 @@ static enum service_state state_of(const struct apply_service *s)
 void service_tell(struct apply_service *s, bool always)
 {
 	enum service_state state = state_of(s);
-	if (s->state == state && !always)
+	bool state_changed = s->state != state;
+	if (!state_changed && !always)
 		return;
 	s->state = state;
 	if (!s->apply->halted)
-		s->apply->params.changed(s->apply->params.arg, s);
+		s->apply->params.changed(s->apply->params.arg, s, state_changed);
 }
 
 char **apply_log_tail(const struct apply_service *s)

@@ -69,13 +69,18 @@ static void finish(struct demand *d, const struct error *err)
 		error_copy(&d->error, err);
 }
 
+void demands_fail_all(struct environment *e, bool admitted_only, const struct error *err)
+{
+	for (struct demand *d = e->demands; d; d = d->next)
+		if (!admitted_only || (d->wait == WAIT_READY && d->admitted))
+			finish(d, err);
+}
+
 void demands_cancel_all(struct environment *e, bool admitted_only, const char *why)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "%s", why);
-	for (struct demand *d = e->demands; d; d = d->next)
-		if (d->wait == WAIT_READY ? !admitted_only || d->admitted : !admitted_only)
-			finish(d, &err);
+	demands_fail_all(e, admitted_only, &err);
 }
 
 void demands_finish(struct environment *e)
@@ -234,7 +239,7 @@ static bool is_loaded(struct demand *d)
 		return true;
 	if (!d->load_seq || e->load_done >= d->load_seq) {
 		e->plan = true;
-		d->load_seq = environment_load(e, d->load);
+		d->load_seq = environment_load(e, d->load | LOAD_NEEDED);
 	}
 	return false;
 }
@@ -576,7 +581,7 @@ void environment_command(struct environment *e, const char *line, const struct r
 	    json_pack("{s:s, s:i, s:s}", "line", line, "pid", who ? (int)who->pid : 0, "command", who ? who->command : ""));
 	if (c->wait == WAIT_DESTROYED && who)
 		e->unlinker = *who;
-	if (e->teardown == TEARDOWN_PENDING || (e->teardown_failed && c->wait != WAIT_LOADED))
+	if ((e->teardown == TEARDOWN_PENDING || e->teardown_failed) && c->wait != WAIT_LOADED)
 		teardown_begin(e);
 	error_release(&e->backend_error);
 	if (c->wait == WAIT_READY)

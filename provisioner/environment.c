@@ -144,12 +144,18 @@ static const char *state_of_services(const struct environment *e)
 	return e->desired && (!strcmp(e->desired, "stopped") || !strcmp(e->desired, "up")) ? "stopped" : "absent";
 }
 
-static const char *state_of(const struct environment *e)
+const char *environment_state(const struct environment *e)
 {
 	if (e->teardown != TEARDOWN_NONE)
 		return "stopping";
 	if (e->teardown_failed)
 		return "failed";
+	if (!environment_is_known(e) && !error_is_set(&e->backend_error)) {
+		if (e->desired && !strcmp(e->desired, "up"))
+			return "starting";
+		if (e->desired && !strcmp(e->desired, DESIRED_DESTROYING))
+			return "stopping";
+	}
 	for (const struct demand *d = e->demands; d; d = d->next)
 		if (d->wait == WAIT_READY && !d->finished && !apply_is_active(e->apply) && !error_is_set(&d->error))
 			return "starting";
@@ -158,7 +164,7 @@ static const char *state_of(const struct environment *e)
 
 static void update_state(struct environment *e)
 {
-	const char *state = state_of(e);
+	const char *state = environment_state(e);
 	if (e->state && !strcmp(e->state, state))
 		return;
 	e->state = state;
@@ -174,9 +180,12 @@ static void update_state(struct environment *e)
 }
 
 /* apply_params.changed */
-static void on_service_changed(void *arg, const struct apply_service *s)
+static void on_service_changed(void *arg, const struct apply_service *s, bool state_changed)
 {
 	struct environment *e = arg;
+	environment_mark(e, CHANGED_STATUS);
+	if (!state_changed)
+		return;
 	json_t *fields = json_pack("{s:s, s:s}", "service", s->name, "state", service_state_name(s->state));
 	if (s->pid)
 		json_object_set_new(fields, "pid", json_integer(s->pid));
@@ -185,7 +194,6 @@ static void on_service_changed(void *arg, const struct apply_service *s)
 		environment_fail(e, &s->error);
 	}
 	environment_event(e, "service", fields);
-	environment_mark(e, CHANGED_STATUS);
 }
 
 static void on_apply_wake(void *arg)
@@ -234,21 +242,37 @@ static void on_watch(uv_timer_t *timer)
 
 /* ---- life ---- */
 
+/* What the last server left behind is said from the first moment on, before anything is looked at. */
+static int read_desired(struct environment *e, struct error *err)
+{
+	struct store_environment stored = {0};
+	int r = store_environment_get(e->store, e->id->namespace_, &stored, err);
+	if (r == 1) {
+		e->desired = move_ptr(stored.desired);
+		e->generation = stored.generation;
+	}
+	store_environment_release(&stored);
+	return r < 0 ? r : 0;
+}
+
 int environment_new(const struct environment_params *params, struct environment **ret, struct error *err)
 {
-	struct store *store;
-	int r = store_open(params->id->shared_dir, &store, err);
-	if (r < 0)
-		return r;
 	struct environment *e = xcalloc(1, sizeof *e);
 	e->params = *params;
 	e->id = params->id;
-	e->store = store;
-	e->events = events_new(ENVIRONMENT_EVENTS_MAX, ENVIRONMENT_ERRORS_MAX);
-	e->requested_by = json_array();
 	e->plan = true;
 	e->uid = (uid_t)-1;
 	e->generation = 1;
+	int r = store_open(params->id->shared_dir, &e->store, err);
+	if (r == 0)
+		r = read_desired(e, err);
+	if (r < 0) {
+		store_close(e->store);
+		free(e);
+		return r;
+	}
+	e->events = events_new(ENVIRONMENT_EVENTS_MAX, ENVIRONMENT_ERRORS_MAX);
+	e->requested_by = json_array();
 	const struct apply_params apply = {params->loop, on_apply_wake, on_service_changed, environment_port_taken, e};
 	e->apply = apply_new(&apply);
 	uv_timer_init(params->loop, &e->turn);
@@ -280,6 +304,7 @@ static void environment_free(struct environment *e)
 	free(e->stored_backend);
 	free(e->stored_reason);
 	free(e->desired);
+	free(e->desired_before);
 	free(e);
 }
 
@@ -305,7 +330,7 @@ static bool stopped(struct environment *e)
 		return false;
 	if (!e->stored_stop) {
 		e->stored_stop = true;
-		if (e->desired && !strcmp(e->desired, "up"))
+		if (e->storing_up || (e->desired && !strcmp(e->desired, "up")))
 			environment_store_desired(e, "stopped");
 		environment_want_all(e, GOAL_STOPPED);
 	}

@@ -31,8 +31,9 @@ struct job {
 };
 
 enum load_flags {
-	LOAD_FORCE = 1, /* although no file has changed */
-	LOAD_APPLY = 2, /* the new configuration is taken over while services run by the old one */
+	LOAD_NEEDED = 8, /* somebody waits for what it finds: a look at the clock alone does not repeat what failed */
+	LOAD_FORCE = 1,  /* although no file has changed */
+	LOAD_APPLY = 2,  /* the new configuration is taken over while services run by the old one */
 	LOAD_APPROVE = 4
 };
 
@@ -95,11 +96,13 @@ struct environment {
 
 	enum teardown teardown;
 	bool teardown_failed; /* something survived: it is tried again before anything is made anew */
+	char *desired_before; /* an unlink that may yet turn out to be a replacement */
 	struct requester unlinker;
 	uv_timer_t unlink_timer;
 
 	struct demand *demands;
-	const char *state; /* as last told */
+	uint64_t refreshed_ms; /* when pids and memory were last asked for */
+	const char *state;     /* as last told */
 	bool was_ready;
 	bool satisfied; /* a demand was answered, and there was nothing to run for it */
 
@@ -121,7 +124,8 @@ void environment_fail(struct environment *e, const struct error *err);
 json_t *requester_json(const struct requester *who);                                           /* new */
 uv_timer_t *environment_timer(struct environment *e, uv_timer_cb cb, uint64_t ms, void *data); /* of the heap */
 void environment_timer_end(struct environment *e, uv_timer_t **timer);
-bool environment_is_known(const struct environment *e); /* the first load is done, and what runs is adopted */
+bool environment_is_known(const struct environment *e);     /* the first load is done, and what runs is adopted */
+const char *environment_state(const struct environment *e); /* static */
 void environment_want_all(struct environment *e, enum plan_goal goal);
 
 /* load.c */
@@ -138,6 +142,7 @@ void environment_backend_close(struct environment *e);
 void demands_admit(struct environment *e);
 void demands_judge(struct environment *e);
 void demands_finish(struct environment *e); /* calls back */
+void demands_fail_all(struct environment *e, bool admitted_only, const struct error *err);
 void demands_cancel_all(struct environment *e, bool admitted_only, const char *why);
 
 /* teardown.c */

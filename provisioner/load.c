@@ -96,7 +96,7 @@ static void store_after(struct job *base)
 		log_warning("environment", "the store: %s", job->error.message);
 		environment_fail(e, &job->error);
 		if (job->up) /* nothing was started: whoever waits hears why */
-			demands_cancel_all(e, true, job->error.message);
+			demands_fail_all(e, true, &job->error);
 	} else {
 		free(e->desired);
 		e->desired = xstrdup(job->desired);
@@ -106,7 +106,7 @@ static void store_after(struct job *base)
 			e->stored_backend = xstrdup(job->backend);
 			e->stored_reason = xstrdup(job->reason);
 		}
-		e->up_stored = job->up;
+		e->up_stored = !strcmp(job->desired, "up");
 	}
 	if (job->up) {
 		e->storing_up = false;
@@ -255,16 +255,23 @@ static void take_stored(struct environment *e, struct load_job *job)
 	e->uid = job->stored.uid;
 	if (!job->first)
 		return;
+	free(e->desired);
 	e->desired = move_ptr(job->stored.desired);
 	e->up_stored = e->desired && !strcmp(e->desired, "up");
 }
 
+/* What a regular file holds is read here and now; a link's target only the job may read. */
 static void take_user_text(struct environment *e, struct load_job *job)
 {
+	bool is_link;
+	uint64_t stamp = layers_user_stamp(e->params.root_fd, &is_link);
+	if (!is_link) {
+		environment_refresh_user(e);
+		return;
+	}
+	e->user_stamp = stamp;
 	if (!strcmp(buffer_str(&e->user_text), buffer_str(&job->user_text)))
 		return;
-	bool is_link;
-	e->user_stamp = layers_user_stamp(e->params.root_fd, &is_link);
 	buffer_clear(&e->user_text);
 	buffer_adds(&e->user_text, buffer_str(&job->user_text));
 	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
@@ -315,13 +322,17 @@ static void notice_change(struct environment *e, const struct error *err)
 static void take_over(struct environment *e, struct model *model)
 {
 	struct model *old = e->model;
+	bool same = old && model && old->planned == model->planned && !strcmp(old->signature, model->signature);
 	e->model = model;
 	apply_set_model(e->apply, model);
 	model_free(old);
-	e->prepared = false;
 	e->config_changed = false;
 	check_services(e);
-	environment_mark(e, CHANGED_ENV | CHANGED_PORTS | CHANGED_STATUS | CHANGED_SERVICES);
+	environment_mark(e, CHANGED_STATUS);
+	if (same)
+		return;
+	e->prepared = false;
+	environment_mark(e, CHANGED_ENV | CHANGED_PORTS | CHANGED_SERVICES);
 }
 
 /* What runs may still be as the old one had it: accepted early (a port, a new server), applied by `up` alone. */
@@ -395,7 +406,9 @@ static void load_begin(struct environment *e, struct job *base)
 	job->first = e->load_started == 0;
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
-	if (!e->model || e->model->planned != e->plan || !e->model->approved)
+	bool settled = e->model && e->model->planned == e->plan && e->model->approved && !e->config_changed &&
+	               !error_is_set(&e->config_error);
+	if ((job->flags & LOAD_NEEDED) && !settled)
 		job->flags |= LOAD_FORCE;
 	job->config_file = e->model ? xstrdup(e->model->config->file) : NULL;
 	e->load_flags = 0;

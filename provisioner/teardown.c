@@ -181,10 +181,11 @@ void teardown_begin(struct environment *e)
 
 void teardown_turn(struct environment *e)
 {
-	if (e->teardown == TEARDOWN_NONE && !e->teardown_failed && environment_is_known(e) && e->desired &&
-	    !e->running_job && !strcmp(e->desired, DESIRED_DESTROYING))
+	bool stored = !e->running_job && !e->jobs;
+	if (stored && e->teardown == TEARDOWN_NONE && !e->teardown_failed && environment_is_known(e) && e->desired &&
+	    !strcmp(e->desired, DESIRED_DESTROYING))
 		teardown_begin(e);
-	if (e->teardown != TEARDOWN_STOPPING || e->running_job || e->jobs)
+	if (e->teardown != TEARDOWN_STOPPING || !stored)
 		return;
 	if (!environment_is_known(e)) {
 		if (error_is_set(&e->backend_error))
@@ -213,7 +214,12 @@ void environment_unlinked(struct environment *e, const struct requester *who, un
 		teardown_begin(e);
 		return;
 	}
+	if (e->teardown == TEARDOWN_NONE) {
+		free(e->desired_before);
+		e->desired_before = xstrdup(e->desired ? e->desired : "absent");
+	}
 	e->teardown = TEARDOWN_PENDING;
+	environment_store_desired(e, DESIRED_DESTROYING); /* whoever serves next knows, too */
 	uv_timer_start(&e->unlink_timer, on_unlink_timer, delay_ms, 0);
 	environment_mark(e, CHANGED_STATUS);
 }
@@ -224,6 +230,7 @@ void environment_replaced(struct environment *e, pid_t tgid)
 		return;
 	uv_timer_stop(&e->unlink_timer);
 	e->teardown = TEARDOWN_NONE;
+	environment_store_desired(e, e->desired_before);
 	environment_event(e, "replaced", requester_json(&e->unlinker));
 	environment_mark(e, CHANGED_STATUS);
 }

@@ -44,7 +44,7 @@ void environment_status(struct environment *e, struct buffer *out)
 	json_t *leases = e->params.leases ? e->params.leases(e->params.arg) : NULL;
 	const struct status_view view = {
 	    .id = e->id,
-	    .state = e->state ? e->state : "absent",
+	    .state = environment_state(e),
 	    .backend = e->stored_backend ? e->stored_backend
 	               : e->model        ? e->model->backend
 	                                 : NULL,
@@ -68,8 +68,10 @@ void environment_status(struct environment *e, struct buffer *out)
 	};
 	status_json(&view, out);
 	json_decref(leases);
-	if (apply_is_active(e->apply))
+	if (apply_is_active(e->apply) && now_monotonic_ms() - e->refreshed_ms > WATCH_INTERVAL_MS) {
+		e->refreshed_ms = now_monotonic_ms();
 		apply_refresh(e->apply);
+	}
 }
 
 void environment_errors(struct environment *e, struct buffer *out)

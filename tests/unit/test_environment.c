@@ -684,6 +684,21 @@ static void a_changed_configuration_is_said_and_applied_by_up_alone(void **state
 	assert_false(environment_has_service(env, "cache"));
 }
 
+static void what_stands_still_begins_with_the_new_configuration(void **state)
+{
+	compose(TWO("one"));
+	env_open();
+	assert_int_equal(ask("db"), ERROR_NONE);
+	compose(ONE TAIL);
+	assert_int_equal(ask("db"), ERROR_NONE);
+	run_for(1200); /* noticed while db runs */
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(command("down"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_false(environment_has_service(env, "cache"));
+	assert_int_equal(scripted_get("cache")->starts, 0);
+}
+
 static void a_broken_change_lets_what_runs_run(void **state)
 {
 	compose(ONE TAIL);
@@ -743,7 +758,7 @@ static void a_demand_during_a_teardown_waits_and_starts_afresh(void **state)
 	int old = generation();
 	scripted_get("db")->stop_ms = 150;
 	environment_unlinked(env, &me, 0);
-	assert_string_equal(state_now(), "ready"); /* told in a turn */
+	assert_string_equal(state_now(), "stopping");
 	run_for(30);
 	assert_string_equal(state_now(), "stopping");
 	assert_int_equal(demand(NULL, &a), 1);
@@ -948,6 +963,32 @@ static void a_server_that_ends_in_a_teardown_is_followed_by_one_that_finishes_it
 	}
 }
 
+static void an_unlink_is_not_forgotten_by_the_next_server(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int old = generation();
+	environment_unlinked(env, &me, 60000);
+	run_for(50);
+	env_close(false);
+	assert_true(scripted_get("db")->running);
+	env_open();
+	wait_state("absent");
+	assert_false(scripted_get("db")->made);
+	assert_int_equal(generation(), old + 1);
+
+	assert_int_equal(ask(NULL), ERROR_NONE); /* but a replacement is */
+	environment_unlinked(env, &me, 60000);
+	run_for(50);
+	environment_replaced(env, me.pid);
+	run_for(50);
+	env_close(false);
+	env_open();
+	wait_state("ready");
+	assert_int_equal(generation(), old + 1);
+}
+
 static void unmounting_stops_and_keeps(void **state)
 {
 	compose(ONE TAIL);
@@ -1149,6 +1190,7 @@ int main(void)
 	    T(without_a_configuration_a_demand_says_so),
 	    T(an_unknown_backend_is_named),
 	    T(a_changed_configuration_is_said_and_applied_by_up_alone),
+	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
 	    T(what_was_not_approved_does_not_run),
 	    T(destroying_leaves_nothing_and_the_next_is_fresh),
@@ -1160,6 +1202,7 @@ int main(void)
 	    T(a_new_server_finds_what_runs),
 	    T(a_server_that_ends_in_a_start_is_followed_by_one_that_goes_on),
 	    T(a_server_that_ends_in_a_teardown_is_followed_by_one_that_finishes_it),
+	    T(an_unlink_is_not_forgotten_by_the_next_server),
 	    T(unmounting_stops_and_keeps),
 	    T(parked_demands_are_answered_at_the_close),
 	    T(the_users_lines_stay_the_users),

@@ -9,7 +9,6 @@
 #include "base/alloc.h"
 #include "provisioner/status.h"
 
-
 static struct config_service services[2];
 static struct model_service models[2];
 static struct port_binding db_ports[] = {{5432, 21001, "tcp"}, {9000, 21002, "udp"}};
@@ -64,7 +63,7 @@ static void wake(void *arg)
 {
 }
 
-static void changed(void *arg, const struct apply_service *s)
+static void changed(void *arg, const struct apply_service *s, bool state_changed)
 {
 }
 
@@ -92,8 +91,15 @@ static void status_has_the_core_and_no_secret(void **state)
 	struct apply *a = make_apply();
 	char *text;
 	json_t *leases = json_pack("[{s:i, s:s}]", "pid", 5, "command", "ajj");
-	json_t *json = render((struct status_view){.id = &id, .state = "ready", .backend = "process", .model = &model, .apply = a,
-	                                           .user_text = "DB_PORT=5432\nX=1\n", .leases = leases, .keeper_pid = 7, .server_pid = 8,
+	json_t *json = render((struct status_view){.id = &id,
+	                                           .state = "ready",
+	                                           .backend = "process",
+	                                           .model = &model,
+	                                           .apply = a,
+	                                           .user_text = "DB_PORT=5432\nX=1\n",
+	                                           .leases = leases,
+	                                           .keeper_pid = 7,
+	                                           .server_pid = 8,
 	                                           .server_restarts = 2},
 	                      &text);
 	assert_string_equal(json_string_value(json_object_get(json, "workspace_root")), "/w");
@@ -103,7 +109,8 @@ static void status_has_the_core_and_no_secret(void **state)
 	assert_int_equal(json_integer_value(json_object_get(db, "internal_port")), 5432);
 	assert_int_equal(json_integer_value(json_object_get(db, "external_port")), 21001);
 	assert_string_equal(json_string_value(json_object_get(db, "host")), "127.0.0.1");
-	assert_string_equal(json_string_value(json_object_get(db, "connection_string")), "postgres://postgres:***@127.0.0.1:21001/postgres");
+	assert_string_equal(json_string_value(json_object_get(db, "connection_string")),
+	                    "postgres://postgres:***@127.0.0.1:21001/postgres");
 	assert_null(strstr(text, "s3cret"));
 	assert_non_null(strstr(text, "\"state\": \"ready\""));
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(json, "app_ports"), "PORT")), 21004);
@@ -112,7 +119,9 @@ static void status_has_the_core_and_no_secret(void **state)
 	json_t *aetherfs = json_object_get(json, "aetherfs");
 	assert_int_equal(json_integer_value(json_object_get(aetherfs, "keeper_pid")), 7);
 	assert_int_equal(json_integer_value(json_object_get(aetherfs, "server_restarts")), 2);
-	assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "state")), "absent");
+	assert_string_equal(
+	    json_string_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "state")),
+	    "absent");
 	free(text);
 	json_decref(json);
 	json_decref(leases);
@@ -125,7 +134,8 @@ static void status_without_a_model_is_whole(void **state)
 	struct apply *a = apply_new(&params);
 	struct error failure = ERROR_INIT;
 	error_set(&failure, ERROR_CONFIG_NOT_FOUND, "none");
-	json_t *json = render((struct status_view){.id = &id, .state = "absent", .apply = a, .user_text = "", .failure = &failure}, NULL);
+	json_t *json = render(
+	    (struct status_view){.id = &id, .state = "absent", .apply = a, .user_text = "", .failure = &failure}, NULL);
 	assert_true(json_is_null(json_object_get(json, "backend")));
 	assert_true(json_is_object(json_object_get(json, "resources")));
 	assert_string_equal(json_string_value(json_object_get(json_object_get(json, "error"), "code")), "CONFIG_NOT_FOUND");
@@ -141,12 +151,14 @@ static void unsupported_and_failed_services_say_why(void **state)
 	struct apply_service *db = apply_find(a, "db");
 	db->state = SERVICE_FAILED;
 	error_set(&db->error, ERROR_SERVICE_FAILED, "service db has ended");
-	json_t *json = render((struct status_view){.id = &id, .state = "failed", .model = &model, .apply = a, .user_text = ""}, NULL);
+	json_t *json =
+	    render((struct status_view){.id = &id, .state = "failed", .model = &model, .apply = a, .user_text = ""}, NULL);
 	json_t *list = json_object_get(json, "services");
 	json_t *error = json_object_get(json_object_get(list, "db"), "error");
 	assert_string_equal(json_string_value(json_object_get(error, "message")), "service db has ended");
 	assert_non_null(json_object_get(json_object_get(list, "my-web.1"), "error"));
-	assert_string_equal(json_string_value(json_array_get(json_object_get(json, "warnings"), 0)), "service my-web.1: cannot run");
+	assert_string_equal(json_string_value(json_array_get(json_object_get(json, "warnings"), 0)),
+	                    "service my-web.1: cannot run");
 	json_decref(json);
 	apply_free(a);
 	error_release(&models[1].unsupported);
@@ -183,17 +195,17 @@ static void env_layers_win_in_their_order(void **state)
 	const char *user = "PGPORT=1\nDB_HOST=db\nMINE=x\nAPI_TOKEN=old\n";
 	assert_int_equal(status_env(&model, user, &out, NULL, NULL), 0);
 	const char *text = buffer_str(&out);
-	assert_true(has_line(text, "PGPORT=1"));          /* a recipe's variable yields to the user's */
+	assert_true(has_line(text, "PGPORT=1")); /* a recipe's variable yields to the user's */
 	assert_false(has_line(text, "PGPORT=21001"));
 	assert_true(has_line(text, "DATABASE_URL=postgres://postgres:s3cret@127.0.0.1:21001/postgres"));
-	assert_true(has_line(text, "#~ DB_HOST=db"));     /* what every service gives does not */
+	assert_true(has_line(text, "#~ DB_HOST=db")); /* what every service gives does not */
 	assert_true(has_line(text, "DB_HOST=127.0.0.1"));
 	assert_true(has_line(text, "DB_PORT=21001"));
 	assert_true(has_line(text, "MY_WEB_1_URL=http://127.0.0.1:21003"));
 	assert_true(has_line(text, "MINE=x"));
 	assert_true(has_line(text, "PORT=21004"));
 	assert_true(has_line(text, "#~ API_TOKEN=old"));
-	assert_true(has_line(text, "API_TOKEN=abc"));     /* x-aether.env wins */
+	assert_true(has_line(text, "API_TOKEN=abc")); /* x-aether.env wins */
 	assert_true(has_line(text, "AETHER_NAMESPACE=aether-1-w"));
 
 	cleanup_buffer struct buffer json_text = BUFFER_INIT;
@@ -216,7 +228,8 @@ static void one_services_variables(void **state)
 
 static void names_become_variables(void **state)
 {
-	const char *const cases[][2] = {{"db", "DB_URL"}, {"my-web.1", "MY_WEB_1_URL"}, {"1st", "_1ST_URL"}, {"Ünï", "__N___URL"}};
+	const char *const cases[][2] = {
+	    {"db", "DB_URL"}, {"my-web.1", "MY_WEB_1_URL"}, {"1st", "_1ST_URL"}, {"Ünï", "__N___URL"}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char *name = model_variable_name(cases[i][0], "URL");
 		assert_string_equal(name, cases[i][1]);
@@ -252,15 +265,15 @@ static void after_a_teardown_nothing_names_a_port(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(status_has_the_core_and_no_secret, setup, teardown),
-		cmocka_unit_test_setup_teardown(status_without_a_model_is_whole, setup, teardown),
-		cmocka_unit_test_setup_teardown(unsupported_and_failed_services_say_why, setup, teardown),
-		cmocka_unit_test_setup_teardown(ports_are_one_a_line, setup, teardown),
-		cmocka_unit_test_setup_teardown(env_layers_win_in_their_order, setup, teardown),
-		cmocka_unit_test_setup_teardown(one_services_variables, setup, teardown),
-		cmocka_unit_test_setup_teardown(names_become_variables, setup, teardown),
-		cmocka_unit_test_setup_teardown(secrets_are_masked_in_texts, setup, teardown),
-		cmocka_unit_test_setup_teardown(after_a_teardown_nothing_names_a_port, setup, teardown),
+	    cmocka_unit_test_setup_teardown(status_has_the_core_and_no_secret, setup, teardown),
+	    cmocka_unit_test_setup_teardown(status_without_a_model_is_whole, setup, teardown),
+	    cmocka_unit_test_setup_teardown(unsupported_and_failed_services_say_why, setup, teardown),
+	    cmocka_unit_test_setup_teardown(ports_are_one_a_line, setup, teardown),
+	    cmocka_unit_test_setup_teardown(env_layers_win_in_their_order, setup, teardown),
+	    cmocka_unit_test_setup_teardown(one_services_variables, setup, teardown),
+	    cmocka_unit_test_setup_teardown(names_become_variables, setup, teardown),
+	    cmocka_unit_test_setup_teardown(secrets_are_masked_in_texts, setup, teardown),
+	    cmocka_unit_test_setup_teardown(after_a_teardown_nothing_names_a_port, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
