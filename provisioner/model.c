@@ -548,6 +548,7 @@ static int load(struct model *m, const struct model_params *params, struct error
 	    .main_root = params->id->main_root,
 	    .search_upwards = params->id->kind == WORKSPACE_PLAIN,
 	    .variables = &user,
+	    .recipes = params->recipes,
 	    .environ_ = environ,
 	};
 	int r = config_load(&config, &m->config, err);
