@@ -1,1 +1,226 @@
-typedef int placeholder; /* not written yet */
+#include "provisioner/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "provisioner/config_private.h"
+#include "provisioner/recipe.h"
+
+#define VOLUMES_MAX 10000
+
+/* ---- releasing ---- */
+
+static void ports_free(struct config_port *ports, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(ports[i].protocol);
+	free(ports);
+}
+
+void config_probe_release(struct config_probe *p)
+{
+	free(p->path);
+	strv_free(p->argv);
+	free(p->pattern);
+	free(p->send);
+	strv_free(p->expect);
+	*p = (struct config_probe){0};
+}
+
+static void service_release(struct config_service *s)
+{
+	free(s->name);
+	free(s->image);
+	strv_free(s->command);
+	strv_free(s->entrypoint);
+	keyvals_release(&s->environment);
+	ports_free(s->ports, s->n_ports);
+	ports_free(s->expose, s->n_expose);
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		free(s->volumes[i].source);
+		free(s->volumes[i].target);
+	}
+	free(s->volumes);
+	for (size_t i = 0; i < s->n_depends_on; i++)
+		free(s->depends_on[i].service);
+	free(s->depends_on);
+	config_probe_release(&s->healthcheck);
+	strv_free(s->profiles);
+	free(s->working_dir);
+	free(s->container_name);
+	strv_free(s->run_command);
+	free(s->run_shell_text);
+	config_probe_release(&s->ready);
+	keyvals_release(&s->x_env);
+}
+
+void config_free(struct config *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->n_services; i++)
+		service_release(&c->services[i]);
+	free(c->services);
+	free(c->file);
+	free(c->directory);
+	free(c->text_hash);
+	free(c->name);
+	strv_free(c->volumes);
+	free(c->backend);
+	strv_free(c->service_set);
+	keyvals_release(&c->env);
+	keyvals_release(&c->app_ports);
+	free(c->approval_text);
+	for (size_t i = 0; i < c->n_warnings; i++)
+		free(c->warnings[i].text);
+	free(c->warnings);
+	free(c);
+}
+
+const struct config_service *config_service(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (!strcmp(c->services[i].name, name))
+			return &c->services[i];
+	return NULL;
+}
+
+/* ---- the top level ---- */
+
+static int read_name(const struct field *f, void *out)
+{
+	return field_string(f, &((struct config *)out)->name);
+}
+
+static int read_volume_names(const struct field *f, void *out)
+{
+	struct config *c = out;
+	if (f->node->type != YAML_MAP)
+		return field_expected(f, "a mapping of volumes");
+	if (f->node->count > VOLUMES_MAX)
+		return field_error(f, "more than %d volumes", VOLUMES_MAX);
+	for (size_t i = 0; i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		if (child.node->type != YAML_MAP && !field_is_null(&child))
+			return field_expected(&child, "a mapping, or nothing");
+		strv_push(&c->volumes, xstrdup(child.key));
+	}
+	return 0;
+}
+
+static const struct field_reader known_keys[] = {
+	{"services", field_ignore},
+	{"name", field_ignore},
+	{"volumes", field_ignore},
+	{"x-aether", field_ignore},
+	{"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
+	{"networks", NULL},
+	{"secrets", NULL},
+	{"configs", NULL},
+	{"include", NULL},
+	{"models", NULL},
+	{NULL, NULL},
+};
+
+/* Whatever the file's order: services name volumes, x-aether names services. */
+static const struct field_reader in_order[] = {
+	{"name", read_name},
+	{"volumes", read_volume_names},
+	{"services", read_services},
+	{"x-aether", read_aether},
+};
+
+static int read_top(const struct field *f, struct config *c)
+{
+	bool any = false;
+	int r = field_read_map(f, known_keys, UNKNOWN_WARNS, "a mapping with services", c);
+	for (size_t i = 0; r == 0 && i < sizeof in_order / sizeof *in_order; i++) {
+		struct field child;
+		if (!field_find(f, in_order[i].key, &child))
+			continue;
+		any = any || !strcmp(child.key, "x-aether");
+		if (!field_is_null(&child))
+			r = in_order[i].read(&child, c);
+	}
+	if (r < 0 || any || c->n_services)
+		return r;
+	r = field_error(f, "expected services");
+	error_hint(f->reader->err, "services: { db: { image: \"postgres:16\" } }");
+	return r;
+}
+
+/* ---- the whole ---- */
+
+static void add_warning(void *arg, const char *text)
+{
+	struct config *c = arg;
+	array_grow(c->warnings, c->n_warnings);
+	c->warnings[c->n_warnings++].text = xstrdup(text);
+}
+
+static int compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Sorted: moving a service within the file is no change to approve again. */
+static char *approval_text(struct loading *l)
+{
+	struct buffer out = BUFFER_INIT;
+	if (l->n_approvals)
+		qsort(l->approvals, l->n_approvals, sizeof *l->approvals, compare);
+	for (size_t i = 0; i < l->n_approvals; i++) {
+		buffer_printf(&out, "%s\n", l->approvals[i]);
+		free(l->approvals[i]);
+	}
+	free(l->approvals);
+	l->approvals = NULL;
+	l->n_approvals = 0;
+	return buffer_detach(&out);
+}
+
+static int load(struct loading *l)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	CLEANUP(yaml_freep) struct yaml_document *doc = NULL;
+	int r = loading_find(l, &text);
+	if (r < 0)
+		return r;
+	r = yaml_parse(l->reader.file, buffer_str(&text), text.len, &doc, l->reader.err);
+	if (r < 0) {
+		error_detail(l->reader.err, "file", json_string(l->config->file));
+		return r;
+	}
+	struct field root = field_root(&l->reader, yaml_root(doc));
+	r = read_top(&root, l->config);
+	reader_finish(&l->reader);
+	return r;
+}
+
+int config_load(const struct config_params *params, struct config **ret, struct error *err)
+{
+	struct config *c = xcalloc(1, sizeof *c);
+	struct loading l = {.params = params, .config = c, .dir_fd = -1, .hash = HASH_INIT};
+	l.reader = (struct reader){.err = err, .file = "", .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
+	c->inherit = c->rewrite = true;
+	int r = load(&l);
+	if (!c->backend)
+		c->backend = xstrdup("auto");
+	c->approval_text = approval_text(&l);
+	c->text_hash = xasprintf("%016llx", (unsigned long long)l.hash);
+	keyvals_release(&l.env_files);
+	recipes_free(l.recipes);
+	if (l.dir_fd >= 0 && l.dir_fd != params->root_fd)
+		close(l.dir_fd);
+	if (r < 0) {
+		config_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}

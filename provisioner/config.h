@@ -16,6 +16,8 @@
 #include "base/strv.h"
 
 #define CONFIG_FILE_MAX (4u << 20)      /* bytes of one file */
+#define CONFIG_VALUE_MAX (1u << 20)     /* bytes of one value after interpolation */
+#define CONFIG_WORDS_MAX 10000u         /* words of one command */
 #define CONFIG_EXPANDED_MAX 200000u     /* nodes after aliases are expanded: the guard against alias bombs */
 
 struct config_port {
@@ -123,6 +125,8 @@ struct config {
 	size_t n_warnings;
 };
 
+struct recipes;
+
 struct config_params {
 	int root_fd;             /* O_PATH or readable directory: the workspace beneath the mount */
 	const char *root;        /* its path, for messages and relative bind sources */
@@ -130,11 +134,14 @@ struct config_params {
 	bool search_upwards;     /* plain directories */
 	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
+	const struct recipes *recipes; /* what x-aether.env may name of a well-known image; NULL: the default ones, loaded if need be */
 };
 
 /* new: config_free. CONFIG_NOT_FOUND when there is none, with the names looked for in the hint. */
 int config_load(const struct config_params *params, struct config **ret, struct error *err);
 void config_free(struct config *c);
+
+void config_probe_release(struct config_probe *p);
 
 /* borrowed; NULL when there is none of that name */
 const struct config_service *config_service(const struct config *c, const char *name);
@@ -147,5 +154,7 @@ int config_interpolate(const char *text, config_lookup *lookup, void *arg, void 
 
 /* Splits a string as a POSIX shell splits words (quotes and backslashes; no expansion). */
 int config_split_words(const char *text, char ***ret, struct error *err);
+/* new: a text that splits into these words again. */
+char *config_join_words(char *const *words);
 
 #endif

@@ -6,6 +6,8 @@
 
 #include "provisioner/config.h"
 
+#define RECIPE_VERSION_TIMEOUT_MS 5000 /* of `program --version` */
+
 struct recipe_init {
 	char **argv;  /* templates */
 	char *stdin_; /* template; NULL: none */
@@ -25,13 +27,13 @@ struct recipe {
 	char *data_target; /* where the image keeps its data: mounts there are the data directory */
 	/* as a host process */
 	char **program_paths; /* globs of directories to look in for the programs, besides PATH, best first */
-	char *program;        /* the file that must exist there */
+	char **programs;      /* files of which one must exist there, best first; also what `command:` may begin with */
 	char *package;        /* template: what to install when it does not: "postgresql" */
 	char *version_pattern;/* extended regex over the program's directory or `program --version`; group 1 is the major */
 	char **version_argv;  /* NULL: the directory is matched */
 	struct recipe_init *init;
 	size_t n_init;
-	char **command;       /* templates */
+	char **command;       /* templates; {{args...}} is what the service's own `command:` adds (recipe_arguments) */
 	struct keyvals process_env; /* templates: its whole environment */
 	bool needs_unprivileged;
 };
@@ -40,6 +42,8 @@ struct recipes; /* all of them */
 
 /* `directories` is a NULL-terminated list, later ones win. new: recipes_free. */
 int recipes_load(char *const *directories, struct recipes **ret, struct error *err);
+/* The project's own and the user's. */
+int recipes_load_default(struct recipes **ret, struct error *err);
 void recipes_free(struct recipes *r);
 
 /* Which recipe an image reference belongs to: registry, tag and digest are ignored. borrowed; NULL: none. */
@@ -54,5 +58,15 @@ char *recipe_image_major(const char *image);
  * `wanted`, which may be NULL). PROGRAM_NOT_FOUND names the package. May run `version_argv`: any thread, may block
  * for its run time; results are cached in the recipes object under a lock. */
 int recipe_find_program(const struct recipes *rs, const struct recipe *r, const char *wanted, char **ret_dir, char **ret_major, struct error *err);
+
+/* Which of the recipe's programs that directory holds: {{program}}. borrowed; NULL: none (any more) */
+const char *recipe_program_in(const struct recipe *r, const char *directory);
+
+/* What the service's `command` adds to the recipe's, for {{args...}}: `postgres -c x=1` and `-c x=1` both give {"-c","x=1"}.
+ * *ret is new and never NULL. False when not all of it can be had so: another program, a shell's line, a file of the image. */
+bool recipe_arguments(const struct recipe *r, const struct config_service *s, char ***ret);
+
+/* The value of one of them, for {{args.NAME}}: --NAME value, --NAME=value, -c NAME=value; the last wins. borrowed; NULL: none */
+const char *recipe_argument(char *const *args, const char *name);
 
 #endif

@@ -132,6 +132,31 @@ static const char *value_env(struct scope *scope, const char *rest)
 	return value ? value : "";
 }
 
+static const char *value_program(struct scope *scope, const char *rest)
+{
+	const char *name =
+	    scope->s->recipe && scope->s->program_dir ? recipe_program_in(scope->s->recipe, scope->s->program_dir) : NULL;
+	return name ? name : "";
+}
+
+static const char *value_url(struct scope *scope, const char *rest)
+{
+	return scope->s->url ? scope->s->url : "";
+}
+
+/* All of them as a text that splits into words again, or the value of the one that `rest` names. */
+static const char *value_args(struct scope *scope, const char *rest)
+{
+	cleanup_strv char **args = NULL;
+	if (!scope->s->recipe)
+		return "";
+	recipe_arguments(scope->s->recipe, scope->s->config, &args);
+	if (!*rest)
+		return made(scope, config_join_words(args));
+	const char *value = recipe_argument(args, rest);
+	return value ? made(scope, xstrdup(value)) : "";
+}
+
 /* What a recipe's templates may name, beside its own `defaults`. A name that ends in a dot takes what follows. */
 static const struct {
 	const char *name;
@@ -149,6 +174,10 @@ static const struct {
     {"data", value_data},
     {"run", value_run},
     {"bin", value_bin},
+    {"program", value_program},
+    {"url", value_url},
+    {"args", value_args},
+    {"args.", value_args},
     {"major", value_major},
     {"version", value_major},
     {"env.", value_env},
@@ -251,11 +280,11 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 	                                         [CONFIG_VOLUME_TMPFS] = VOLUME_TMPFS};
 	struct volume_spec spec = {kinds[v->type], v->source, v->source, v->target, v->read_only};
 	if (v->type == CONFIG_VOLUME_NAMED)
-		spec.source = data_path(b, "volumes/", v->source);
+		spec.source = data_path(b, SPEC_VOLUMES "/", v->source);
 	if (v->type == CONFIG_VOLUME_ANONYMOUS) {
 		cleanup_free char *target = flat(v->target);
 		spec.name = keep(b->s, xasprintf("%s.%s", b->s->config->name, target));
-		spec.source = data_path(b, "volumes/", spec.name);
+		spec.source = data_path(b, SPEC_VOLUMES "/", spec.name);
 	}
 	if (v->type == CONFIG_VOLUME_BIND && v->source[0] != '/' && v->source[0] != '~') {
 		const char *relative = !strncmp(v->source, "./", 2) ? v->source + 2 : v->source;
@@ -374,6 +403,20 @@ static void take_host_variables(struct keyvals *env)
 		keyvals_set(env, "HOME", getenv("HOME"));
 }
 
+/* "./worker" is below the working directory, and a word that is exactly $PORT is the port: no shell stands between. */
+static char **command_argv(const struct build *b)
+{
+	char *const *words = b->s->config->run_command;
+	char **argv = keep_array(b->s, strv_len(words) + 1, sizeof *argv);
+	for (size_t i = 0; words[i]; i++) {
+		const char *value = words[i][0] == '$' ? keyvals_get(&b->s->process_env, words[i] + 1) : NULL;
+		bool relative = i == 0 && strchr(words[i], '/') && words[i][0] != '/';
+		argv[i] = keep(b->s, relative ? xasprintf("%s/%s", b->s->process.directory, words[i])
+		                              : xstrdup(value ? value : words[i]));
+	}
+	return argv;
+}
+
 /* `x-aether: {command: ...}`: like the application itself, it gets what .env gives; what the file says for it wins. */
 static int build_command_process(const struct build *b)
 {
@@ -394,13 +437,7 @@ static int build_command_process(const struct build *b)
 	s->process.directory = b->params->id->root;
 	if (s->config->working_dir && s->config->working_dir[0] == '/' && !access(s->config->working_dir, X_OK))
 		s->process.directory = s->config->working_dir;
-	char **argv = keep_array(s, strv_len(s->config->run_command) + 1, sizeof *argv);
-	for (size_t i = 0; s->config->run_command[i]; i++) {
-		const char *word = s->config->run_command[i];
-		const char *value = word[0] == '$' ? keyvals_get(&s->process_env, word + 1) : NULL;
-		argv[i] = keep(s, xstrdup(value ? value : word));
-	}
-	s->process.command = argv;
+	s->process.command = command_argv(b);
 	s->process.env = &s->process_env;
 	s->spec.process = &s->process;
 	return 0;

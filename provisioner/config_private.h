@@ -1,0 +1,64 @@
+/* What the files of the configuration share while one is being loaded; nobody else includes this.
+ *   config.c            finding, reading, the top level, dependencies
+ *   config_services.c   the table of a service's fields
+ *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
+ *   config_aether.c     x-aether, approval
+ *   config_files.c      which file, and reading below the workspace
+ */
+#ifndef PROVISIONER_CONFIG_PRIVATE_H
+#define PROVISIONER_CONFIG_PRIVATE_H
+
+#include "base/buffer.h"
+#include "provisioner/config_reader.h"
+
+struct loading {
+	struct reader reader; /* first: a field leads to its loading */
+	const struct config_params *params;
+	struct config *config;
+	struct recipes *recipes;       /* the default ones, loaded when they are needed; NULL: not yet */
+	int dir_fd;                    /* of config->directory; owned unless it is params->root_fd */
+	enum { IN_WORKSPACE, IN_MAIN, ABOVE } place;
+	uint64_t hash;
+	struct keyvals env_files;      /* of the service being read */
+	char **approvals;
+	size_t n_approvals;
+};
+
+static inline struct loading *loading_of(const struct field *f)
+{
+	return (struct loading *)f->reader;
+}
+
+/* ---- config_files.c ---- */
+
+/* Finds the file and appends its text; sets config->file and directory, place, dir_fd. */
+int loading_find(struct loading *l, struct buffer *out);
+/* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it lies
+ * outside of the workspace and the main checkout. */
+int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
+/* The environment, then the user's variables. borrowed; NULL: not set */
+const char *loading_variable(void *arg, const char *name);
+
+/* ---- services ---- */
+
+/* All services into a struct config, and whom they depend on. */
+field_read read_services;
+
+const char *nearest_service(const struct config *c, const char *wrong); /* borrowed; NULL: none is near */
+
+field_read read_environment, read_env_file, read_ports, read_expose, read_volumes, read_tmpfs, read_healthcheck;
+
+/* KEY: value, or a list of KEY=value, into `out` (struct keyvals); KEY alone is taken from the environment. */
+int read_variables(const struct field *f, void *out);
+int read_ready(const struct field *f, void *out); /* into struct config_probe */
+
+/* ---- config_aether.c ---- */
+
+field_read read_aether; /* of the top level, into a struct config; after the services */
+field_read read_service_aether;
+/* "services.db.command=[...]": one canonical line for the user to approve. */
+void approve_argv(const struct field *f, char *const *argv);
+void approve_node(const struct field *f);           /* as it stands in the file */
+void approve_text(const struct field *f, const char *text);
+
+#endif

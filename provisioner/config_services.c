@@ -1,0 +1,493 @@
+/* Services: one table of Compose's fields (compose-spec 05-services), a function for each that is used. */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/config_private.h"
+
+#define SERVICES_MAX 1000
+#define SERVICE_NAME_MAX 200
+
+static int read_image(const struct field *f, void *out)
+{
+	return field_string(f, &((struct config_service *)out)->image);
+}
+
+static int read_build(const struct field *f, void *out)
+{
+	if (f->node->type != YAML_MAP && f->node->type != YAML_SCALAR)
+		return field_expected(f, "a directory or a mapping");
+	((struct config_service *)out)->has_build = true;
+	return 0;
+}
+
+static int read_command(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	int r = field_argv(f, &s->command);
+	if (r == 0)
+		approve_argv(f, s->command);
+	return r;
+}
+
+static int read_entrypoint(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	int r = field_argv(f, &s->entrypoint);
+	if (r == 0)
+		approve_argv(f, s->entrypoint);
+	return r;
+}
+
+static int read_profiles(const struct field *f, void *out)
+{
+	return field_strings(f, &((struct config_service *)out)->profiles);
+}
+
+static int read_working_dir(const struct field *f, void *out)
+{
+	return field_string(f, &((struct config_service *)out)->working_dir);
+}
+
+static int read_container_name(const struct field *f, void *out)
+{
+	return field_string(f, &((struct config_service *)out)->container_name);
+}
+
+/* ---- limits ---- */
+
+static int read_memory(const struct field *f, void *out)
+{
+	return field_bytes(f, &((struct config_service *)out)->memory_bytes);
+}
+
+static int read_cpus(const struct field *f, void *out)
+{
+	return field_double(f, &((struct config_service *)out)->cpus);
+}
+
+static int read_pids(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	int r = field_int(f, -1, INT64_MAX, &s->pids);
+	if (s->pids < 0) /* as Docker writes "unlimited" */
+		s->pids = 0;
+	return r;
+}
+
+static const struct field_reader limit_fields[] = {
+	{"memory", read_memory},
+	{"cpus", read_cpus},
+	{"pids", read_pids},
+	{NULL, NULL},
+};
+
+static int read_limits(const struct field *f, void *out)
+{
+	return field_read_map(f, limit_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
+static const struct field_reader resource_fields[] = {
+	{"limits", read_limits},
+	{"reservations", NULL},
+	{NULL, NULL},
+};
+
+static int read_resources(const struct field *f, void *out)
+{
+	return field_read_map(f, resource_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
+static const struct field_reader deploy_fields[] = {
+	{"resources", read_resources}, {"mode", NULL},          {"replicas", NULL},       {"labels", NULL},        {"placement", NULL},
+	{"restart_policy", NULL},      {"update_config", NULL}, {"rollback_config", NULL}, {"endpoint_mode", NULL}, {NULL, NULL},
+};
+
+static int read_deploy(const struct field *f, void *out)
+{
+	return field_read_map(f, deploy_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
+/* ---- stopping and starting again ---- */
+
+static int signal_number(const char *text)
+{
+	static const struct {
+		const char *name;
+		int number;
+	} signals[] = {{"HUP", SIGHUP},   {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"ABRT", SIGABRT}, {"KILL", SIGKILL}, {"USR1", SIGUSR1},
+	               {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}, {"TERM", SIGTERM}, {"CONT", SIGCONT}, {"STOP", SIGSTOP},
+	               {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU}, {"WINCH", SIGWINCH}, {"PWR", SIGPWR}};
+	char *end;
+	if (!strncmp(text, "SIG", 3))
+		text += 3;
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		if (!strcmp(text, signals[i].name))
+			return signals[i].number;
+	int base = 0;
+	if (!strncmp(text, "RTMIN+", 6)) { /* systemd's */
+		base = SIGRTMIN;
+		text += 6;
+	}
+	if (!isdigit((unsigned char)*text))
+		return 0;
+	long number = strtol(text, &end, 10);
+	return *end || number > SIGRTMAX - base || base + number < 1 ? 0 : (int)(base + number);
+}
+
+static int read_stop_signal(const struct field *f, void *out)
+{
+	cleanup_free char *text = NULL;
+	int r = field_text(f, &text);
+	if (r < 0)
+		return r;
+	((struct config_service *)out)->stop_signal = signal_number(text);
+	return signal_number(text) ? 0 : field_error(f, "expected a signal like SIGTERM or 15, got '%.40s'", text);
+}
+
+static int read_stop_grace_period(const struct field *f, void *out)
+{
+	return field_duration(f, &((struct config_service *)out)->stop_grace_ms);
+}
+
+static int read_restart(const struct field *f, void *out)
+{
+	static const char what[] = "no, always, on-failure, on-failure:N or unless-stopped";
+	static const struct {
+		const char *word;
+		enum restart_policy policy;
+	} policies[] = {{"no", RESTART_NO}, {"on-failure", RESTART_ON_FAILURE}, {"always", RESTART_ALWAYS}, {"unless-stopped", RESTART_UNLESS_STOPPED}};
+	struct config_service *s = out;
+	cleanup_free char *text = NULL;
+	if (f->node->type != YAML_SCALAR)
+		return field_expected(f, what);
+	int r = field_text(f, &text);
+	if (r < 0)
+		return r;
+	char *colon = strchr(text, ':');
+	if (colon && !strncmp(text, "on-failure:", 11)) {
+		uint16_t max;
+		if (parse_port(colon + 1, strlen(colon + 1), &max) < 0)
+			return field_expected(f, what);
+		s->restart_max = max;
+		*colon = '\0';
+	}
+	for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
+		if (!strcmp(policies[i].word, text)) {
+			s->restart = policies[i].policy;
+			return 0;
+		}
+	return field_expected(f, what);
+}
+
+/* ---- depends_on ---- */
+
+static int read_condition(const struct field *f, void *out)
+{
+	static const char *const words[] = {
+		[DEPENDS_STARTED] = "service_started", [DEPENDS_HEALTHY] = "service_healthy", [DEPENDS_COMPLETED] = "service_completed_successfully", NULL};
+	size_t i;
+	int r = field_choice(f, words, &i);
+	if (r == 0)
+		((struct config_dependency *)out)->condition = (enum depends_condition)i;
+	return r;
+}
+
+static int read_required(const struct field *f, void *out)
+{
+	return field_bool(f, &((struct config_dependency *)out)->required);
+}
+
+static const struct field_reader dependency_fields[] = {
+	{"condition", read_condition},
+	{"required", read_required},
+	{"restart", field_ignore},
+	{NULL, NULL},
+};
+
+/* steals `name` */
+static int add_dependency(const struct field *f, struct config_service *s, char *name)
+{
+	struct config_dependency d = {name, DEPENDS_STARTED, true};
+	int r = f->key && !field_is_null(f) ? field_read_map(f, dependency_fields, UNKNOWN_WARNS, "a mapping with condition", &d) : 0;
+	if (r < 0) {
+		free(name);
+		return r;
+	}
+	array_grow(s->depends_on, s->n_depends_on);
+	s->depends_on[s->n_depends_on++] = d;
+	return 0;
+}
+
+static int read_depends_on(const struct field *f, void *out)
+{
+	if (f->node->type != YAML_MAP && f->node->type != YAML_LIST)
+		return field_expected(f, "a list of services, or a mapping");
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		char *name = NULL;
+		if (child.key)
+			name = xstrdup(child.key);
+		else
+			r = field_string(&child, &name);
+		if (r == 0)
+			r = add_dependency(&child, out, name);
+	}
+	return r;
+}
+
+/* ---- the table ---- */
+
+static const struct field_reader service_fields[] = {
+	{"image", read_image},
+	{"build", read_build},
+	{"command", read_command},
+	{"entrypoint", read_entrypoint},
+	{"environment", read_environment},
+	{"env_file", read_env_file},
+	{"ports", read_ports},
+	{"expose", read_expose},
+	{"volumes", read_volumes},
+	{"tmpfs", read_tmpfs},
+	{"healthcheck", read_healthcheck},
+	{"depends_on", read_depends_on},
+	{"profiles", read_profiles},
+	{"working_dir", read_working_dir},
+	{"container_name", read_container_name},
+	{"mem_limit", read_memory},
+	{"cpus", read_cpus},
+	{"pids_limit", read_pids},
+	{"deploy", read_deploy},
+	{"stop_signal", read_stop_signal},
+	{"stop_grace_period", read_stop_grace_period},
+	{"restart", read_restart},
+	{"x-aether", read_service_aether},
+	{"annotations", NULL},
+	{"attach", NULL},
+	{"blkio_config", NULL},
+	{"cap_add", NULL},
+	{"cap_drop", NULL},
+	{"cgroup", NULL},
+	{"cgroup_parent", NULL},
+	{"configs", NULL},
+	{"cpu_count", NULL},
+	{"cpu_percent", NULL},
+	{"cpu_period", NULL},
+	{"cpu_quota", NULL},
+	{"cpu_rt_period", NULL},
+	{"cpu_rt_runtime", NULL},
+	{"cpu_shares", NULL},
+	{"cpuset", NULL},
+	{"credential_spec", NULL},
+	{"develop", NULL},
+	{"device_cgroup_rules", NULL},
+	{"devices", NULL},
+	{"dns", NULL},
+	{"dns_opt", NULL},
+	{"dns_search", NULL},
+	{"domainname", NULL},
+	{"extends", NULL},
+	{"external_links", NULL},
+	{"extra_hosts", NULL},
+	{"gpus", NULL},
+	{"group_add", NULL},
+	{"hostname", NULL},
+	{"init", NULL},
+	{"ipc", NULL},
+	{"isolation", NULL},
+	{"label_file", NULL},
+	{"labels", NULL},
+	{"links", NULL},
+	{"logging", NULL},
+	{"mac_address", NULL},
+	{"mem_reservation", NULL},
+	{"mem_swappiness", NULL},
+	{"memswap_limit", NULL},
+	{"models", NULL},
+	{"network_mode", NULL},
+	{"networks", NULL},
+	{"oom_kill_disable", NULL},
+	{"oom_score_adj", NULL},
+	{"pid", NULL},
+	{"platform", NULL},
+	{"post_start", NULL},
+	{"pre_stop", NULL},
+	{"privileged", NULL},
+	{"provider", NULL},
+	{"pull_policy", NULL},
+	{"pull_refresh_after", NULL},
+	{"read_only", NULL},
+	{"runtime", NULL},
+	{"scale", NULL},
+	{"secrets", NULL},
+	{"security_opt", NULL},
+	{"shm_size", NULL},
+	{"stdin_open", NULL},
+	{"storage_opt", NULL},
+	{"sysctls", NULL},
+	{"tty", NULL},
+	{"ulimits", NULL},
+	{"use_api_socket", NULL},
+	{"user", NULL},
+	{"userns_mode", NULL},
+	{"uts", NULL},
+	{"volumes_from", NULL},
+	{NULL, NULL},
+};
+
+/* A service's name becomes the name of a file (`services/NAME`) and of variables. */
+static int check_name(const struct field *f)
+{
+	size_t len = strlen(f->key);
+	bool ok = len && len <= SERVICE_NAME_MAX && f->key[0] != '.';
+	for (const char *c = f->key; ok && *c; c++)
+		ok = isalnum((unsigned char)*c) || *c == '_' || *c == '.' || *c == '-';
+	return ok ? 0 : field_key_error(f, "expected a name of letters, digits, '_', '.' and '-' for the service");
+}
+
+/* The environment of a process of the host decides what code it runs (PATH, LD_PRELOAD): approved as the file says it. */
+static void approve_surroundings(const struct field *f, const struct config_service *s)
+{
+	for (size_t i = 0; i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		if (s->run_command && (!strcmp(child.key, "environment") || !strcmp(child.key, "env_file") || !strcmp(child.key, "working_dir")))
+			approve_node(&child);
+	}
+	/* words of a command line that an image's environment gives: POSTGRES_INITDB_ARGS */
+	for (size_t i = 0; i < s->environment.count && !s->run_command; i++) {
+		const char *key = s->environment.items[i].key;
+		size_t len = strlen(key);
+		if (len > 5 && !strcmp(key + len - 5, "_ARGS") && s->environment.items[i].value) {
+			cleanup_free char *text = xasprintf("%s=%s", key, s->environment.items[i].value);
+			approve_text(f, text);
+		}
+	}
+}
+
+static int read_service(const struct field *f, struct config *c)
+{
+	struct loading *l = loading_of(f);
+	int r = check_name(f);
+	if (r < 0)
+		return r;
+	array_grow(c->services, c->n_services);
+	struct config_service *s = &c->services[c->n_services++];
+	*s = (struct config_service){.name = xstrdup(f->key), .stop_grace_ms = -1, .line = f->key_line, .column = f->key_column};
+	r = field_read_map(f, service_fields, UNKNOWN_WARNS, "a mapping with image, build or x-aether", s);
+	if (r < 0)
+		return r;
+	cleanup_keyvals struct keyvals own = s->environment;
+	s->environment = l->env_files;
+	l->env_files = (struct keyvals)KEYVALS_INIT;
+	keyvals_copy(&s->environment, &own);
+	approve_surroundings(f, s);
+	return 0;
+}
+
+/* ---- whom they depend on ---- */
+
+/* The place of a dependency in the file: entries and s->depends_on are parallel. */
+static struct field dependency_field(const struct field *service, size_t i, struct field *depends_on)
+{
+	field_find(service, "depends_on", depends_on);
+	return field_child(depends_on, i);
+}
+
+const char *nearest_service(const struct config *c, const char *wrong)
+{
+	cleanup_free const char **names = xcalloc(c->n_services + 1, sizeof *names);
+	for (size_t i = 0; i < c->n_services; i++)
+		names[i] = c->services[i].name;
+	return nearest_name(wrong, names);
+}
+
+static int check_dependencies(const struct field *services, const struct config *c, const struct config_service *s)
+{
+	struct field service, list;
+	field_find(services, s->name, &service);
+	for (size_t i = 0; i < s->n_depends_on; i++) {
+		if (config_service(c, s->depends_on[i].service) || !s->depends_on[i].required)
+			continue;
+		struct field f = dependency_field(&service, i, &list);
+		int r = field_key_error(&f, "there is no service '%s'", s->depends_on[i].service);
+		const char *near = nearest_service(c, s->depends_on[i].service);
+		if (near)
+			error_hint(f.reader->err, "did you mean %s?", near);
+		return r;
+	}
+	return 0;
+}
+
+struct walk {
+	const struct field *services;
+	const struct config *config;
+	enum { UNSEEN, ON_THE_WAY, DONE } *seen;
+	const struct config_service **way;
+	size_t length;
+};
+
+static int circle(const struct walk *w, const struct config_service *from, size_t dependency, const struct config_service *to)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	struct field service, list;
+	for (size_t i = 0; i < w->length; i++)
+		if (text.len || w->way[i] == to)
+			buffer_printf(&text, "%s -> ", w->way[i]->name);
+	field_find(w->services, from->name, &service);
+	struct field f = dependency_field(&service, dependency, &list);
+	return field_key_error(&f, "services depend on each other in a circle: %s%s", buffer_str(&text), to->name);
+}
+
+static int walk_from(struct walk *w, const struct config_service *s)
+{
+	size_t at = (size_t)(s - w->config->services);
+	int r = 0;
+	if (w->seen[at] == DONE)
+		return 0;
+	w->seen[at] = ON_THE_WAY;
+	w->way[w->length++] = s;
+	for (size_t i = 0; r == 0 && i < s->n_depends_on; i++) {
+		const struct config_service *to = config_service(w->config, s->depends_on[i].service);
+		if (to && w->seen[to - w->config->services] == ON_THE_WAY)
+			r = circle(w, s, i, to);
+		else if (to)
+			r = walk_from(w, to);
+	}
+	w->length--;
+	w->seen[at] = DONE;
+	return r;
+}
+
+static int check_circles(const struct field *services, const struct config *c)
+{
+	struct walk w = {services, c, xcalloc(c->n_services + 1, sizeof *w.seen), xcalloc(c->n_services + 1, sizeof *w.way), 0};
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < c->n_services; i++)
+		r = walk_from(&w, &c->services[i]);
+	free(w.seen);
+	free(w.way);
+	return r;
+}
+
+int read_services(const struct field *f, void *out)
+{
+	struct config *c = out;
+	if (f->node->type != YAML_MAP)
+		return field_expected(f, "a mapping of services");
+	if (f->node->count > SERVICES_MAX)
+		return field_error(f, "more than %d services", SERVICES_MAX);
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		if (strncmp(child.key, "x-", 2))
+			r = read_service(&child, c);
+	}
+	for (size_t i = 0; r == 0 && i < c->n_services; i++)
+		r = check_dependencies(f, c, &c->services[i]);
+	return r < 0 ? r : check_circles(f, c);
+}

@@ -1,0 +1,144 @@
+/* [SOURCE:]TARGET[:OPTIONS], and the long form. A source that begins with `/`, `.` or `~` is a path of the host. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/config_private.h"
+
+#define VOLUMES_MAX 1000 /* of one service */
+
+/* steals the strings of `v` */
+static int add_volume(const struct field *f, struct config_service *s, struct config_volume v)
+{
+	int r = 0;
+	if (!v.target || v.target[0] != '/')
+		r = field_error(f, "expected an absolute path as target, got '%.100s'", v.target ? v.target : "");
+	else if ((v.type == CONFIG_VOLUME_BIND) && (!v.source || !*v.source))
+		r = field_error(f, "a bind mount needs a source");
+	else if (v.type == CONFIG_VOLUME_NAMED && !strv_contains(loading_of(f)->config->volumes, v.source))
+		r = field_error(f, "the volume '%.100s' is not among the top level's volumes", v.source);
+	else if (s->n_volumes == VOLUMES_MAX)
+		r = field_error(f, "more than %d volumes", VOLUMES_MAX);
+	if (r < 0) {
+		if (v.type == CONFIG_VOLUME_NAMED && v.target && v.target[0] == '/')
+			error_hint(f->reader->err, "a directory is written ./%s", v.source);
+		free(v.source);
+		free(v.target);
+		return r;
+	}
+	array_grow(s->volumes, s->n_volumes);
+	s->volumes[s->n_volumes++] = v;
+	return 0;
+}
+
+static bool read_only_option(const char *options)
+{
+	for (; *options; options += strcspn(options, ",")) {
+		options += *options == ',';
+		if (strcspn(options, ",") == 2 && !strncmp(options, "ro", 2))
+			return true;
+	}
+	return false;
+}
+
+static int add_short(const struct field *f, struct config_service *s)
+{
+	cleanup_free char *text = NULL;
+	struct config_volume v = {.type = CONFIG_VOLUME_ANONYMOUS};
+	int r = field_string(f, &text);
+	if (r < 0)
+		return r;
+	char *source = text, *target = strchr(text, ':'), *options;
+	if (target) {
+		*target++ = '\0';
+		if ((options = strchr(target, ':'))) {
+			*options++ = '\0';
+			v.read_only = read_only_option(options);
+		}
+		v.source = xstrdup(source);
+		v.type = strchr("/.~", *source) ? CONFIG_VOLUME_BIND : CONFIG_VOLUME_NAMED;
+	}
+	v.target = xstrdup(target ? target : text);
+	return add_volume(f, s, v);
+}
+
+/* ---- the long form ---- */
+
+struct long_form {
+	size_t type;
+	struct config_volume volume;
+};
+
+static int read_type(const struct field *f, void *out)
+{
+	static const char *const types[] = {"volume", "bind", "tmpfs", NULL};
+	return field_choice(f, types, &((struct long_form *)out)->type);
+}
+
+static int read_source(const struct field *f, void *out)
+{
+	return field_string(f, &((struct long_form *)out)->volume.source);
+}
+
+static int read_target(const struct field *f, void *out)
+{
+	return field_string(f, &((struct long_form *)out)->volume.target);
+}
+
+static int read_read_only(const struct field *f, void *out)
+{
+	return field_bool(f, &((struct long_form *)out)->volume.read_only);
+}
+
+static const struct field_reader long_fields[] = {
+	{"type", read_type},
+	{"source", read_source},
+	{"src", read_source},
+	{"target", read_target},
+	{"dst", read_target},
+	{"destination", read_target},
+	{"read_only", read_read_only},
+	{"readonly", read_read_only},
+	{"consistency", field_ignore},
+	{"bind", NULL},
+	{"volume", NULL},
+	{"tmpfs", NULL},
+	{NULL, NULL},
+};
+
+static int add_long(const struct field *f, struct config_service *s)
+{
+	static const enum config_volume_type types[] = {CONFIG_VOLUME_NAMED, CONFIG_VOLUME_BIND, CONFIG_VOLUME_TMPFS};
+	struct long_form form = {0};
+	int r = field_read_map(f, long_fields, UNKNOWN_WARNS, "a volume", &form);
+	if (r < 0) {
+		free(form.volume.source);
+		free(form.volume.target);
+		return r;
+	}
+	form.volume.type = types[form.type];
+	if (form.volume.type == CONFIG_VOLUME_NAMED && !form.volume.source)
+		form.volume.type = CONFIG_VOLUME_ANONYMOUS;
+	return add_volume(f, s, form.volume);
+}
+
+int read_volumes(const struct field *f, void *out)
+{
+	if (f->node->type != YAML_LIST)
+		return field_expected(f, "a list of volumes");
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field item = field_child(f, i);
+		r = item.node->type == YAML_MAP ? add_long(&item, out) : add_short(&item, out);
+	}
+	return r;
+}
+
+int read_tmpfs(const struct field *f, void *out)
+{
+	cleanup_strv char **list = NULL;
+	int r = field_strings_or_one(f, &list);
+	for (char **item = list; r == 0 && item && *item; item++)
+		r = add_volume(f, out, (struct config_volume){CONFIG_VOLUME_TMPFS, NULL, xstrndup(*item, strcspn(*item, ":")), false});
+	return r;
+}
