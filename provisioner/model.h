@@ -11,6 +11,7 @@
 #include "provisioner/recipe.h"
 #include "provisioner/store.h"
 
+#define SPEC_VOLUMES "+volumes" /* named volumes, in a generation's directory; no service can have that name */
 #define MODEL_HOST "127.0.0.1" /* services are never bound to anything else */
 
 struct model_service {

@@ -40,7 +40,7 @@ struct probe {
 
 	uv_timer_t timer; /* to the next try, or the end of the one under way */
 	struct try *trying;
-	unsigned interval_ms;
+	uint64_t began_ms;
 	unsigned executing; /* execs in flight: the object outlives them */
 	bool timer_closed;
 	bool over;
@@ -123,6 +123,16 @@ static void succeeded(struct probe *p)
 
 static void on_next(uv_timer_t *timer);
 
+/* A tenth of the time that has passed: that much, and no more, the waiting may add. */
+static uint64_t interval(const struct probe *p)
+{
+	unsigned most = p->what.interval_ms && p->what.interval_ms < PROBE_INTERVAL_MAX_MS ? p->what.interval_ms
+	                                                                                   : PROBE_INTERVAL_MAX_MS;
+	unsigned least = kinds[p->what.kind].first_ms;
+	uint64_t tenth = (now_monotonic_ms() - p->began_ms) / 10;
+	return tenth < least ? least : tenth > most ? most : tenth;
+}
+
 static void failed(struct probe *p, const char *why)
 {
 	if (p->over)
@@ -130,13 +140,7 @@ static void failed(struct probe *p, const char *why)
 	try_end(p);
 	free(p->last);
 	p->last = xstrdup(why);
-	uv_timer_start(&p->timer, on_next, p->interval_ms, 0);
-	unsigned most = p->what.interval_ms ? p->what.interval_ms : PROBE_INTERVAL_MS;
-	if (most > 4 * PROBE_INTERVAL_MS)
-		most = 4 * PROBE_INTERVAL_MS; /* a health check every 30 s is no reason to begin the day with 30 s */
-	p->interval_ms += (p->interval_ms + 1) / 2;
-	if (p->interval_ms > most)
-		p->interval_ms = most;
+	uv_timer_start(&p->timer, on_next, interval(p), 0);
 }
 
 static void on_try_timeout(uv_timer_t *timer)
@@ -399,7 +403,7 @@ struct probe *probe_start(const struct probe_params *params)
 		p->has_pattern = !regcomp(&p->pattern, p->what.pattern ? p->what.pattern : "", REG_EXTENDED | REG_NOSUB);
 	if (p->what.kind == PROBE_LOG && !p->has_pattern)
 		p->what.kind = PROBE_NONE;
-	p->interval_ms = kinds[p->what.kind].first_ms;
+	p->began_ms = now_monotonic_ms();
 	uv_timer_init(p->loop, &p->timer);
 	p->timer.data = p;
 	uv_timer_start(&p->timer, on_next, 0, 0);

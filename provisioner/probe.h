@@ -1,5 +1,5 @@
-/* Is a service ready? One probe asks until it is: at once, then at intervals that grow from PROBE_FIRST_MS. It never
- * gives up by itself: how long is too long is its owner's business. Loop thread.
+/* Is a service ready? One probe asks until it is: at once, then at intervals that grow with the time that has passed.
+ * It never gives up by itself: how long is too long is its owner's business. Loop thread.
  */
 #ifndef PROVISIONER_PROBE_H
 #define PROVISIONER_PROBE_H
@@ -9,9 +9,8 @@
 #include "backends/backend.h"
 #include "provisioner/config.h"
 
-#define PROBE_FIRST_MS                                                                                                 \
-	5 /* a local Postgres is ready 27-40 ms after its start: a second's interval would be most of the wait */
-#define PROBE_INTERVAL_MS 250      /* where the intervals stop growing, unless the configuration names a shorter one */
+#define PROBE_FIRST_MS 5           /* a local Postgres is ready 27-40 ms after its start */
+#define PROBE_INTERVAL_MAX_MS 1000 /* a health check every 30 s is no reason to begin the day with 30 s */
 #define PROBE_EXEC_FIRST_MS 20     /* a process each */
 #define PROBE_TIMEOUT_MS 1000      /* of one try by network; */
 #define PROBE_EXEC_TIMEOUT_MS 5000 /* by program */

@@ -50,6 +50,8 @@ static const char *secret(struct scope *scope, const char *name)
 {
 	cleanup_free char *key = xasprintf("%s/%s", scope->s->config->name, *name ? name : "password");
 	char *value = NULL;
+	if (!scope->params->plan) /* nothing is made for an environment that nobody asked for */
+		return "";
 	int r = store_secret(scope->params->store, scope->params->id->namespace_, key, &value, scope->err);
 	if (r < 0) {
 		scope->failed = r;
@@ -376,7 +378,12 @@ static int build_init(const struct build *b)
 static int build_recipe_process(const struct build *b)
 {
 	struct model_service *s = b->s;
+	cleanup_strv char **args = NULL;
 	int r = 0;
+	if (!recipe_arguments(s->recipe, s->config, &args))
+		strv_pushf(&b->m->warnings,
+		           "%s: its command is for the image; a process of this machine takes only the %s options from it",
+		           s->config->name, s->recipe->name);
 	for (size_t i = 0; i < s->recipe->process_env.count; i++) {
 		const struct keyval *item = &s->recipe->process_env.items[i];
 		keyvals_set(&s->process_env, item->key, expand(b, "", item->value ? item->value : "", &r));

@@ -59,14 +59,21 @@ struct trash_job {
 };
 
 /* Whose data there is; also right after a crash, when nobody remembers what ran. */
-static char **services_with_data(const char *path)
+static void add_names(const char *path, char ***names)
 {
-	char **names = NULL;
 	cleanup_closedir DIR *dir = opendir(path);
 	struct dirent *entry;
 	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.')
-			strv_push(&names, xstrdup(entry->d_name));
+		if (entry->d_name[0] != '.' && strcmp(entry->d_name, SPEC_VOLUMES))
+			strv_push(names, xstrdup(entry->d_name));
+}
+
+static char **services_with_data(const char *path)
+{
+	char **names = NULL;
+	cleanup_free char *volumes = xasprintf("%s/" SPEC_VOLUMES, path);
+	add_names(path, &names);
+	add_names(volumes, &names);
 	return names;
 }
 
