@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -474,8 +475,10 @@ static void real_jj_and_git_agree(void **state)
 	         "git init -q g && cd g && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && "
 	         "git worktree add -q ../gw",
 	         p->dir);
-	if (system("jj --version && git --version") || system(command))
+	if (system("jj --version && git --version") || system(command)) {
+		printf("skip: real_jj_and_git_agree: no jj and git in PATH that work\n");
 		skip();
+	}
 	struct identity id = identify(p, "s", NULL);
 	assert_string_equal(id.workspace, "x/y z");
 	assert_below(p, id.repository, "m/.jj/repo");

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -285,8 +286,10 @@ static void links_are_kept_as_links(void **state)
 
 static void restored_data_belongs_to_todays_user(void **state)
 {
-	if (geteuid() != 0)
+	if (geteuid() != 0) {
+		printf("skip: restored_data_belongs_to_todays_user: root alone\n");
 		skip();
+	}
 	cleanup_error struct error err = ERROR_INIT;
 	struct store_environment e = {0};
 	assert_int_equal(store_environment_get(store, id.namespace_, &e, &err), 1);
@@ -444,8 +447,10 @@ static int in_child(int (*work)(void))
 static void the_oldest_goes_when_space_is_short(void **state)
 {
 	int r = in_child(on_a_small_disk);
-	if (r == 77)
+	if (r == 77) {
+		printf("skip: the_oldest_goes_when_space_is_short: only root can mount\n");
 		skip();
+	}
 	assert_int_equal(r, 0);
 }
 
@@ -469,8 +474,10 @@ static int across_file_systems(void)
 static void state_may_lie_on_two_file_systems(void **state)
 {
 	int r = in_child(across_file_systems);
-	if (r == 77)
+	if (r == 77) {
+		printf("skip: state_may_lie_on_two_file_systems: only root can mount\n");
 		skip();
+	}
 	assert_int_equal(r, 0);
 }
 
