@@ -52,13 +52,25 @@ static void note(struct cleanup *c, int r, const struct error *why)
 
 /* ---- what is looked for ---- */
 
+/* A mount of this kind may be another user's, or belong to another state directory. */
+static bool is_known(const struct cleanup *c, const char *point)
+{
+	size_t n = strlen(c->runtime_dir);
+	if (!strncmp(point, c->runtime_dir, n) && point[n] == '/')
+		return true;
+	for (size_t i = 0; i < c->known.count; i++)
+		if (!strcmp(point, c->known.items[i].root) || !strcmp(point, c->known.items[i].control_dir))
+			return true;
+	return false;
+}
+
 static int dead_mounts(struct cleanup *c, struct error *err)
 {
 	cleanup_mounts struct mounts m = MOUNTS_INIT;
 	mounts_read(&m);
 	for (size_t i = m.count; i-- > 0;) {
 		cleanup_error struct error why = ERROR_INIT;
-		if (!mount_kind(&m.items[i]) || !mount_is_dead(m.items[i].point))
+		if (!mount_kind(&m.items[i]) || !is_known(c, m.items[i].point) || !mount_is_dead(m.items[i].point))
 			continue;
 		if (found(c, "dead-mount", m.items[i].point, "mounted, but nobody serves it"))
 			note(c, mounting_clear_dead(m.items[i].point, &why), &why);

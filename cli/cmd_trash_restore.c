@@ -1,8 +1,8 @@
 #include <fcntl.h>
-#include <string.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "cli/client.h"
@@ -11,7 +11,6 @@
 #include "cli/progress.h"
 #include "cli/registry.h"
 #include "cli/trash_id.h"
-#include "provisioner/envfile.h"
 #include "provisioner/trash.h"
 
 static const struct option options[] = {
@@ -79,29 +78,34 @@ static int make_room(const struct client *c, struct store *store, uint32_t *ret_
 	return r ? r : store_environment_put(store, &fresh, geteuid() == 0, err);
 }
 
-/* The mount covers the real .env, so its lines come back through it: a write keeps the user's part. */
-static int write_env(const struct client *c, const struct buffer *text, struct error *err)
+/* The mount covers the real .env: the lines, or the link that it was, come back through it by a rename, as an editor saves. The
+ * entry, whose data is restored by now, goes. */
+static int place_env(const struct client *c, struct store *store, const struct trash_entry *entry, struct error *err)
 {
-	cleanup_free char *path = xasprintf("%s/env", c->control);
-	cleanup_close int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-	int r = fd < 0 ? -errno : write_all(fd, buffer_str(text), text->len);
-	return r ? error_set_errno(err, ERROR_INTERNAL, -r, "%s", path) : 0;
+	cleanup_free char *saved = xasprintf("%s/env", entry->path);
+	cleanup_free char *temporary = xasprintf("%s/.env.aether-%d.tmp", c->id.root, (int)getpid());
+	cleanup_free char *target = xasprintf("%s/.env", c->id.root);
+	unlink(temporary);
+	int r = tree_copy(AT_FDCWD, saved, AT_FDCWD, temporary, (uid_t)-1, (gid_t)-1);
+	if (!r && rename(temporary, target))
+		r = -errno;
+	if (r) {
+		unlink(temporary);
+		return error_set_errno(err, ERROR_INTERNAL, -r, "%s", target);
+	}
+	return trash_empty(store, entry->id, NULL, err);
 }
 
 static int restore(const struct client *c, struct store *store, const struct trash_entry *entry, bool env,
                    struct error *err)
 {
-	cleanup_buffer struct buffer lines = BUFFER_INIT;
-	cleanup_free char *saved = xasprintf("%s/env", entry->path);
 	cleanup_close int root = c->mounted ? -1 : open(c->id.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	uint32_t generation = 0;
-	if (env && entry->has_env && file_read(AT_FDCWD, saved, ENVFILE_MAX, &lines))
-		return error_set(err, ERROR_TRASH_NOT_FOUND, "%s cannot be read", saved);
 	int r = make_room(c, store, &generation, err);
 	if (!r)
 		r = trash_restore(store, &c->id, entry->id, generation, env && !c->mounted, root, err);
 	if (!r && env && entry->has_env && c->mounted)
-		r = write_env(c, &lines, err);
+		r = place_env(c, store, entry, err);
 	return r;
 }
 

@@ -92,9 +92,9 @@ static int mount_workspace(const struct add *a, struct client *c, struct error *
 		r = mounting_approve(c, err);
 	if (!r)
 		return 0;
+	cleanup_free char *first = err->hint ? xasprintf("%s, then: ", err->hint) : xstrdup("");
 	error_prefix(err, "the workspace was made, but is not mounted");
-	if (!err->hint)
-		error_hint(err, "ajj attach %s", a->destination);
+	error_hint(err, "%sajj attach %s", first, a->destination);
 	return r;
 }
 

@@ -102,8 +102,10 @@ bool is_mounted_by_us(const char *point)
 
 bool mount_is_dead(const char *point)
 {
-	struct stat st;
-	return stat(point, &st) && (errno == ENOTCONN || errno == ECONNABORTED);
+	struct statx st;
+	/* stat(2) would be answered from what the kernel has cached, for ever */
+	return statx(AT_FDCWD, point, AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) &&
+	       (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 int mounts_wait_gone(const char *point, unsigned timeout_ms)

@@ -71,6 +71,20 @@ static void print_services(const json_t *status)
 	}
 }
 
+/* What went wrong, once, though a service and the environment both tell it. */
+static void print_errors(const json_t *status)
+{
+	const char *failure = report_string(json_object_get(status, "error"), "message"), *name;
+	json_t *service;
+	if (*failure)
+		output_line("Error: %s", failure);
+	json_object_foreach(json_object_get(status, "services"), name, service) {
+		const char *message = report_string(json_object_get(service, "error"), "message");
+		if (*message && strcmp(message, failure) && strcmp(report_string(service, "state"), "unsupported"))
+			output_line("Error: %s: %s", name, message);
+	}
+}
+
 static void print_leases(const json_t *status)
 {
 	json_t *lease;
@@ -101,6 +115,7 @@ void report_print(const json_t *status)
 	print_services(status);
 	print_leases(status);
 	print_warnings(status);
+	print_errors(status);
 }
 
 bool report_is_up(const json_t *status)
