@@ -18,15 +18,22 @@ static const struct option options[] = {
 	{NULL, 0, NULL, NULL},
 };
 
+/* Is it what was asked for: `id`, or with 0 something to give back? (An entry whose data went back without its lines has them still.) */
+static bool is_wanted(const struct trash_entry *e, int64_t id, bool env)
+{
+	return id ? e->id == id : (e->services && *e->services) || (env && e->has_env);
+}
+
 /* The entry `id`, or with 0 the namespace's newest. */
-static int choose(struct store *store, const char *namespace_, int64_t id, struct trash_entry *ret, struct error *err)
+static int choose(struct store *store, const char *namespace_, int64_t id, bool env, struct trash_entry *ret,
+                  struct error *err)
 {
 	struct trash_entry *entries = NULL;
 	size_t count = 0, found = 0;
 	int r = store_trash_list(store, id ? NULL : namespace_, &entries, &count, err);
 	if (r)
 		return r;
-	while (found < count && id && entries[found].id != id)
+	while (found < count && !is_wanted(&entries[found], id, env))
 		found++;
 	if (found < count) {
 		*ret = entries[found];
@@ -125,7 +132,7 @@ static int run(const struct arguments *args, struct error *err)
 		r = error_hint(err, "ajj destroy is what puts data there");
 	}
 	if (!r)
-		r = choose(store, c.id.namespace_, id, &entry, err);
+		r = choose(store, c.id.namespace_, id, arguments_flag(args, "env"), &entry, err);
 	if (r)
 		return r;
 	r = restore(&c, store, &entry, arguments_flag(args, "env"), err);
