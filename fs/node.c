@@ -428,10 +428,10 @@ static uint32_t node_new(struct nodes *n, const struct stat *st)
 
 static void node_publish(struct nodes *n, uint32_t index)
 {
+	n->live++;
+	index_grow(n); /* indexes all that is live, which this is not yet */
 	atomic_store(&n->records[index].nlookup, 1);
 	atomic_store(&n->records[index].state, NODE_LIVE);
-	n->live++;
-	index_grow(n);
 	index_add(n, index);
 }
 
