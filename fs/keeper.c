@@ -141,9 +141,11 @@ static int mount_session(struct keeper *k, int which, const char *path, struct e
 {
 	static const struct fuse_lowlevel_ops none;
 	cleanup_free char *options =
-		xasprintf("fsname=%s,subtype=%s%s%s%s", which == SESSION_OVERLAY ? "aetherfs" : "aetherfs-control",
+		xasprintf("fsname=%s,subtype=%s%s%s%s%s", which == SESSION_OVERLAY ? "aetherfs" : "aetherfs-control",
 	              which == SESSION_OVERLAY ? "aetherfs" : "aetherfs-control", which == SESSION_OVERLAY ? ",default_permissions" : "",
-	              which == SESSION_OVERLAY && k->allow_other ? ",allow_other" : "", k->read_only ? ",ro" : "");
+	              which == SESSION_OVERLAY && k->allow_other ? ",allow_other" : "",
+	              which == SESSION_OVERLAY && geteuid() == 0 ? ",suid,dev" : "", /* root's mount is as what it covers */
+	              k->read_only ? ",ro" : "");
 	char name[] = "aetherfs", flag[] = "-o", *argv[] = {name, flag, options, NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 	struct fuse_session *se = fuse_session_new(&args, &none, sizeof none, NULL);
