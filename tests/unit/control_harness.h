@@ -1,5 +1,6 @@
-/* A real mount of the control file system over a fake environment: the test is the keeper, a child is the server, and whoever
- * may have to wait is a child too. A test program includes this once. */
+/* A real mount of the control file system over a fake environment. The keeper, a child, starts servers: it was made before anything of the
+ * mount was opened, for a server that inherits a file of its own mount hangs when it closes it. Whoever may have to wait is a
+ * child too. A test program includes this once. */
 #ifndef TESTS_CONTROL_HARNESS_H
 #define TESTS_CONTROL_HARNESS_H
 
@@ -12,6 +13,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -41,7 +43,11 @@ static struct mount {
 	int fd;
 	struct shared *shared;
 	struct outcome *outcome;
-	pid_t server, watchdog;
+	pid_t keeper, watchdog;
+	struct {
+		_Atomic int start; /* asks the keeper for another server */
+		_Atomic pid_t server;
+	} *orders;
 	bool allow_other;
 	const char *helper;
 } m;
@@ -85,6 +91,7 @@ static void serve(void)
 	size_t ops_size;
 	cleanup_error struct error err = ERROR_INIT;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGCHLD, SIG_DFL);
 	uv_loop_init(&s.loop);
 	m.shared->server_generation++;
 	struct control_params params = {.shared = m.shared, .loop = &s.loop, .unlinked = unlinked_new(), .helper = m.helper,
@@ -116,22 +123,38 @@ static void serve(void)
 	_exit(0);
 }
 
+static void keep(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGCHLD, SIG_IGN);
+	for (;; usleep(1000)) {
+		if (!m.orders->start)
+			continue;
+		pid_t pid = fork();
+		if (pid == 0)
+			serve();
+		m.orders->server = pid;
+		m.orders->start = 0;
+	}
+}
+
 static void start_server(void)
 {
-	m.server = fork();
-	if (m.server == 0)
-		serve();
+	m.orders->start = 1;
+	while (m.orders->start)
+		usleep(500);
 }
 
 static void kill_server(void)
 {
-	kill(m.server, SIGKILL);
-	waitpid(m.server, NULL, 0);
+	kill(m.orders->server, SIGKILL);
+	while (kill(m.orders->server, 0) == 0)
+		usleep(500);
 }
 
 /* ---- the mount ---------------------------------------------------------------------------------------------------- */
 
-/* A hung mount holds this very process: only another can abort the connection. */
+/* A hung mount holds the test itself: only another process can abort the connection. */
 static void start_watchdog(const char *connection)
 {
 	m.watchdog = fork();
@@ -142,7 +165,7 @@ static void start_watchdog(const char *connection)
 	sleep(HANG_S);
 	fprintf(stderr, "hangs: the connection is aborted\n");
 	int fd = open(connection, O_WRONLY);
-	if (fd < 0 || write(fd, "1", 1) < 0)
+	if ((fd < 0 || write(fd, "1", 1) < 0) && umount2(m.dir, MNT_FORCE) < 0)
 		fprintf(stderr, "%s: %s\n", connection, strerror(errno));
 	_exit(1);
 }
@@ -179,11 +202,15 @@ static int mount_setup(void **state)
 	m.shared = shared_memory(SHARED_SIZE);
 	m.outcome = shared_memory(16 * sizeof *m.outcome);
 	fake = shared_memory(sizeof *fake);
-	if (!m.shared || !m.outcome || !fake)
+	m.orders = shared_memory(sizeof *m.orders);
+	if (!m.shared || !m.outcome || !fake || !m.orders)
 		return -1;
 	fake->service_count = FAKE_SERVICES;
 	strcpy(fake->env, "A=1\n");
 	strcpy(fake->status, "{\"state\": \"absent\"}\n");
+	m.keeper = fork();
+	if (m.keeper == 0)
+		keep();
 	start_server();
 	if (stat(m.dir, &st) < 0)
 		return -1;
@@ -198,7 +225,10 @@ static int mount_teardown(void **state)
 	waitpid(m.watchdog, NULL, 0);
 	fuse_session_unmount(m.fuse);
 	kill_server();
+	kill(m.keeper, SIGKILL);
+	waitpid(m.keeper, NULL, 0);
 	fuse_session_destroy(m.fuse);
+	munmap(m.orders, sizeof *m.orders);
 	munmap(m.shared, SHARED_SIZE);
 	munmap(m.outcome, 16 * sizeof *m.outcome);
 	munmap(fake, sizeof *fake);
