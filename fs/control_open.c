@@ -25,7 +25,10 @@ struct shared_handle *control_handle(struct control *c, uint64_t file, uint64_t 
 static void handle_drop(struct control *c, struct shared_handle *h)
 {
 	bool lease = control_is_lease(h);
+	struct shared_scratch *scratch = control_file_of(h->file) ? NULL : scratch_by_ino(c->versions, h->ino);
 	handle_close(c->versions, h);
+	if (scratch)
+		scratch_closed(c->versions, scratch);
 	if (lease)
 		control_wake(c, CHANGED_STATUS);
 }

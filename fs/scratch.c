@@ -117,6 +117,15 @@ void scratch_unlink(struct versions *v, struct shared_scratch *s)
 	atomic_store(&s->state, SCRATCH_NAMELESS);
 	if (s->nlookup == 0)
 		scratch_drop(v, s);
+	else
+		scratch_closed(v, s);
+}
+
+/* Not only when it is forgotten: that comes some time after its deletion, and its room is wanted now. */
+void scratch_closed(struct versions *v, struct shared_scratch *s)
+{
+	if (s->state == SCRATCH_NAMELESS && !handle_any(v, s->ino))
+		blob_free(v, &s->text);
 }
 
 void scratch_forget(struct versions *v, struct shared_scratch *s, uint64_t count)

@@ -294,7 +294,7 @@ static void version_drop(struct versions *v, struct shared_version *version)
 	slots_give(v, place);
 }
 
-static bool version_is_open(struct versions *v, uint64_t ino)
+bool handle_any(struct versions *v, uint64_t ino)
 {
 	for (size_t i = 0; i < v->shared->handle_count; i++)
 		if (v->shared->handles[i].state != HANDLE_FREE && v->shared->handles[i].ino == ino)
@@ -308,7 +308,7 @@ static bool versions_evict(struct versions *v)
 	for (uint16_t i = 0; i < v->shared->version_count; i++) {
 		struct shared_version *version = &v->shared->versions[i];
 		if (version->state == VERSION_RETIRED && (!oldest || version->ino < oldest->ino) &&
-		    !version_is_open(v, version->ino))
+		    !handle_any(v, version->ino))
 			oldest = version;
 	}
 	if (oldest)

@@ -56,6 +56,7 @@ struct shared_handle *handle_answering(struct versions *v, int32_t tid, uint64_t
 uint64_t handle_fh(const struct versions *v, const struct shared_handle *h);
 struct shared_handle *handle_get(struct versions *v, uint64_t fh); /* NULL: not open (any more) */
 void handle_close(struct versions *v, struct shared_handle *h);
+bool handle_any(struct versions *v, uint64_t ino); /* is one open on it? */
 size_t handle_end(const struct versions *v);
 struct shared_handle *handle_at(struct versions *v, size_t index); /* NULL: free */
 
@@ -81,8 +82,10 @@ int scratch_write(struct versions *v, struct shared_scratch *s, uint64_t offset,
 int scratch_resize(struct versions *v, struct shared_scratch *s, uint64_t size);
 /* Takes the place of one that has the name. */
 int scratch_rename(struct versions *v, struct shared_scratch *s, const char *name);
-/* Its bytes stay until the kernel forgets it. */
+/* Its bytes stay while it is open, itself until the kernel forgets it. */
 void scratch_unlink(struct versions *v, struct shared_scratch *s);
+/* A handle on it was closed. */
+void scratch_closed(struct versions *v, struct shared_scratch *s);
 void scratch_forget(struct versions *v, struct shared_scratch *s, uint64_t count);
 
 #endif

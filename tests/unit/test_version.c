@@ -271,7 +271,9 @@ static void a_scratch_file_takes_the_place_of_another(void **state)
 	struct shared_scratch *a, *b;
 	assert_int_equal(scratch_create(f->v, "a", 0600, 0, &a), 0);
 	assert_int_equal(scratch_create(f->v, "b", 0600, 0, &b), 0);
-	atomic_fetch_add(&b->nlookup, 1); /* open somewhere */
+	struct shared_handle *h;
+	atomic_fetch_add(&b->nlookup, 1);
+	assert_int_equal(handle_open(f->v, 0, b->ino, &h), 0);
 	scratch_write(f->v, a, 0, "A", 1);
 	scratch_write(f->v, b, 0, "B", 1);
 	assert_int_equal(scratch_rename(f->v, a, "b"), 0);
@@ -279,6 +281,9 @@ static void a_scratch_file_takes_the_place_of_another(void **state)
 	assert_null(scratch_by_name(f->v, "a"));
 	assert_null(scratch_name(b));
 	assert_memory_equal(blob_bytes(f->v, &b->text), "B", 1);
+	handle_close(f->v, h);
+	scratch_closed(f->v, b);
+	assert_int_equal(b->text.place, 0);
 	scratch_forget(f->v, b, 1);
 	assert_int_equal(b->state, SCRATCH_FREE);
 	assert_int_equal(scratch_rename(f->v, a, "b"), 0);
