@@ -83,7 +83,6 @@ static struct call *call_new(const struct backend *b, const char *verb, const ch
 	c->service = xstrdup(service);
 	c->began_ms = now_monotonic_ms();
 	c->arg = arg;
-	log_debug(AREA, "%s: %s %s", c->backend, verb, service ? service : "");
 	return c;
 }
 
@@ -94,7 +93,7 @@ static void call_log(const struct call *c, const struct error *err)
 	const char *service = c->service ? c->service : "";
 	if (!err)
 		log_debug(AREA, "%s: %s %s: done in %llu ms", c->backend, c->verb, service, took);
-	else if (err->code == ERROR_CANCELED || c->exec_done)
+	else if (err->code == ERROR_CANCELED || err->code == ERROR_CONFIG_INVALID || c->exec_done)
 		log_debug(AREA, "%s: %s %s: %s after %llu ms", c->backend, c->verb, service, err->message, took);
 	else
 		log_warning(AREA, "%s: %s %s: %s: %s (after %llu ms)", c->backend, c->verb, service, error_code_name(err->code),
@@ -157,6 +156,7 @@ static bool service_refused(struct call *c, const char *service)
 		return false;
 	error_set(&c->failed, ERROR_CONFIG_INVALID, "\"%.*s\" cannot be the name of a service", SERVICE_NAME_MAX,
 	          service ? service : "");
+	free(move_ptr(c->service));
 	return true;
 }
 

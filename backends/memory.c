@@ -38,6 +38,7 @@ struct memory_service {
 	enum instance_state state;
 	int exit_code;
 	int64_t started_ms, exited_ms;
+	uint64_t serial; /* tells one instance from the next */
 	unsigned failed_starts;
 	struct keyvals env;
 	struct port_binding *ports;
@@ -173,7 +174,7 @@ struct memory_op {
 	unsigned grace_ms;
 	int exit_code;
 	char *output;
-	int64_t started_ms;   /* of the instance that a timer is about */
+	uint64_t serial;      /* of the instance that a timer is about */
 	backend_done *done;
 	backend_list_done *list_done;
 	backend_exec_done *exec_done;
@@ -305,7 +306,7 @@ static void service_end(struct memory_service *s, int code)
 static struct memory_service *same_instance(const struct memory_op *op)
 {
 	struct memory_service *s = world_find(op->backend->namespace_, op->service);
-	return s && s->state == INSTANCE_RUNNING && s->started_ms == op->started_ms ? s : NULL;
+	return s && s->state == INSTANCE_RUNNING && s->serial == op->serial ? s : NULL;
 }
 
 static void exit_run(struct memory_op *op, struct error *err)
@@ -332,13 +333,13 @@ static void watch(struct memory_backend *b, const struct memory_service *s)
 	if (keyvals_has(&s->env, "MEMORY_EXIT_AFTER_MS")) {
 		struct memory_op *op = op_new(b, s->name, number(&s->env, "MEMORY_EXIT_AFTER_MS", 0));
 		op->run = exit_run;
-		op->started_ms = s->started_ms;
+		op->serial = s->serial;
 		op->exit_code = (int)number(&s->env, "MEMORY_EXIT_CODE", 1);
 	}
 	if (keyvals_has(&s->env, "MEMORY_LISTEN_DELAY_MS")) {
 		struct memory_op *op = op_new(b, s->name, number(&s->env, "MEMORY_LISTEN_DELAY_MS", 0));
 		op->run = listen_run;
-		op->started_ms = s->started_ms;
+		op->serial = s->serial;
 	}
 }
 
@@ -346,7 +347,7 @@ static void watch(struct memory_backend *b, const struct memory_service *s)
 
 static void start_run(struct memory_op *op, struct error *err)
 {
-	static int64_t last_ms;
+	static uint64_t last_serial;
 	struct memory_service *s = world_get(op->backend->namespace_, op->service);
 	if (s->state == INSTANCE_RUNNING)
 		return;
@@ -360,8 +361,8 @@ static void start_run(struct memory_op *op, struct error *err)
 	if (!keyvals_has(&s->env, "MEMORY_LISTEN_DELAY_MS") && sockets_open(s, err))
 		return;
 	s->state = INSTANCE_RUNNING;
-	s->started_ms = now_wall_ms() > last_ms ? now_wall_ms() : last_ms + 1; /* tells instances apart */
-	last_ms = s->started_ms;
+	s->started_ms = now_wall_ms();
+	s->serial = ++last_serial;
 	watch(op->backend, s);
 }
 

@@ -1,6 +1,7 @@
 /* One start: the lock, the data, the program, the limits, the shim. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -179,6 +180,7 @@ static int spawn(struct process_start *s, const char *program, int *ret_pidfd, s
 			*ret_pidfd = move_fd(&pidfd);
 			return 0;
 		}
+		poll(&(struct pollfd){pidfd, POLLIN, 0}, 1, PROCESS_SWEEP_MS); /* it has said so and cleans up */
 		process_shim_reap(pidfd);
 		if (do_without((struct process_settings *)s->settings, &report))
 			continue;
