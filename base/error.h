@@ -75,7 +75,8 @@ int error_set_errno(struct error *e, enum error_code code, int err, const char *
 /* Puts "prefix: " before the message. Returns -e->err. */
 int error_prefix(struct error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Adds or replaces the hint. Returns -e->err, so it can end a return statement. */
+/* Adds or replaces the hint. Returns -e->err, so it can end a return statement; -EIO when `e` is NULL, so a caller that wants the
+ * errno alone must keep what error_set returned. */
 int error_hint(struct error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Adds one member to details. steals `value`. */
