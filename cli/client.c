@@ -219,6 +219,10 @@ static int explain(const struct client *c, const char *since, int errnum, const 
 	};
 	if (errnum != EINTR && errnum != ENOTCONN && told(c, since, err))
 		return -errnum;
+	if (errnum == ENOENT && !is_mounted_by_us(c->control)) {
+		error_set(err, ERROR_NOT_MOUNTED, "%s is not mounted, though the workspace is", c->control);
+		return error_hint(err, "ajj detach %s, then ajj attach %s", c->id.root, c->id.root);
+	}
 	enum error_code code = ERROR_INTERNAL;
 	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
 		if (codes[i].err == errnum)
