@@ -1,44 +1,90 @@
+/* What the kernel should forget: an entry, a directory's listing.
+ *
+ * For an entry the kernel takes the directory's lock, which a process may hold whose request we have not answered. A worker would
+ * deadlock with itself, and a thread would keep a killed server from dying: it waits unkillably for a request that only the next
+ * server can answer, and the keeper waits for it. So a helper process does it; if that has to wait it is alone.
+ */
 #include "fs/overlay_private.h"
 
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/program.h"
 
-struct notice {
-	fuse_ino_t parent;
-	char *name; /* NULL: the directory itself, its listing and attributes */
-};
+#define HELPER_DEVICE_FD 3 /* where the helper finds the device */
+#define RECORDS_MAX 16384  /* bytes for one helper: less than a pipe holds, so that writing them never waits */
+
+extern char **environ;
 
 struct notices {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	pthread_t thread;
-	struct fuse_session *session; /* NULL: there is nobody to tell yet, and nothing is queued */
-	struct notice queue[OVERLAY_NOTICES_MAX];
-	unsigned first, count;
+	char *helper;
+	int device; /* -1: there is nobody to tell yet, and nothing is queued */
+	struct buffer records;
+	pid_t running; /* the helper; 0: none */
 	bool stop;
 };
+
+static int start_helper(const struct notices *n, int input, pid_t *ret)
+{
+	char verb[] = "notify", fd[] = "3", *argv[] = {n->helper, verb, fd, NULL};
+	posix_spawn_file_actions_t actions;
+	/* over itself, dup2 would leave close-on-exec set */
+	cleanup_close int device = fcntl(n->device, F_DUPFD_CLOEXEC, HELPER_DEVICE_FD + 1);
+	if (device < 0)
+		return -errno;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, device, HELPER_DEVICE_FD);
+	int r = posix_spawn(ret, n->helper, &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	return -r;
+}
+
+static int send_records(const struct notices *n, const struct buffer *records, pid_t *ret)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	cleanup_close int input = ends[0];
+	cleanup_close int output = ends[1];
+	int r = write_all(output, records->data, records->len);
+	return r < 0 ? r : start_helper(n, input, ret);
+}
 
 static void *run(void *arg)
 {
 	struct notices *n = arg;
 	pthread_mutex_lock(&n->lock);
 	while (!n->stop) {
-		if (n->count == 0) {
+		if (n->records.len == 0) {
 			pthread_cond_wait(&n->changed, &n->lock);
 			continue;
 		}
-		struct notice one = n->queue[n->first];
-		n->first = (n->first + 1) % OVERLAY_NOTICES_MAX;
-		n->count--;
+		int r = send_records(n, &n->records, &n->running);
+		buffer_clear(&n->records);
+		if (r < 0) {
+			log_warning("overlay", "cannot run %s: %s", n->helper, strerror(-r));
+			n->running = 0;
+			continue;
+		}
+		pid_t pid = n->running;
 		pthread_mutex_unlock(&n->lock);
-		if (one.name)
-			fuse_lowlevel_notify_inval_entry(n->session, one.parent, one.name, strlen(one.name));
-		else
-			fuse_lowlevel_notify_inval_inode(n->session, one.parent, 0, 0);
-		free(one.name);
+		waitpid(pid, NULL, 0);
 		pthread_mutex_lock(&n->lock);
+		n->running = 0;
 	}
 	pthread_mutex_unlock(&n->lock);
 	return NULL;
@@ -47,44 +93,47 @@ static void *run(void *arg)
 struct notices *notices_new(void)
 {
 	struct notices *n = xcalloc(1, sizeof(*n));
+	n->device = -1;
 	pthread_mutex_init(&n->lock, NULL);
 	pthread_cond_init(&n->changed, NULL);
 	return n;
 }
 
-void notices_set_session(struct notices *n, struct fuse_session *se)
+void notices_set_device(struct notices *n, int device)
 {
-	pthread_mutex_lock(&n->lock);
-	if (!n->session && pthread_create(&n->thread, NULL, run, n) == 0)
-		n->session = se;
-	pthread_mutex_unlock(&n->lock);
+	n->helper = program_path("aetherfs-helper");
+	if (pthread_create(&n->thread, NULL, run, n) == 0)
+		n->device = device;
 }
 
-/* When the queue is full the oldest goes: what it is about is then noticed at the next lookup. Steals `name`. */
-static void add(struct notices *n, fuse_ino_t parent, char *name)
+/* One record of the helper's: its length, then a message of the FUSE protocol. When there are too many they are dropped: the next
+ * lookup of a virtual name finds out by itself, later. */
+static void add(struct notices *n, int code, const void *body, size_t size, const char *name)
 {
+	size_t name_size = name ? strlen(name) + 1 : 0;
+	struct fuse_out_header header = {.len = (uint32_t)(sizeof(header) + size + name_size), .error = code};
 	pthread_mutex_lock(&n->lock);
-	if (n->session) {
-		if (n->count == OVERLAY_NOTICES_MAX) {
-			free(n->queue[n->first].name);
-			n->first = (n->first + 1) % OVERLAY_NOTICES_MAX;
-			n->count--;
-		}
-		n->queue[(n->first + n->count++) % OVERLAY_NOTICES_MAX] = (struct notice){parent, move_ptr(name)};
+	if (n->device >= 0 && n->records.len + sizeof(header.len) + header.len <= RECORDS_MAX) {
+		buffer_add(&n->records, &header.len, sizeof(header.len));
+		buffer_add(&n->records, &header, sizeof(header));
+		buffer_add(&n->records, body, size);
+		buffer_add(&n->records, name ? name : "", name_size);
 		pthread_cond_signal(&n->changed);
 	}
 	pthread_mutex_unlock(&n->lock);
-	free(name);
 }
 
 void notices_entry(struct notices *n, fuse_ino_t parent, const char *name)
 {
-	add(n, parent, xstrdup(name));
+	struct fuse_notify_inval_entry_out body = {.parent = parent, .namelen = (uint32_t)strlen(name)};
+	add(n, FUSE_NOTIFY_INVAL_ENTRY, &body, sizeof(body), name);
 }
 
+/* From 0 to the end: all that is cached of it, and its attributes. */
 void notices_directory(struct notices *n, fuse_ino_t directory)
 {
-	add(n, directory, NULL);
+	struct fuse_notify_inval_inode_out body = {.ino = directory};
+	add(n, FUSE_NOTIFY_INVAL_INODE, &body, sizeof(body), NULL);
 }
 
 void notices_free(struct notices *n)
@@ -93,12 +142,14 @@ void notices_free(struct notices *n)
 		return;
 	pthread_mutex_lock(&n->lock);
 	n->stop = true;
+	if (n->running)
+		kill(n->running, SIGKILL);
 	pthread_cond_signal(&n->changed);
 	pthread_mutex_unlock(&n->lock);
-	if (n->session)
+	if (n->device >= 0)
 		pthread_join(n->thread, NULL);
-	for (; n->count; n->count--, n->first = (n->first + 1) % OVERLAY_NOTICES_MAX)
-		free(n->queue[n->first].name);
+	buffer_release(&n->records);
+	free(n->helper);
 	pthread_cond_destroy(&n->changed);
 	pthread_mutex_destroy(&n->lock);
 	free(n);

@@ -126,7 +126,7 @@ int overlay_new(const struct overlay_params *params, struct overlay **ret, struc
 
 void overlay_set_session(struct overlay *o, struct session *s)
 {
-	notices_set_session(o->notices, session_fuse(s));
+	notices_set_device(o->notices, session_fd(s));
 }
 
 void overlay_root_changed(struct overlay *o)

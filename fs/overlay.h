@@ -33,7 +33,7 @@ struct overlay_params {
 struct overlay;
 
 int overlay_new(const struct overlay_params *params, struct overlay **ret, struct error *err);
-/* Before session_run(): without it nothing can be invalidated. borrowed; must outlive the overlay */
+/* Before session_run(): without it nothing can be invalidated. borrowed; its descriptor must outlive the overlay */
 void overlay_set_session(struct overlay *o, struct session *s);
 /* The real `.env` was made or removed beneath: the kernel forgets what it lists in the root. Any thread; returns at once. */
 void overlay_root_changed(struct overlay *o);

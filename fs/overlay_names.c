@@ -7,14 +7,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/alloc.h"
 
 #define ENTER_TRIES 8
+#define YOUNG_SECONDS 10
 
 bool overlay_was_done(int err, int done_err)
 {
 	return err == -done_err && session_request_resent();
+}
+
+/* A file in the root that was made a moment ago may be about to be renamed over .env (sed -i, ln -sf), and its entry takes the time it is
+ * good for along: none, so that .env is looked up and found to be what it is. */
+static double entry_timeout(const struct overlay *o, fuse_ino_t parent, const struct stat *st)
+{
+	if (parent != FUSE_ROOT_ID || S_ISDIR(st->st_mode))
+		return o->timeout;
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec - st->st_ctim.tv_sec < YOUNG_SECONDS ? 0 : o->timeout;
 }
 
 int overlay_enter(struct overlay *o, fuse_ino_t parent, const char *name, struct stat *st, uint32_t moves,
@@ -30,7 +43,7 @@ int overlay_enter(struct overlay *o, fuse_ino_t parent, const char *name, struct
 	if (r < 0)
 		return r;
 	*ret = (struct fuse_entry_param){.ino = node_id(o->nodes, index), .attr = *st, .attr_timeout = o->timeout,
-	                                 .entry_timeout = o->timeout};
+	                                 .entry_timeout = entry_timeout(o, parent, st)};
 	return 0;
 }
 
@@ -126,14 +139,6 @@ static int make(fuse_req_t req, int directory, struct making *m)
 	return r;
 }
 
-/* A file made in the root may be renamed over .env (sed -i, ln -sf): its entry is looked up again, so that .env is then found to
- * be what it is. */
-static void shorten_in_root(fuse_ino_t parent, struct fuse_entry_param *e)
-{
-	if (parent == FUSE_ROOT_ID && !S_ISDIR(e->attr.st_mode))
-		e->entry_timeout = 0;
-}
-
 /* Does what was to be made exist, from the hands of a server that died? */
 static bool made_before(struct overlay *o, fuse_ino_t parent, const struct making *m)
 {
@@ -163,11 +168,7 @@ static int make_entry(fuse_req_t req, fuse_ino_t parent, struct making *m, struc
 	int r = make(req, directory, m);
 	if (overlay_was_done(r, EEXIST) && made_before(o, parent, m))
 		r = 0;
-	if (r == 0)
-		r = overlay_find(o, parent, m->name, e);
-	if (r == 0)
-		shorten_in_root(parent, e);
-	return r;
+	return r < 0 ? r : overlay_find(o, parent, m->name, e);
 }
 
 static void reply_made(fuse_req_t req, fuse_ino_t parent, struct making *m)
@@ -279,12 +280,10 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 {
 	struct fuse_entry_param e;
 	int r = virtual_is(ino) ? -EPERM : virtual_find(parent, name) ? -EEXIST : link_node(overlay_of(req), ino, parent, name, &e);
-	if (r < 0) {
+	if (r < 0)
 		fuse_reply_err(req, -r);
-		return;
-	}
-	shorten_in_root(parent, &e);
-	overlay_reply_entry(req, &e);
+	else
+		overlay_reply_entry(req, &e);
 }
 
 /* ---- removing ---- */

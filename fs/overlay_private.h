@@ -12,7 +12,6 @@
 #define OVERLAY_PINS_MAX 3072    /* descriptors held for nodes, less than KEEPER_STASH_MAX */
 #define OVERLAY_CREATORS_MAX 64  /* of them, for files that their creator may write and nobody else */
 #define OVERLAY_STREAMS_MAX 8    /* directories being read */
-#define OVERLAY_NOTICES_MAX 64   /* invalidations waiting for their thread */
 #define OVERLAY_ENV_TEXT_MAX (1u << 20) /* bytes of a file that takes the place of .env */
 #define OVERLAY_FOREVER 1e8      /* seconds; of attributes and entries: there is one door */
 
@@ -133,11 +132,10 @@ void virtual_rename_over(fuse_req_t req, enum virtual_name v, fuse_ino_t from, c
 void virtual_closed(struct overlay *o, uint32_t index, uint64_t forgotten);
 void virtual_restore(struct overlay *o);
 
-/* ---- notices.c: invalidations, sent by a thread of their own ---- */
+/* ---- notices.c: what the kernel is to forget; any thread, returns at once ---- */
 
-/* The kernel takes the directory's lock for them: sent by a worker they would wait for the very request that it is answering. */
 struct notices *notices_new(void);
-void notices_set_session(struct notices *n, struct fuse_session *se);
+void notices_set_device(struct notices *n, int device); /* borrowed */
 void notices_entry(struct notices *n, fuse_ino_t parent, const char *name);
 void notices_directory(struct notices *n, fuse_ino_t directory);
 void notices_free(struct notices *n);

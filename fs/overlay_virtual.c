@@ -255,9 +255,9 @@ void virtual_create(fuse_req_t req, enum virtual_name v, mode_t mode, struct fus
 		fi->keep_cache = 1;
 		fi->noflush = 1;
 	}
+	notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(v));
 	if ((fi ? fuse_reply_create(req, &e, fi) : fuse_reply_entry(req, &e)) == -ENOENT)
 		overlay_forget(o, e.ino, 1);
-	notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(v));
 }
 
 static void changed_beneath(struct overlay *o)
@@ -344,12 +344,12 @@ void virtual_rename_over(fuse_req_t req, enum virtual_name v, fuse_ino_t from, c
 		r = rename_link_over(o, from, name);
 	else
 		r = -EPERM;
-	if (r == 0)
-		replaces(req);
-	fuse_reply_err(req, -r);
-	overlay_forget(o, e.ino, 1);
 	if (r == 0) {
+		replaces(req);
+		/* the notice waits in the kernel for the directory that this request holds, and is next when it is answered */
 		notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(v));
 		notices_directory(o->notices, FUSE_ROOT_ID);
 	}
+	fuse_reply_err(req, -r);
+	overlay_forget(o, e.ino, 1);
 }
