@@ -27,6 +27,8 @@ struct job {
 	struct environment *e;
 	void (*work)(struct job *job);  /* worker thread */
 	void (*after)(struct job *job); /* loop thread; frees */
+	const char *what;               /* for the log */
+	uint64_t began_ms;
 	struct job *next;
 };
 

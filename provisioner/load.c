@@ -26,6 +26,7 @@ static void on_after(uv_work_t *request, int status)
 	struct job *job = request->data;
 	struct environment *e = job->e;
 	e->running_job = NULL;
+	log_debug("environment", "%s: %llu ms", job->what, (unsigned long long)(now_monotonic_ms() - job->began_ms));
 	job->after(job);
 	job_next(e);
 	environment_wake(e);
@@ -42,6 +43,7 @@ static void job_next(struct environment *e)
 	e->running_job = job;
 	load_begin(e, job);
 	job->request.data = job;
+	job->began_ms = now_monotonic_ms();
 	uv_queue_work(e->params.loop, &job->request, on_work, on_after);
 }
 
@@ -123,6 +125,7 @@ static void store_after(struct job *base)
 static struct store_job *store_job_new(const char *desired)
 {
 	struct store_job *job = xcalloc(1, sizeof *job);
+	job->job.what = "store";
 	job->job.work = store_work;
 	job->job.after = store_after;
 	job->desired = xstrdup(desired);
@@ -422,6 +425,7 @@ uint64_t environment_load(struct environment *e, enum load_flags flags)
 	e->load_flags |= flags;
 	if (!e->load_queued) {
 		struct load_job *job = xcalloc(1, sizeof *job);
+		job->job.what = "load";
 		job->job.work = load_work;
 		job->job.after = load_after;
 		e->load_queued = true;
@@ -487,6 +491,7 @@ static void port_after(struct job *base)
 void environment_port_taken(void *arg, const char *service, const struct port_binding *port)
 {
 	struct port_job *job = xcalloc(1, sizeof *job);
+	job->job.what = "port";
 	job->job.work = port_work;
 	job->job.after = port_after;
 	job->service = xstrdup(service);

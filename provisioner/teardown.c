@@ -119,6 +119,7 @@ static void trash_after(struct job *base)
 static void trash_begin(struct environment *e)
 {
 	struct trash_job *job = xcalloc(1, sizeof *job);
+	job->job.what = "trash";
 	job->job.work = trash_work;
 	job->job.after = trash_after;
 	job->generation = e->generation;
