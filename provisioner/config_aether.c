@@ -149,18 +149,34 @@ static const struct recipe *recipe_of(const struct field *f, const struct config
 	return recipe_for_image(l->params->recipes ? l->params->recipes : l->recipes, s->image);
 }
 
+/* Calls `each` with its ports, as far as the file and the recipe tell, until that returns true. */
+static bool any_port(const struct config_service *s, const struct recipe *recipe, bool (*each)(void *arg, uint16_t port), void *arg)
+{
+	for (size_t i = 0; i < s->n_ports; i++)
+		if (each(arg, s->ports[i].internal))
+			return true;
+	for (size_t i = 0; i < s->n_expose; i++)
+		if (each(arg, s->expose[i].internal))
+			return true;
+	return (s->ready.port && each(arg, s->ready.port)) || (recipe && recipe->port && each(arg, recipe->port));
+}
+
+static bool is_port(void *arg, uint16_t port)
+{
+	return *(uint16_t *)arg == 0 || *(uint16_t *)arg == port;
+}
+
 /* port 0: any */
 static bool has_port(const struct config_service *s, const struct recipe *recipe, uint16_t port)
 {
-	for (size_t i = 0; i < s->n_ports; i++)
-		if (!port || s->ports[i].internal == port)
-			return true;
-	for (size_t i = 0; i < s->n_expose; i++)
-		if (!port || s->expose[i].internal == port)
-			return true;
-	if (s->ready.port && (!port || s->ready.port == port))
-		return true;
-	return recipe && recipe->port && (!port || recipe->port == port);
+	return any_port(s, recipe, is_port, &port);
+}
+
+static bool list_port(void *arg, uint16_t port)
+{
+	struct buffer *out = arg;
+	buffer_printf(out, "%s%u", out->len ? ", " : "", port);
+	return out->len > 200;
 }
 
 static int check_port(const struct check *c, const struct config_service *s, const struct recipe *recipe, const char *number)
@@ -168,7 +184,14 @@ static int check_port(const struct check *c, const struct config_service *s, con
 	uint16_t port;
 	if (parse_port(number, strlen(number), &port) < 0)
 		return field_error(c->f, "expected a port in {{services.%s.ports.%s}}", s->name, number);
-	return has_port(s, recipe, port) ? 0 : field_error(c->f, "the service %s has no port %u", s->name, port);
+	if (has_port(s, recipe, port))
+		return 0;
+	cleanup_buffer struct buffer ports = BUFFER_INIT;
+	any_port(s, recipe, list_port, &ports);
+	int r = field_error(c->f, "the service %s has no port %u", s->name, port);
+	if (ports.len)
+		error_hint(c->f->reader->err, "its own ports (not the published ones) are: %s", buffer_str(&ports));
+	return r;
 }
 
 static int check_attribute(const struct check *c, const struct config_service *s, const char *attribute)

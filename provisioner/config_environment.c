@@ -110,10 +110,12 @@ static int take_env_file(const struct field *f, const char *path, bool required)
 	int r = loading_read_env_file(l, path, &l->env_files, &outside);
 	if (outside && r == 0)
 		approve_text(f, path);
-	if (r == 0 || ((r == -ENOENT || r == -ENOTDIR) && !required))
+	bool missing = r == -ENOENT || r == -ENOTDIR;
+	if (r == 0 || (missing && !required))
 		return 0;
 	r = field_error(f, "%s: %s", path, strerror(-r));
-	error_hint(f->reader->err, "{ path: %s, required: false } passes over a file that is not there", path);
+	if (missing)
+		error_hint(f->reader->err, "{ path: %s, required: false } passes over a file that is not there", path);
 	return r;
 }
 

@@ -153,6 +153,8 @@ static char *normalized(const char *path)
 	}
 	for (char **part = parts; part && *part; part++)
 		buffer_printf(&out, "%s%s", out.len ? "/" : "", *part);
+	if (!out.len)
+		buffer_adds(&out, ".");
 	return buffer_detach(&out);
 }
 

@@ -204,10 +204,12 @@ static int read_exec(const struct field *f, void *out)
 static int read_log(const struct field *f, void *out)
 {
 	struct config_probe *probe = out;
+	struct field verbatim = *f;
 	regex_t regex;
+	verbatim.verbatim = true; /* $ is the line's end */
 	int r = take_kind(f, probe, PROBE_LOG);
 	if (r == 0)
-		r = field_text(f, &probe->pattern);
+		r = field_text(&verbatim, &probe->pattern);
 	if (r < 0)
 		return r;
 	int bad = regcomp(&regex, probe->pattern, REG_EXTENDED | REG_NOSUB);

@@ -107,8 +107,10 @@ static const char *what_it_is(const struct yaml *node)
 	static const char *const kinds[] = {
 		[YAML_IS_TEXT] = "the text ", [YAML_IS_NULL] = "nothing", [YAML_IS_BOOL] = "the boolean ", [YAML_IS_INT] = "the number ", [YAML_IS_FLOAT] = "the number "};
 	if (node->type == YAML_MAP)
-		return "a mapping";
-	return node->type == YAML_LIST ? "a list" : kinds[yaml_kind(node)];
+		return node->count ? "a mapping" : "an empty mapping";
+	if (node->type == YAML_LIST)
+		return node->count ? "a list" : "an empty list";
+	return kinds[yaml_kind(node)];
 }
 
 int field_expected(const struct field *f, const char *what)

@@ -390,6 +390,47 @@ static int build(struct builder *b, struct fy_event *event, struct yaml **ret)
 	return r;
 }
 
+/* ---- the text ---- */
+
+/* Bytes of the character of UTF-8 (RFC 3629) at `at`; 0: there is none. */
+static size_t character(const unsigned char *at, const unsigned char *end)
+{
+	static const struct {
+		unsigned char mask, lead;
+		unsigned long least;
+	} forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+	for (size_t n = 1; n <= 4; n++) {
+		if ((*at & forms[n - 1].mask) != forms[n - 1].lead)
+			continue;
+		unsigned long c = *at & (unsigned char)~forms[n - 1].mask;
+		for (size_t i = 1; i < n; i++) {
+			if (at + i == end || (at[i] & 0xc0) != 0x80)
+				return 0;
+			c = c << 6 | (at[i] & 0x3f);
+		}
+		return c < forms[n - 1].least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
+	}
+	return 0;
+}
+
+/* libfyaml 0.7.12 takes a byte that is not UTF-8, and a NUL, for the end of the text where it stands in a comment, and loops for
+ * ever where it stands in a directive. */
+static int check_text(struct builder *b, const char *text, size_t len)
+{
+	const unsigned char *at = (const unsigned char *)text, *end = at + len;
+	unsigned line = 1, column = 1;
+	for (size_t n; at < end; at += n) {
+		n = character(at, end);
+		if (!n)
+			return fail(b, line, column, "the byte 0x%02x is not valid UTF-8", *at);
+		if ((*at < 0x20 && *at != '\t' && *at != '\n' && *at != '\r') || *at == 0x7f)
+			return fail(b, line, column, "the control character 0x%02x is not allowed", *at);
+		column = *at == '\n' ? 1 : column + 1;
+		line += *at == '\n';
+	}
+	return 0;
+}
+
 /* ---- the whole ---- */
 
 static int build_document(struct builder *b)
@@ -451,7 +492,9 @@ int yaml_parse(const char *name, const char *text, size_t len, struct yaml_docum
 		text += 3;
 		len -= 3;
 	}
-	int r = parse(&b, text, len);
+	int r = check_text(&b, text, len);
+	if (r == 0)
+		r = parse(&b, text, len);
 	names_release(&b.anchors);
 	if (r < 0) {
 		yaml_free(b.doc);
