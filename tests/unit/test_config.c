@@ -1,0 +1,472 @@
+/* Configurations as data: tests/data/valid/CASE/{compose.yaml,expected} and tests/data/invalid/CASE/{compose.yaml,error}. A file
+ * `dotenv` beside them is the user's `.env`. AETHER_TEST_WRITE=1 writes `expected` and `error` anew: read the difference. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "provisioner/config.h"
+#include "provisioner/envfile.h"
+#include "provisioner/recipe.h"
+
+static char from_shell[] = "FROM_SHELL=shell", both[] = "BOTH=shell", home[] = "HOME=/home/dev";
+static char *const shell_variables[] = {from_shell, both, home, NULL};
+static struct recipes *recipes;
+
+/* ---- what was read, as text ---- */
+
+static void put_list(struct buffer *out, const char *name, char *const *list)
+{
+	if (!list)
+		return;
+	buffer_printf(out, "\t%s:", name);
+	for (; *list; list++)
+		buffer_printf(out, " [%s]", *list);
+	buffer_addc(out, '\n');
+}
+
+static void put_keyvals(struct buffer *out, const char *name, const struct keyvals *kv)
+{
+	for (size_t i = 0; i < kv->count; i++)
+		buffer_printf(out, "\t%s %s=%s\n", name, kv->items[i].key, kv->items[i].value ? kv->items[i].value : "(null)");
+}
+
+static void put_text(struct buffer *out, const char *name, const char *text)
+{
+	if (text)
+		buffer_printf(out, "\t%s: %s\n", name, text);
+}
+
+static void put_ports(struct buffer *out, const char *name, const struct config_port *ports, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		buffer_printf(out, "\t%s %u/%s published %u\n", name, ports[i].internal, ports[i].protocol, ports[i].published);
+}
+
+static void put_probe(struct buffer *out, const char *name, const struct config_probe *p)
+{
+	static const char *const kinds[] = {"none", "tcp", "http", "exec", "log"};
+	if (p->kind == PROBE_NONE && !p->interval_ms && !p->timeout_ms && !p->retries)
+		return;
+	buffer_printf(out, "\t%s %s", name, kinds[p->kind]);
+	if (p->port)
+		buffer_printf(out, " port %u", p->port);
+	if (p->path)
+		buffer_printf(out, " path %s", p->path);
+	if (p->pattern)
+		buffer_printf(out, " pattern %s", p->pattern);
+	buffer_printf(out, " interval %u timeout %u start_period %u retries %u\n", p->interval_ms, p->timeout_ms, p->start_period_ms, p->retries);
+	put_list(out, name, p->argv);
+}
+
+static void put_volumes(struct buffer *out, const struct config_service *s)
+{
+	static const char *const types[] = {"named", "anonymous", "bind", "tmpfs"};
+	for (size_t i = 0; i < s->n_volumes; i++)
+		buffer_printf(out, "\tvolume %s %s -> %s%s\n", types[s->volumes[i].type], s->volumes[i].source ? s->volumes[i].source : "-",
+		              s->volumes[i].target, s->volumes[i].read_only ? " read-only" : "");
+}
+
+static void put_dependencies(struct buffer *out, const struct config_service *s)
+{
+	static const char *const conditions[] = {"started", "healthy", "completed"};
+	for (size_t i = 0; i < s->n_depends_on; i++)
+		buffer_printf(out, "\tdepends on %s %s%s\n", s->depends_on[i].service, conditions[s->depends_on[i].condition],
+		              s->depends_on[i].required ? "" : " optional");
+}
+
+static void put_service(struct buffer *out, const struct config_service *s)
+{
+	static const char *const policies[] = {"no", "on-failure", "always", "unless-stopped"};
+	buffer_printf(out, "service %s at %u:%u\n", s->name, s->line, s->column);
+	put_text(out, "image", s->image);
+	if (s->has_build)
+		buffer_adds(out, "\tbuild\n");
+	put_list(out, "command", s->command);
+	put_list(out, "entrypoint", s->entrypoint);
+	put_keyvals(out, "environment", &s->environment);
+	put_ports(out, "port", s->ports, s->n_ports);
+	put_ports(out, "expose", s->expose, s->n_expose);
+	put_volumes(out, s);
+	put_dependencies(out, s);
+	put_probe(out, "healthcheck", &s->healthcheck);
+	if (s->healthcheck_disabled)
+		buffer_adds(out, "\thealthcheck disabled\n");
+	put_list(out, "profiles", s->profiles);
+	put_text(out, "working_dir", s->working_dir);
+	put_text(out, "container_name", s->container_name);
+	if (s->memory_bytes || s->cpus > 0 || s->pids)
+		buffer_printf(out, "\tlimits memory %llu cpus %g pids %lld\n", (unsigned long long)s->memory_bytes, s->cpus, (long long)s->pids);
+	if (s->stop_signal || s->stop_grace_ms >= 0)
+		buffer_printf(out, "\tstop signal %d grace %lld\n", s->stop_signal, (long long)s->stop_grace_ms);
+	if (s->restart != RESTART_NO)
+		buffer_printf(out, "\trestart %s %u\n", policies[s->restart], s->restart_max);
+	put_list(out, "x-aether.command", s->run_command);
+	put_text(out, "x-aether.command as written", s->run_shell_text);
+	put_probe(out, "x-aether.ready", &s->ready);
+	put_keyvals(out, "x-aether.env", &s->x_env);
+}
+
+static void put_config(struct buffer *out, const struct config *c)
+{
+	buffer_printf(out, "name %s backend %s start %s up %s inherit %s rewrite %s version %s timeout %u\n", c->name ? c->name : "-", c->backend,
+	              c->start == START_MANUAL ? "manual" : "on-demand", c->up_on_add ? "on-add" : "no", c->inherit ? "on" : "off",
+	              c->rewrite ? "on" : "off", c->version_exact ? "exact" : "any", c->timeout_ms);
+	put_list(out, "volumes", c->volumes);
+	put_list(out, "services", c->service_set);
+	put_keyvals(out, "env", &c->env);
+	put_keyvals(out, "port", &c->app_ports);
+	for (size_t i = 0; i < c->n_services; i++)
+		put_service(out, &c->services[i]);
+	if (*c->approval_text)
+		buffer_printf(out, "approval\n%s", c->approval_text);
+	for (size_t i = 0; i < c->n_warnings; i++)
+		buffer_printf(out, "warning %s\n", c->warnings[i].text);
+}
+
+/* ---- cases ---- */
+
+static int load(const char *root, const char *main_root, struct config **ret, struct error *err)
+{
+	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	if (file_read(fd, "dotenv", ENVFILE_MAX, &text) == 0)
+		envfile_parse(buffer_str(&text), NULL, NULL, NULL, &variables);
+	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root, .variables = &variables, .environ_ = shell_variables, .recipes = recipes};
+	return config_load(&params, ret, err);
+}
+
+static bool matches(const char *directory, const char *name, const struct buffer *actual)
+{
+	cleanup_free char *path = xasprintf("%s/%s", directory, name);
+	cleanup_buffer struct buffer expected = BUFFER_INIT;
+	if (getenv("AETHER_TEST_WRITE"))
+		assert_int_equal(file_write_atomic(AT_FDCWD, path, actual->data, actual->len, 0644), 0);
+	if (file_read(AT_FDCWD, path, 1 << 20, &expected) < 0) {
+		print_message("%s is missing\n", path);
+		return false;
+	}
+	if (!strcmp(buffer_str(&expected), buffer_str(actual)))
+		return true;
+	print_message("%s: expected\n%s\ngot\n%s\n", directory, buffer_str(&expected), buffer_str(actual));
+	return false;
+}
+
+static bool valid_case(const char *directory)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	struct config *c = NULL;
+	if (load(directory, NULL, &c, &err) < 0) {
+		print_message("%s: %s\n", directory, err.message);
+		return false;
+	}
+	put_config(&out, c);
+	config_free(c);
+	return matches(directory, "expected", &out);
+}
+
+static bool invalid_case(const char *directory)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	struct config *c = NULL;
+	if (load(directory, NULL, &c, &err) == 0) {
+		print_message("%s: no error\n", directory);
+		config_free(c);
+		return false;
+	}
+	assert_int_equal(err.code, ERROR_CONFIG_INVALID);
+	assert_true(json_is_integer(json_object_get(err.details, "line")) && json_is_integer(json_object_get(err.details, "column")));
+	assert_true(json_is_string(json_object_get(err.details, "file")));
+	buffer_printf(&out, "%s\n", err.message);
+	if (err.hint)
+		buffer_printf(&out, "hint: %s\n", err.hint);
+	return matches(directory, "error", &out);
+}
+
+/* Another user sees copies of the tests and of the build only, which TESTS and BUILD name. */
+static char *test_data(const char *folder)
+{
+	const char *tests = getenv("TESTS");
+	return tests ? xasprintf("%s/data/%s", tests, folder) : xasprintf(TEST_DATA "/%s", folder);
+}
+
+static void run_cases(const char *folder, bool (*run)(const char *directory), size_t at_least)
+{
+	cleanup_free char *path = test_data(folder);
+	cleanup_closedir DIR *dir = opendir(path);
+	size_t n = 0, failed = 0;
+	assert_non_null(dir);
+	for (struct dirent *entry; (entry = readdir(dir));) {
+		cleanup_free char *directory = xasprintf("%s/%s", path, entry->d_name);
+		if (entry->d_name[0] == '.')
+			continue;
+		n++;
+		failed += !run(directory);
+	}
+	assert_true(n >= at_least);
+	assert_int_equal(failed, 0);
+}
+
+static void valid_files_are_read(void **state)
+{
+	run_cases("valid", valid_case, 5);
+}
+
+static void invalid_files_are_refused_with_the_place(void **state)
+{
+	run_cases("invalid", invalid_case, 20);
+}
+
+/* ---- where it is looked for ---- */
+
+static char *scratch(void)
+{
+	const char *tmp = getenv("TMPDIR");
+	char *dir = xasprintf("%s/config.XXXXXX", tmp ? tmp : "/tmp");
+	assert_non_null(mkdtemp(dir));
+	return dir;
+}
+
+static void put_file(const char *directory, const char *name, const char *text)
+{
+	cleanup_free char *path = xasprintf("%s/%s", directory, name);
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, text, strlen(text), 0644), 0);
+}
+
+static void expect_file(const char *root, const char *main_root, const char *name)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	int r = load(root, main_root, &c, &err);
+	if (r < 0)
+		print_message("%s\n", err.message);
+	assert_int_equal(r, 0);
+	const char *slash = strrchr(c->file, '/');
+	assert_string_equal(slash + 1, name);
+	config_free(c);
+}
+
+#define DB "services: { db: { image: 'postgres:16' } }\n"
+
+static void names_have_an_order(void **state)
+{
+	static const char *const names[] = {"docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "aether.yaml"};
+	cleanup_free char *root = scratch();
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		put_file(root, names[i], DB);
+		expect_file(root, NULL, names[i]);
+	}
+	tree_remove(AT_FDCWD, root);
+}
+
+static void nothing_is_found_and_the_names_are_told(void **state)
+{
+	cleanup_free char *root = scratch();
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	assert_int_equal(load(root, NULL, &c, &err), -EINVAL);
+	assert_int_equal(err.code, ERROR_CONFIG_NOT_FOUND);
+	assert_non_null(strstr(err.hint, "docker-compose.yml"));
+	tree_remove(AT_FDCWD, root);
+}
+
+static void the_main_checkout_comes_second(void **state)
+{
+	cleanup_free char *base = scratch();
+	cleanup_free char *main_root = xasprintf("%s/main", base), *root = xasprintf("%s/feature", base);
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	assert_int_equal(mkdir(main_root, 0755) | mkdir(root, 0755), 0);
+	put_file(main_root, "compose.yml", DB);
+	assert_int_equal(load(root, main_root, &c, &err), 0);
+	assert_string_equal(c->directory, main_root);
+	config_free(c);
+	put_file(root, "docker-compose.yml", DB);
+	assert_int_equal(load(root, main_root, &c, &err), 0);
+	assert_string_equal(c->directory, root);
+	config_free(c);
+	tree_remove(AT_FDCWD, base);
+}
+
+static void upwards_from_a_plain_directory(void **state)
+{
+	cleanup_free char *base = scratch(), *deep = xasprintf("%s/a/b", base), *root = xasprintf("%s/c", deep);
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	assert_int_equal(dir_make(AT_FDCWD, root, 0755), 0);
+	put_file(base, "compose.yaml", DB);
+	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct config_params params = {.root_fd = fd, .root = root};
+	assert_int_equal(config_load(&params, &c, &err), -EINVAL);
+	error_release(&err);
+	params.search_upwards = true;
+	assert_int_equal(config_load(&params, &c, &err), 0);
+	assert_string_equal(c->directory, base);
+	config_free(c);
+	tree_remove(AT_FDCWD, base);
+}
+
+/* ---- env_file ---- */
+
+static const char *variable_of(const struct config *c, const char *name)
+{
+	return keyvals_get(&c->services[0].environment, name);
+}
+
+static void env_files_fall_back_to_the_main_checkout(void **state)
+{
+	cleanup_free char *base = scratch();
+	cleanup_free char *main_root = xasprintf("%s/main", base), *root = xasprintf("%s/feature", base);
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	assert_int_equal(mkdir(main_root, 0755) | mkdir(root, 0755), 0);
+	put_file(main_root, "api.env", "ONE=main\n");
+	put_file(root, "compose.yaml", "services: { api: { image: x, env_file: api.env } }\n");
+	assert_int_equal(load(root, main_root, &c, &err), 0);
+	assert_string_equal(variable_of(c, "ONE"), "main");
+	config_free(c);
+	put_file(root, "api.env", "ONE=own\n");
+	assert_int_equal(load(root, main_root, &c, &err), 0);
+	assert_string_equal(variable_of(c, "ONE"), "own");
+	config_free(c);
+	tree_remove(AT_FDCWD, base);
+}
+
+/* `.env` may be a virtual name, whose reading starts services: it is never opened. */
+static void dot_env_is_what_the_caller_read(void **state)
+{
+	cleanup_free char *root = scratch();
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	put_file(root, "dotenv", "ONE=given\n");
+	put_file(root, ".env", "ONE=opened\n");
+	put_file(root, "compose.yaml", "services: { api: { image: x, env_file: ./.env } }\n");
+	assert_int_equal(load(root, NULL, &c, &err), 0);
+	assert_string_equal(variable_of(c, "ONE"), "given");
+	config_free(c);
+	tree_remove(AT_FDCWD, root);
+}
+
+static void a_pipe_is_not_waited_for(void **state)
+{
+	cleanup_free char *root = scratch(), *path = xasprintf("%s/compose.yaml", root);
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	assert_int_equal(mkfifo(path, 0644), 0);
+	assert_int_equal(load(root, NULL, &c, &err), -EINVAL);
+	assert_int_equal(err.code, ERROR_CONFIG_NOT_FOUND);
+	tree_remove(AT_FDCWD, root);
+}
+
+static void the_hash_is_of_all_files(void **state)
+{
+	cleanup_free char *root = scratch();
+	struct config *one = NULL, *two = NULL, *three = NULL;
+	put_file(root, "compose.yaml", "services: { api: { image: x, env_file: api.env } }\n");
+	put_file(root, "api.env", "ONE=1\n");
+	assert_int_equal(load(root, NULL, &one, NULL) | load(root, NULL, &two, NULL), 0);
+	assert_string_equal(one->text_hash, two->text_hash);
+	put_file(root, "api.env", "ONE=2\n");
+	assert_int_equal(load(root, NULL, &three, NULL), 0);
+	assert_string_not_equal(one->text_hash, three->text_hash);
+	config_free(one);
+	config_free(two);
+	config_free(three);
+	tree_remove(AT_FDCWD, root);
+}
+
+/* ---- approval ---- */
+
+static char *approval_of(const char *yaml)
+{
+	cleanup_free char *root = scratch();
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	put_file(root, "compose.yaml", yaml);
+	int r = load(root, NULL, &c, &err);
+	if (r < 0)
+		print_message("%s\n", err.message);
+	assert_int_equal(r, 0);
+	char *text = xstrdup(c->approval_text);
+	config_free(c);
+	tree_remove(AT_FDCWD, root);
+	return text;
+}
+
+static void images_and_ports_need_no_approval(void **state)
+{
+	cleanup_free char *text = approval_of("services: { db: { image: 'postgres:16', ports: ['5432'], environment: { POSTGRES_PASSWORD: dev } } }\n");
+	assert_string_equal(text, "");
+}
+
+static void what_runs_code_is_approved_whatever_its_order(void **state)
+{
+	cleanup_free char *one = approval_of("services:\n  a: { image: x, command: run me }\n  b: { x-aether: { command: [./b] } }\n");
+	cleanup_free char *two = approval_of("services:\n  b: { x-aether: { command: [./b] } }\n  a: { image: x, command: [run, me] }\n");
+	assert_string_equal(one, "services.a.command=[\"run\",\"me\"]\nservices.b.x-aether.command=[\"./b\"]\n");
+	assert_string_equal(one, two);
+}
+
+static void one_line_stays_one_line(void **state)
+{
+	cleanup_free char *text = approval_of("services:\n  a: { image: x, command: [\"a\\nservices.b.command=[]\", 'q\"'] }\n");
+	assert_string_equal(text, "services.a.command=[\"a\\u000aservices.b.command=[]\",\"q\\\"\"]\n");
+}
+
+static void expanded_size_is_bounded(void **state)
+{
+	cleanup_free char *root = scratch();
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	struct config *c = NULL;
+	buffer_adds(&text, "a0: &a0 [x]\n");
+	for (int i = 1; i < 60; i++)
+		buffer_printf(&text, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1);
+	put_file(root, "compose.yaml", buffer_str(&text));
+	assert_int_equal(load(root, NULL, &c, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "with aliases expanded"));
+	tree_remove(AT_FDCWD, root);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(valid_files_are_read),
+		cmocka_unit_test(invalid_files_are_refused_with_the_place),
+		cmocka_unit_test(names_have_an_order),
+		cmocka_unit_test(nothing_is_found_and_the_names_are_told),
+		cmocka_unit_test(the_main_checkout_comes_second),
+		cmocka_unit_test(upwards_from_a_plain_directory),
+		cmocka_unit_test(env_files_fall_back_to_the_main_checkout),
+		cmocka_unit_test(dot_env_is_what_the_caller_read),
+		cmocka_unit_test(a_pipe_is_not_waited_for),
+		cmocka_unit_test(the_hash_is_of_all_files),
+		cmocka_unit_test(images_and_ports_need_no_approval),
+		cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
+		cmocka_unit_test(one_line_stays_one_line),
+		cmocka_unit_test(expanded_size_is_bounded),
+	};
+	const char *build = getenv("BUILD");
+	cleanup_strv char **directories = NULL;
+	strv_pushf(&directories, "%s/contrib", build ? build : TEST_BUILD);
+	if (recipes_load(directories, &recipes, NULL) < 0 || !recipe_by_name(recipes, "postgres"))
+		return 1;
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	recipes_free(recipes);
+	return failed;
+}
