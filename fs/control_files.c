@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "base/alloc.h"
-#include "base/cleanup.h"
 #include "base/hash.h"
 
 /* ---- texts -------------------------------------------------------------------------------------------------------- */
@@ -80,21 +78,13 @@ static uint64_t events_size(struct environment *e, const char *service, struct s
 	return environment_events_size(e);
 }
 
-/* What is kept begins where the end is, less what can be read: only reading all of it tells. */
 static size_t events_read(struct environment *e, const char *service, struct shared_version *node, uint64_t *offset,
                           char *buf, size_t size)
 {
-	uint64_t end = environment_events_size(e);
-	if (*offset >= end)
-		return 0;
-	const size_t all = 2 * ENVIRONMENT_EVENTS_MAX;
-	cleanup_free char *kept = xcalloc(1, all);
-	size_t n = environment_events_read(e, *offset, kept, all);
-	if (n < all && n < end - *offset)
-		*offset = end - n;
-	size_t len = n < size ? n : size;
-	memcpy(buf, kept, len);
-	return len;
+	uint64_t start = environment_events_start(e);
+	if (*offset < start)
+		*offset = start;
+	return environment_events_read(e, *offset, buf, size);
 }
 
 static const struct control_growing events = {.size = events_size, .read = events_read};

@@ -220,6 +220,11 @@ uint64_t environment_events_size(struct environment *e)
 	return fake->events_end;
 }
 
+uint64_t environment_events_start(struct environment *e)
+{
+	return fake->events_begin;
+}
+
 size_t environment_service_count(struct environment *e)
 {
 	return (size_t)fake->service_count;
