@@ -21,8 +21,9 @@
 
 #define AREA "process"
 #define LIST_PASSES 2          /* the second after leftovers were cleared away */
-#define REFILL_DELAY_MS 3000   /* spare copies are made again when the services that took them have started */
+#define REFILL_DELAY_MS 1000   /* spare copies are made again when the services that took them have started */
 #define REFILL_NICE 19
+#define REFILL_IO (3 << 13)    /* IOPRIO_CLASS_IDLE (ioprio_set(2)) */
 
 /* A shim's pidfd on the loop; fires once. */
 struct watch {
@@ -628,6 +629,7 @@ static void prepare_thread(void *arg)
 	const struct process_settings *settings = &p->backend->settings;
 	int r = p->make_template ? process_template_make(settings, p->template, &p->err) : 0;
 	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), REFILL_NICE);
+	syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, REFILL_IO);
 	if (!r)
 		process_spares_make(settings, p->template, &p->err);
 	uv_async_send(&p->finished);
@@ -803,7 +805,7 @@ static int process_open(const struct backend_params *params, struct backend **re
 		.state_dir = xstrdup(params->state_dir),
 		.shared_dir = xstrdup(params->shared_dir),
 		.shim = xstrdup(params->shim),
-		.uid = params->uid,
+		.uid = geteuid() ? (uid_t)-1 : params->uid,
 		.watch_fd = move_fd(&watch),
 		.self_fd = move_fd(&self),
 	};

@@ -17,6 +17,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 #define AREA "process"
@@ -142,12 +143,19 @@ unsigned process_limits_available(const struct process_settings *p)
 
 /* ---- making ---- */
 
-/* BASE/aether/NAMESPACE/SERVICE: each level of version 2 passes its controllers on. Another environment may remove the empty
+/* BASE/aether/NAMESPACE-HASH/SERVICE: one namespace may stand in two state directories (a test's, another root's), and what is
+ * in a cgroup of ours is killed without a question. */
+static char *environment_cgroup(const struct process_settings *p, const char *top)
+{
+	return xasprintf("%s/%s-%08x", top, p->namespace_, (unsigned)hash_str(HASH_INIT, p->state_dir));
+}
+
+/* Each level of version 2 passes its controllers on. Another environment may remove the empty
  * upper level between our two steps. */
-static char *cgroup_make(const struct hierarchy *h, const char *namespace_, const char *service)
+static char *cgroup_make(const struct process_settings *p, const struct hierarchy *h, const char *service)
 {
 	cleanup_free char *top = xasprintf("%s/aether", h->base);
-	cleanup_free char *middle = xasprintf("%s/%s", top, namespace_);
+	cleanup_free char *middle = environment_cgroup(p, top);
 	cleanup_free char *leaf = xasprintf("%s/%s", middle, service);
 	const char *const levels[] = {top, middle, leaf};
 	for (int tries = 0; tries < 5; tries++)
@@ -226,7 +234,7 @@ void process_limits_apply(const struct process_settings *p, const char *service,
 		const struct hierarchy *h = &hierarchies[i];
 		bool needed = h->version == V1 ? (wanted & h->offers & ~(i ? hierarchies[UNIFIED].offers : 0)) != 0
 		                               : (h->offers & (wanted | PROCESS_LIMIT_KILL)) != 0;
-		cleanup_free char *cgroup = h->base && needed ? cgroup_make(h, p->namespace_, service) : NULL;
+		cleanup_free char *cgroup = h->base && needed ? cgroup_make(p, h, service) : NULL;
 		if (!cgroup)
 			continue;
 		if (h->version == V2)
@@ -246,7 +254,7 @@ void process_limits_remove(const struct process_settings *p, const char *service
 		if (!hierarchies[i].base)
 			continue;
 		cleanup_free char *top = xasprintf("%s/aether", hierarchies[i].base);
-		cleanup_free char *middle = xasprintf("%s/%s", top, p->namespace_);
+		cleanup_free char *middle = environment_cgroup(p, top);
 		cleanup_free char *leaf = xasprintf("%s/%s", middle, service);
 		if (has(leaf, "cgroup.kill"))
 			text_write(leaf, "cgroup.kill", "1");

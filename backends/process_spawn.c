@@ -45,7 +45,8 @@ void process_order_argv(struct buffer *out, char *const *argv)
 void process_order_env(struct buffer *out, const struct keyvals *env)
 {
 	for (size_t i = 0; env && i < env->count; i++)
-		process_order_add(out, "env", "%s=%s", env->items[i].key, env->items[i].value ? env->items[i].value : "");
+		if (env->items[i].value) /* named without a value, and the caller has none: not set */
+			process_order_add(out, "env", "%s=%s", env->items[i].key, env->items[i].value);
 }
 
 /* Who gives up root has no business to get it back through a set-user-id program. An ordinary user's service keeps

@@ -14,6 +14,7 @@
 #include "base/log.h"
 
 #define AREA "process"
+#define CGROUP_TRIES 3
 
 struct process_start {
 	const struct process_settings *settings;
@@ -155,9 +156,11 @@ static int attempt(struct process_start *s, const char *program, struct process_
 	return r ? r : move_fd(&pidfd);
 }
 
-/* Can the start be tried again without what was refused? Remembered, so that it is refused once. */
-static bool do_without(struct process_settings *p, const struct process_report *report)
+/* Can the start be tried again, without what was refused? Remembered, so that it is refused once. */
+static bool try_again(struct process_settings *p, const struct process_report *report, int *tries)
 {
+	if (!strcmp(report->stage, "cgroup") && report->err == ENOENT && (*tries)++ < CGROUP_TRIES)
+		return true; /* somebody tidied the empty one up */
 	atomic_bool *what = !strcmp(report->stage, "namespaces") ? &p->no_namespaces : !strcmp(report->stage, "cgroup") ? &p->no_cgroups : NULL;
 	if (!what || report->status != PROCESS_FAILED || atomic_exchange(what, true))
 		return false;
@@ -167,7 +170,7 @@ static bool do_without(struct process_settings *p, const struct process_report *
 
 static int spawn(struct process_start *s, const char *program, int *ret_pidfd, struct error *err)
 {
-	for (;;) {
+	for (int tries = 0;;) {
 		cleanup_found struct process_found found = PROCESS_FOUND_INIT;
 		int r = process_settle(s->directory, &found, err); /* after a refusal: until its remains are gone */
 		if (r)
@@ -182,7 +185,7 @@ static int spawn(struct process_start *s, const char *program, int *ret_pidfd, s
 		}
 		poll(&(struct pollfd){pidfd, POLLIN, 0}, 1, PROCESS_SWEEP_MS); /* it has said so and cleans up */
 		process_shim_reap(pidfd);
-		if (do_without((struct process_settings *)s->settings, &report))
+		if (try_again((struct process_settings *)s->settings, &report, &tries))
 			continue;
 		process_limits_remove(s->settings, s->service);
 		cleanup_free char *what = xasprintf("service %s: %s", s->service, program);

@@ -24,6 +24,7 @@
 
 #define AREA "process"
 #define LOCK_WAIT_MS 20
+#define UNUSED_S (30 * 24 * 3600)           /* a template that nobody has used for so long is dropped */
 #define SPARES_FREE_MIN (UINT64_C(1) << 30) /* bytes that stay free: below, nothing is copied ahead */
 #define ERROR_OUTPUT_MAX 2000               /* bytes of a failed step's output that an error carries */
 
@@ -105,6 +106,75 @@ static bool is_there(int at, const char *name)
 {
 	struct stat st;
 	return !fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW);
+}
+
+/* ---- sweeping ---- */
+
+static const char *boot(void)
+{
+	static _Thread_local char id[9];
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (!id[0] && !file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &text) && text.len >= 8)
+		memcpy(id, text.data, 8);
+	return id[0] ? id : "0";
+}
+
+/* Takes the key's lock if it is free, and removes `name`. */
+static void remove_if_idle(const struct process_settings *p, int place, const char *key, const char *name)
+{
+	cleanup_close int lock = -1;
+	if (!key_lock(p, place, key, false, &lock, NULL))
+		tree_remove(place, name);
+}
+
+static bool ends_with(const char *name, const char *end)
+{
+	size_t n = strlen(name), e = strlen(end);
+	return n > e && !strcmp(name + n - e, end);
+}
+
+static bool long_unused(int place, const char *lock)
+{
+	struct stat st;
+	return !fstatat(place, lock, &st, AT_SYMLINK_NOFOLLOW) && st.st_mtime + UNUSED_S < time(NULL);
+}
+
+/* One name of templates/ or spares/: remains of a crash, copies of an earlier boot, and what no environment has used for long (a
+ * recipe changed, Postgres was upgraded). */
+static void sweep_one(const struct process_settings *p, int place, const char *name, const char *own_key)
+{
+	cleanup_free char *of_now = xasprintf(".%s.", boot());
+	size_t len = strlen(name);
+	bool is_spare = len > 2 && name[len - 2] == '.' && name[len - 1] >= '0' && name[len - 1] <= '9';
+	if (is_spare && !strstr(name, of_now)) {
+		tree_remove(place, name);
+	} else if (ends_with(name, ".tmp")) {
+		cleanup_free char *key = xstrndup(name, len - strlen(".tmp"));
+		if (strcmp(key, own_key)) /* its lock is ours: another descriptor would be refused */
+			remove_if_idle(p, place, key, name);
+		else
+			tree_remove(place, name);
+	} else if (ends_with(name, ".lock") && long_unused(place, name)) {
+		cleanup_free char *key = xstrndup(name, len - strlen(".lock"));
+		remove_if_idle(p, place, key, key);
+		for (int i = 0; i < PROCESS_SPARES; i++) {
+			cleanup_free char *spare = xasprintf("%s.%s.%d", key, boot(), i);
+			remove_if_idle(p, place, key, spare);
+		}
+	}
+}
+
+/* The caller has the lock of `own_key` there. */
+static void sweep(const struct process_settings *p, int place, const char *own_key)
+{
+	cleanup_close int fd = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_closedir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d)
+		return;
+	move_fd(&fd);
+	struct dirent *e;
+	while ((e = readdir(d)))
+		sweep_one(p, place, e->d_name, own_key);
 }
 
 /* ---- making a template ---- */
@@ -206,9 +276,7 @@ int process_template_make(const struct process_settings *p, const struct process
 		return r;
 	uint64_t began = now_monotonic_ms();
 	cleanup_free char *name = xasprintf("%s.tmp", t->key);
-	r = tree_remove(place, name);
-	if (r)
-		return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -r, "template %s", t->key);
+	sweep(p, place, t->key);
 	r = template_fill(p, t, place, name, err);
 	if (!r && renameat(place, name, place, t->key))
 		r = error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, errno, "template %s", t->key);
@@ -221,39 +289,16 @@ int process_template_make(const struct process_settings *p, const struct process
 
 /* ---- spare copies ---- */
 
-static const char *boot(void)
-{
-	static _Thread_local char id[9];
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	if (!id[0] && !file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &text) && text.len >= 8)
-		memcpy(id, text.data, 8);
-	return id[0] ? id : "0";
-}
-
 static char *spare_name(const struct process_template *t, int n)
 {
 	return xasprintf("%s.%s.%d", t->key, boot(), n);
 }
 
-/* "KEY.tmp" and "KEY.BOOT.N" of another boot, of any key that nobody is filling: a key that is no longer used has no other
- * visitor. Called with the lock of `key` alone, so others' KEY.tmp stay. */
-static void spares_sweep(int place, const char *key)
+/* The times of the lock files are those of the last use. */
+static void used_now(int place, const char *key)
 {
-	cleanup_free char *unfinished = xasprintf("%s.tmp", key);
-	cleanup_free char *of_now = xasprintf(".%s.", boot());
-	tree_remove(place, unfinished);
-	cleanup_close int fd = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	cleanup_closedir DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d)
-		return;
-	move_fd(&fd);
-	struct dirent *e;
-	while ((e = readdir(d))) {
-		size_t len = strlen(e->d_name);
-		bool is_spare = len > 2 && e->d_name[len - 2] == '.' && e->d_name[len - 1] >= '0' && e->d_name[len - 1] <= '9';
-		if (is_spare && !strstr(e->d_name, of_now))
-			tree_remove(place, e->d_name);
-	}
+	cleanup_free char *name = xasprintf("%s.lock", key);
+	utimensat(place, name, NULL, AT_SYMLINK_NOFOLLOW);
 }
 
 static bool space_short(int place)
@@ -272,7 +317,9 @@ int process_spares_make(const struct process_settings *p, const struct process_t
 		r = key_lock(p, place, t->key, false, &lock, err);
 	if (r)
 		return r == -EBUSY ? 0 : r; /* another process is at it */
-	spares_sweep(place, t->key);
+	used_now(templates, t->key);
+	used_now(place, t->key);
+	sweep(p, place, t->key);
 	cleanup_free char *unfinished = xasprintf("%s.tmp", t->key);
 	for (int i = 0; i < PROCESS_SPARES && !r; i++) {
 		cleanup_free char *name = spare_name(t, i);

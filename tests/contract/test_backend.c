@@ -540,5 +540,8 @@ int main(void)
 			tests[n++] = (struct CMUnitTest){xasprintf("%s%s: %s", behind ? "chaos over " : "", (*b)->name, cases[c].name), cases[c].run,
 			                                 behind ? setup_behind_chaos : setup, teardown, (void *)(*b)->name};
 		}
-	return _cmocka_run_group_tests("backends", tests, n, NULL, NULL);
+	int failed = _cmocka_run_group_tests("backends", tests, n, NULL, NULL);
+	for (size_t i = 1; i < n; i++)
+		free((char *)tests[i].name);
+	return failed;
 }
