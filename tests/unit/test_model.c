@@ -1,0 +1,386 @@
+/* A configuration, a recipe and leases become what a backend is given. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/model.h"
+
+static char *scratch, *recipe_dir;
+static struct recipes *recipes;
+static struct store *store;
+
+/* "sh" is everywhere. */
+static const char fake[] =
+    "images: [fakedb]\n"
+    "port: 1234\n"
+    "defaults:\n"
+    "  user: '{{env.FAKE_USER ?? \"admin\"}}'\n"
+    "  password: '{{env.FAKE_PASSWORD ?? secret}}'\n"
+    "url: 'fake://{{user}}:{{password|urlencode}}@{{host}}:{{port}}/'\n"
+    "variables: { FAKE_URL: '{{url}}', FAKE_USER: '{{user}}' }\n"
+    "ready: { tcp: { send: 'hi', expect: ['ho'] } }\n"
+    "stop_signal: SIGINT\n"
+    "data: /var/lib/fake\n"
+    "process:\n"
+    "  program: sh\n"
+    "  package: dash\n"
+    "  env: { PATH: '/bin', WHO: '{{user}}' }\n"
+    "  init:\n"
+    "    - run: ['{{bin}}/sh', '-c', 'make {{data}}']\n"
+    "      stdin: '{{password}}'\n"
+    "  command: ['{{bin}}/sh', '--port', '{{port}}', '--data', '{{data}}', '--run', '{{run}}']\n";
+
+struct workspace {
+	struct identity id;
+	int root_fd;
+};
+
+static unsigned count;
+
+static void workspace_new(struct workspace *w, bool main, const char *compose)
+{
+	char *root = xasprintf("%s/w%u", scratch, count++);
+	assert_int_equal(mkdir(root, 0755), 0);
+	w->id = (struct identity){.kind = WORKSPACE_GIT, .root = root, .repository = scratch, .main_root = main ? root : scratch};
+	w->id.workspace = (char *)"w";
+	w->id.namespace_ = xasprintf("aether-0-w%u", count);
+	w->id.socket_dir = xasprintf("%s/s", scratch);
+	w->id.state_dir = xasprintf("%s/ns/w%u", scratch, count);
+	w->id.shared_dir = scratch;
+	w->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(file_write_atomic(w->root_fd, "compose.yaml", compose, strlen(compose), 0644), 0);
+	const struct store_environment e = {.namespace_ = w->id.namespace_, .root = root, .repository = scratch, .workspace = w->id.workspace,
+	                                    .control_dir = scratch, .state_dir = w->id.state_dir, .generation = 1, .desired = (char *)"absent",
+	                                    .uid = (uid_t)-1};
+	assert_int_equal(store_environment_put(store, &e, false, NULL), 0);
+}
+
+static void workspace_release(struct workspace *w)
+{
+	close(w->root_fd);
+	free(w->id.root);
+	free(w->id.namespace_);
+	free(w->id.socket_dir);
+	free(w->id.state_dir);
+}
+
+static struct model *load(const struct workspace *w, bool plan, const char *user_text)
+{
+	const struct model_params params = {.id = &w->id, .root_fd = w->root_fd, .recipes = recipes, .store = store, .user_text = user_text,
+	                                    .generation = 3, .uid = (uid_t)-1, .plan = plan};
+	struct model *m = NULL;
+	struct error err = ERROR_INIT;
+	if (model_load(&params, &m, &err) < 0)
+		fail_msg("model_load: %s", err.message);
+	return m;
+}
+
+#define PROCESS "x-aether: { backend: process }\n"
+
+static char *joined(char *const *argv)
+{
+	struct buffer out = BUFFER_INIT;
+	for (size_t i = 0; argv && argv[i]; i++)
+		buffer_printf(&out, "%s%s", i ? " " : "", argv[i]);
+	return buffer_detach(&out);
+}
+
+static void a_recipe_becomes_a_process(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false, "services:\n  db: { image: 'fakedb:7', environment: { FAKE_PASSWORD: 'p w' } }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	struct model_service *db = model_service(m, "db");
+	uint16_t port = model_external_port(db, 1234); /* the recipe's port, though the file publishes none */
+	assert_in_range(port, PORT_RANGE_FIRST, PORT_RANGE_FIRST + PORT_RANGE_COUNT - 1);
+	cleanup_free char *url = xasprintf("fake://admin:p%%20w@127.0.0.1:%u/", port);
+	assert_string_equal(db->url, url);
+	assert_false(error_is_set(&db->unsupported));
+
+	const struct process_spec *p = db->spec.process;
+	assert_non_null(p);
+	cleanup_free char *data = xasprintf("%s/data/3/db", w.id.state_dir);
+	assert_string_equal(p->data_dir, data);
+	cleanup_free char *run = xasprintf("%s/db", w.id.socket_dir);
+	assert_string_equal(p->run_dir, run);
+	cleanup_free char *command = joined(p->command);
+	cleanup_free char *expected = xasprintf("%s/sh --port %u --data %s --run %s", db->program_dir, port, data, run);
+	assert_string_equal(command, expected);
+	assert_string_equal(keyvals_get(p->env, "WHO"), "admin");
+	assert_int_equal(p->env->count, 2); /* a clean environment */
+	assert_string_equal(p->init[0][2], "make {{data}}"); /* the backend's to fill in */
+	assert_string_equal(p->init_stdin[0], "p w");
+	assert_null(p->init[1]);
+	assert_int_equal(db->spec.stop_signal, SIGINT);
+	assert_int_equal(db->ready.kind, PROBE_TCP);
+	assert_string_equal(db->ready.send, "hi");
+
+	struct keyvals user = KEYVALS_INIT, out = KEYVALS_INIT;
+	keyvals_set(&user, "FAKE_USER", "mine");
+	model_generated(m, &user, &out);
+	assert_string_equal(keyvals_get(&out, "FAKE_URL"), url);
+	assert_string_equal(keyvals_get(&out, "DB_URL"), url);
+	assert_null(keyvals_get(&out, "FAKE_USER")); /* a layer has set it */
+	keyvals_release(&user);
+	keyvals_release(&out);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void what_is_generated_is_stable(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false, "services:\n  db: { image: fakedb }\nx-aether: { backend: process, ports: { PORT: 3000 } }\n");
+	struct model *one = load(&w, true, ""), *two = load(&w, true, "X=1\n");
+	assert_string_equal(one->services[0].url, two->services[0].url); /* port and secret */
+	assert_string_equal(one->services[0].spec.config_hash, two->services[0].spec.config_hash);
+	assert_string_equal(one->signature, two->signature);
+	assert_string_equal(keyvals_get(&one->app_ports, "PORT"), keyvals_get(&two->app_ports, "PORT"));
+	assert_true(strlen(keyvals_get(&one->services[0].variables, "password")) >= 20);
+	model_free(two);
+
+	const char *changed = "services:\n  db: { image: fakedb, environment: { FAKE_USER: other } }\n" PROCESS;
+	assert_int_equal(file_write_atomic(w.root_fd, "compose.yaml", changed, strlen(changed), 0644), 0);
+	two = load(&w, true, "");
+	assert_string_not_equal(one->services[0].spec.config_hash, two->services[0].spec.config_hash);
+	assert_string_not_equal(one->signature, two->signature);
+	model_free(one);
+	model_free(two);
+	workspace_release(&w);
+}
+
+static void equal_templates_have_one_key(void **state)
+{
+	const char *const composes[] = {"services:\n  db: { image: fakedb, environment: { FAKE_PASSWORD: one } }\n" PROCESS,
+	                                "services:\n  other: { image: fakedb, environment: { FAKE_PASSWORD: one }, ports: ['99:1234'] }\n" PROCESS,
+	                                "services:\n  db: { image: fakedb, environment: { FAKE_PASSWORD: two } }\n" PROCESS};
+	char keys[3][128];
+	for (size_t i = 0; i < 3; i++) {
+		struct workspace w;
+		workspace_new(&w, false, composes[i]);
+		struct model *m = load(&w, true, "");
+		snprintf(keys[i], sizeof keys[i], "%s", m->services[0].spec.process->template_key);
+		assert_null(strchr(keys[i], '/'));
+		model_free(m);
+		workspace_release(&w);
+	}
+	assert_string_equal(keys[0], keys[1]);
+	assert_string_not_equal(keys[0], keys[2]);
+}
+
+static void nothing_is_made_for_what_nobody_asked_for(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false, "services:\n  db: { image: fakedb }\nx-aether: { backend: process, env: { U: '{{services.db.url}}' } }\n");
+	struct model *m = load(&w, false, "");
+	assert_int_equal(model_external_port(&m->services[0], 0), 0);
+	assert_null(m->services[0].url);
+	assert_int_equal(m->env.count, 0);
+	assert_string_equal(keyvals_get(&m->services[0].variables, "password"), "");
+	struct keyvals none = KEYVALS_INIT, out = KEYVALS_INIT;
+	model_generated(m, &none, &out);
+	assert_null(keyvals_get(&out, "DB_PORT"));
+	keyvals_release(&out);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void a_published_number_is_the_main_checkouts_alone(void **state)
+{
+	struct workspace main_one, other;
+	const char *compose = "services:\n  db: { image: fakedb, ports: ['41234:1234'] }\n" PROCESS;
+	workspace_new(&main_one, true, compose);
+	workspace_new(&other, false, compose);
+	struct model *a = load(&main_one, true, ""), *b = load(&other, true, "");
+	assert_int_equal(model_external_port(&a->services[0], 1234), 41234);
+	assert_int_not_equal(model_external_port(&b->services[0], 1234), 41234);
+	model_free(a);
+	model_free(b);
+	workspace_release(&main_one);
+	workspace_release(&other);
+}
+
+static void readiness_is_asked_in_this_order(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  own: { image: fakedb, healthcheck: { test: 'true' }, x-aether: { ready: { log: 'up' } } }\n"
+	              "  recipe: { image: fakedb, healthcheck: { test: 'true' } }\n"
+	              "  health: { healthcheck: { test: ['CMD', 'check'] }, x-aether: { command: ./run }, ports: ['80'] }\n"
+	              "  port: { x-aether: { command: ./run }, ports: ['53/udp', '80'] }\n"
+	              "  none: { x-aether: { command: ./run } }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	assert_int_equal(m->services[0].ready.kind, PROBE_LOG);
+	assert_int_equal(m->services[1].ready.kind, PROBE_TCP);
+	assert_string_equal(m->services[1].ready.send, "hi");
+	assert_int_equal(m->services[2].ready.kind, PROBE_EXEC);
+	assert_int_equal(m->services[3].ready.kind, PROBE_TCP);
+	assert_int_equal(m->services[3].ready.port, 80);
+	assert_int_equal(m->services[4].ready.kind, PROBE_NONE);
+	assert_true(m->services[4].one_shot);
+	assert_false(m->services[3].one_shot);
+	assert_false(m->approved);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void a_command_gets_what_env_gives(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  db: { image: fakedb }\n"
+	              "  web: { environment: { MODE: dev }, ports: ['80'], x-aether: { command: ['./run', '$$PORT', 'a b'], env: { EXTRA: '1' } } }\n"
+	              "x-aether: { backend: process, env: { LINK: 'x{{services.db.ports.1234}}' } }\n");
+	struct model *m = load(&w, true, "MINE=2\n");
+	const struct model_service *web = model_service(m, "web");
+	const struct keyvals *env = web->spec.process->env;
+	char port[8], link[16];
+	snprintf(port, sizeof port, "%u", model_external_port(web, 80));
+	snprintf(link, sizeof link, "x%u", model_external_port(model_service(m, "db"), 1234));
+	assert_string_equal(keyvals_get(env, "PORT"), port);
+	assert_string_equal(keyvals_get(env, "MODE"), "dev");
+	assert_string_equal(keyvals_get(env, "EXTRA"), "1");
+	assert_string_equal(keyvals_get(env, "MINE"), "2");
+	assert_string_equal(keyvals_get(env, "LINK"), link);
+	assert_string_equal(keyvals_get(env, "DB_URL"), model_service(m, "db")->url);
+	assert_non_null(keyvals_get(env, "PATH"));
+	cleanup_free char *program = xasprintf("%s/./run", w.id.root);
+	assert_string_equal(web->spec.process->command[0], program);
+	assert_string_equal(web->spec.process->command[1], port);
+	assert_string_equal(web->spec.process->command[2], "a b");
+	assert_string_equal(web->spec.process->directory, w.id.root);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void volumes_lie_in_the_generation(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  db: { image: fakedb, volumes: ['data:/var/lib/fake', './seed:/seed:ro', '/cache'] }\n"
+	              "  bound: { image: fakedb, volumes: ['./here:/var/lib/fake'] }\n"
+	              "volumes: { data: {} }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	const struct service_spec *db = &model_service(m, "db")->spec;
+	cleanup_free char *named = xasprintf("%s/data/3/" SPEC_VOLUMES "/data", w.id.state_dir);
+	cleanup_free char *anonymous = xasprintf("%s/data/3/" SPEC_VOLUMES "/db.cache", w.id.state_dir);
+	cleanup_free char *seed = xasprintf("%s/seed", w.id.root);
+	assert_int_equal(db->n_volumes, 3);
+	assert_string_equal(db->volumes[0].source, named);
+	assert_string_equal(db->process->data_dir, named); /* where the image keeps its data */
+	assert_string_equal(db->volumes[1].source, seed);
+	assert_true(db->volumes[1].read_only);
+	assert_string_equal(db->volumes[2].source, anonymous);
+	cleanup_free char *own = xasprintf("%s/data/3/bound", w.id.state_dir);
+	assert_string_equal(model_service(m, "bound")->spec.process->data_dir, own); /* never a directory of the user's */
+	cleanup_free char *warnings = joined(m->warnings);
+	assert_non_null(strstr(warnings, "bound"));
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void what_cannot_run_says_why(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false, "services:\n  odd: { image: 'example/odd:1' }\n  app: { build: . }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	assert_int_equal(m->services[0].unsupported.code, ERROR_IMAGE_NOT_FOUND);
+	assert_non_null(strstr(m->services[0].unsupported.message, "example/odd:1"));
+	assert_non_null(m->services[0].unsupported.hint);
+	assert_int_equal(m->services[1].unsupported.code, ERROR_IMAGE_NOT_FOUND);
+	assert_null(m->services[0].spec.process);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void broken_ones_name_their_fault(void **state)
+{
+	static const struct {
+		const char *compose;
+		enum error_code code;
+		const char *says;
+	} cases[] = {
+	    {"services:\n  a: { image: fakedb, depends_on: [b] }\n  b: { image: fakedb, depends_on: [a] }\n", ERROR_CONFIG_INVALID, "circle"},
+	    {"services: { a: { image: fakedb } }\nx-aether: { backend: hovercraft }\n", ERROR_CONFIG_INVALID, "hovercraft"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct workspace w;
+		struct model *m;
+		struct error err = ERROR_INIT;
+		workspace_new(&w, false, cases[i].compose);
+		const struct model_params params = {.id = &w.id, .root_fd = w.root_fd, .recipes = recipes, .store = store, .user_text = "",
+		                                    .generation = 1, .uid = (uid_t)-1, .plan = true};
+		assert_true(model_load(&params, &m, &err) < 0);
+		assert_int_equal(err.code, cases[i].code);
+		assert_non_null(strstr(err.message, cases[i].says));
+		error_release(&err);
+		workspace_release(&w);
+	}
+}
+
+static void sockets_have_short_paths(void **state)
+{
+	const struct identity id = {.socket_dir = (char *)"/run/user/1000/aether/s-12345678"};
+	cleanup_free char *plain = model_run_dir(&id, "db");
+	cleanup_free char *long_one = model_run_dir(&id, "a-service-with-a-name-that-is-far-too-long-for-the-path-of-a-unix-socket");
+	assert_string_equal(plain, "/run/user/1000/aether/s-12345678/db");
+	assert_true(strlen(long_one) + strlen("/.s.PGSQL.29999") < 107);
+}
+
+static int group_setup(void **state)
+{
+	scratch = xasprintf("%s/model.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(scratch));
+	recipe_dir = xasprintf("%s/recipes", scratch);
+	assert_int_equal(mkdir(recipe_dir, 0755), 0);
+	cleanup_free char *file = xasprintf("%s/fake.yaml", recipe_dir);
+	assert_int_equal(file_write_atomic(AT_FDCWD, file, fake, strlen(fake), 0644), 0);
+	char *const list[] = {recipe_dir, NULL};
+	struct error err = ERROR_INIT;
+	if (recipes_load(list, &recipes, &err) < 0)
+		fail_msg("recipes: %s", err.message);
+	assert_int_equal(store_open(scratch, &store, NULL), 0);
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	recipes_free(recipes);
+	store_close(store);
+	tree_remove(AT_FDCWD, scratch);
+	free(recipe_dir);
+	free(scratch);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(a_recipe_becomes_a_process),
+	    cmocka_unit_test(what_is_generated_is_stable),
+	    cmocka_unit_test(equal_templates_have_one_key),
+	    cmocka_unit_test(nothing_is_made_for_what_nobody_asked_for),
+	    cmocka_unit_test(a_published_number_is_the_main_checkouts_alone),
+	    cmocka_unit_test(readiness_is_asked_in_this_order),
+	    cmocka_unit_test(a_command_gets_what_env_gives),
+	    cmocka_unit_test(volumes_lie_in_the_generation),
+	    cmocka_unit_test(what_cannot_run_says_why),
+	    cmocka_unit_test(broken_ones_name_their_fault),
+	    cmocka_unit_test(sockets_have_short_paths),
+	};
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
