@@ -33,10 +33,11 @@ class Workspace:
         subprocess.run(['ajj', 'attach', self.path], check=True, timeout=60, stdout=subprocess.DEVNULL)
         return self
 
-    def __exit__(self, *_):
-        for line in ('destroy',):
-            with contextlib.suppress(OSError):
-                write(self / '.aether/ctl', line + '\n')
+    def __exit__(self, failure, *_):
+        with contextlib.suppress(OSError):
+            if failure:
+                print(read(self / '.aether/errors.json'), read(self / '.aether/events'))
+            write(self / '.aether/ctl', 'destroy\n')
         subprocess.run(['ajj', 'detach', self.path], check=True, timeout=60, stdout=subprocess.DEVNULL)
 
     def __truediv__(self, name):
