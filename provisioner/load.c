@@ -205,12 +205,16 @@ static int load_recipes(struct load_job *job)
 		return 0;
 	const char *config_home = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
 	cleanup_strv char **directories = NULL;
+	cleanup_free char *versions = xasprintf("%s/programs", e->id->shared_dir);
 	strv_push(&directories, xstrdup(e->params.recipes_dir));
-	if (config_home && *config_home)
+	if (config_home && *config_home == '/')
 		strv_pushf(&directories, "%s/aether/recipes", config_home);
-	else if (home && *home)
+	else if (home && *home == '/')
 		strv_pushf(&directories, "%s/.config/aether/recipes", home);
-	return recipes_load(directories, &e->recipes, &job->error);
+	int r = recipes_load(directories, &e->recipes, &job->error);
+	if (r == 0)
+		recipes_remember(e->recipes, versions);
+	return r;
 }
 
 static void load_work(struct job *base)

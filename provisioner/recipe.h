@@ -59,6 +59,10 @@ char *recipe_image_major(const char *image);
  * for its run time; results are cached in the recipes object under a lock. */
 int recipe_find_program(const struct recipes *rs, const struct recipe *r, const char *wanted, char **ret_dir, char **ret_major, struct error *err);
 
+/* What programs said of their versions is also kept in this file from now on, and taken from it: asking two of them costs tens of
+ * milliseconds. A file that cannot be read or written is as good as none. Before the first recipe_find_program. */
+void recipes_remember(struct recipes *rs, const char *path);
+
 /* Which of the recipe's programs that directory holds: {{program}}. borrowed; NULL: none (any more) */
 const char *recipe_program_in(const struct recipe *r, const char *directory);
 

@@ -1,5 +1,5 @@
-/* Which programs of a recipe this machine has. What `--version` said is kept for as long as the file does not change, since
- * asking costs a process. */
+/* Which programs of a recipe this machine has. What `--version` said is kept for as long as the file does not change,
+ * since asking costs a process. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -20,6 +20,7 @@
 #include "provisioner/template.h"
 
 #define VERSION_OUTPUT_MAX 4096
+#define FOUND_FILE_MAX 65536
 
 struct found_program {
 	char *path;
@@ -35,6 +36,55 @@ void recipe_found_free(struct recipes *rs)
 		free(rs->found[i].major);
 	}
 	free(rs->found);
+	free(rs->found_file);
+}
+
+/* ---- what is remembered from process to process: "size seconds nanoseconds major path" a line, "-" for none ---- */
+
+static void remember(struct recipes *rs, const char *path, off_t size, struct timespec changed, const char *major)
+{
+	array_grow(rs->found, rs->n_found);
+	rs->found[rs->n_found++] = (struct found_program){xstrdup(path), changed, size, xstrdup(major)};
+}
+
+static void read_found(struct recipes *rs, char *line)
+{
+	long long size, seconds;
+	long nanoseconds;
+	char major[32];
+	int path = 0;
+	if (sscanf(line, "%lld %lld %ld %31s %n", &size, &seconds, &nanoseconds, major, &path) < 4 || line[path] != '/')
+		return;
+	const struct timespec changed = {.tv_sec = seconds, .tv_nsec = nanoseconds};
+	remember(rs, line + path, size, changed, strcmp(major, "-") ? major : NULL);
+}
+
+void recipes_remember(struct recipes *rs, const char *path)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	char *save = NULL;
+	rs->found_file = xstrdup(path);
+	if (file_read(AT_FDCWD, path, FOUND_FILE_MAX, &text) < 0 || !text.len)
+		return;
+	for (char *line = strtok_r(text.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		read_found(rs, line);
+}
+
+/* Only files that are still what they were: the list does not grow with every upgrade. */
+static void write_found(const struct recipes *rs)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	struct stat st;
+	for (size_t i = 0; i < rs->n_found; i++) {
+		const struct found_program *f = &rs->found[i];
+		bool same = stat(f->path, &st) == 0 && st.st_size == f->size && st.st_ctim.tv_sec == f->changed.tv_sec &&
+		            st.st_ctim.tv_nsec == f->changed.tv_nsec;
+		if (same && !strchr(f->path, '\n'))
+			buffer_printf(&text, "%lld %lld %ld %s %s\n", (long long)f->size, (long long)f->changed.tv_sec,
+			              f->changed.tv_nsec, f->major ? f->major : "-", f->path);
+	}
+	if (rs->found_file)
+		file_write_atomic(AT_FDCWD, rs->found_file, buffer_str(&text), text.len, 0600);
 }
 
 /* ---- the version ---- */
@@ -130,9 +180,10 @@ static char *ask_version(struct recipes *rs, const struct recipe *r, const char 
 		return xstrdup(known->major);
 	if (run_program(path, r->version_argv, &out) < 0)
 		return NULL;
-	array_grow(rs->found, rs->n_found);
-	rs->found[rs->n_found++] = (struct found_program){xstrdup(path), st.st_ctim, st.st_size, match_major(r->version_pattern, buffer_str(&out))};
-	return xstrdup(rs->found[rs->n_found - 1].major);
+	char *major = match_major(r->version_pattern, buffer_str(&out));
+	remember(rs, path, st.st_size, st.st_ctim, major);
+	write_found(rs);
+	return major;
 }
 
 /* ---- candidates ---- */
@@ -220,18 +271,21 @@ static const char *package_value(void *arg, const char *name)
 static int not_found(const struct recipe *r, const char *wanted, struct error *err)
 {
 	cleanup_free char *package = NULL;
-	int result = error_set(err, ERROR_PROGRAM_NOT_FOUND, "%s is not installed on this machine", r->programs ? r->programs[0] : r->name);
+	int result = error_set(err, ERROR_PROGRAM_NOT_FOUND, "%s is not installed on this machine",
+	                       r->programs ? r->programs[0] : r->name);
 	if (r->package && template_expand(r->package, package_value, (void *)(uintptr_t)wanted, &package, NULL) == 0)
 		error_hint(err, "apt-get install %s", package);
 	return result;
 }
 
-int recipe_find_program(const struct recipes *rs, const struct recipe *r, const char *wanted, char **ret_dir, char **ret_major, struct error *err)
+int recipe_find_program(const struct recipes *rs, const struct recipe *r, const char *wanted, char **ret_dir,
+                        char **ret_major, struct error *err)
 {
 	struct recipes *cache = (struct recipes *)(uintptr_t)rs; /* what is remembered has its own lock */
 	struct search s = {.rs = cache, .recipe = r, .wanted = wanted ? strtol(wanted, NULL, 10) : -1};
 	if (!r->programs)
-		return error_set(err, ERROR_PROGRAM_NOT_FOUND, "the recipe %s does not say how to run it as a process of this machine", r->name);
+		return error_set(err, ERROR_PROGRAM_NOT_FOUND,
+		                 "the recipe %s does not say how to run it as a process of this machine", r->name);
 	pthread_mutex_lock(&cache->lock);
 	for (char **pattern = r->program_paths; pattern && *pattern; pattern++)
 		consider_glob(&s, *pattern);

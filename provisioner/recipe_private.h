@@ -12,6 +12,7 @@ struct recipes {
 	pthread_mutex_t lock; /* of what follows */
 	struct found_program *found;
 	size_t n_found;
+	char *found_file; /* where it is kept; NULL: nowhere */
 };
 
 void recipe_found_free(struct recipes *rs);

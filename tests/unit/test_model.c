@@ -52,7 +52,8 @@ static void workspace_new(struct workspace *w, bool main, const char *compose)
 {
 	char *root = xasprintf("%s/w%u", scratch, count++);
 	assert_int_equal(mkdir(root, 0755), 0);
-	w->id = (struct identity){.kind = WORKSPACE_GIT, .root = root, .repository = scratch, .main_root = main ? root : scratch};
+	w->id = (struct identity){
+	    .kind = WORKSPACE_GIT, .root = root, .repository = scratch, .main_root = main ? root : scratch};
 	w->id.workspace = (char *)"w";
 	w->id.namespace_ = xasprintf("aether-0-w%u", count);
 	w->id.socket_dir = xasprintf("%s/s", scratch);
@@ -60,8 +61,14 @@ static void workspace_new(struct workspace *w, bool main, const char *compose)
 	w->id.shared_dir = scratch;
 	w->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(file_write_atomic(w->root_fd, "compose.yaml", compose, strlen(compose), 0644), 0);
-	const struct store_environment e = {.namespace_ = w->id.namespace_, .root = root, .repository = scratch, .workspace = w->id.workspace,
-	                                    .control_dir = scratch, .state_dir = w->id.state_dir, .generation = 1, .desired = (char *)"absent",
+	const struct store_environment e = {.namespace_ = w->id.namespace_,
+	                                    .root = root,
+	                                    .repository = scratch,
+	                                    .workspace = w->id.workspace,
+	                                    .control_dir = scratch,
+	                                    .state_dir = w->id.state_dir,
+	                                    .generation = 1,
+	                                    .desired = (char *)"absent",
 	                                    .uid = (uid_t)-1};
 	assert_int_equal(store_environment_put(store, &e, false, NULL), 0);
 }
@@ -77,8 +84,14 @@ static void workspace_release(struct workspace *w)
 
 static struct model *load(const struct workspace *w, bool plan, const char *user_text)
 {
-	const struct model_params params = {.id = &w->id, .root_fd = w->root_fd, .recipes = recipes, .store = store, .user_text = user_text,
-	                                    .generation = 3, .uid = (uid_t)-1, .plan = plan};
+	const struct model_params params = {.id = &w->id,
+	                                    .root_fd = w->root_fd,
+	                                    .recipes = recipes,
+	                                    .store = store,
+	                                    .user_text = user_text,
+	                                    .generation = 3,
+	                                    .uid = (uid_t)-1,
+	                                    .plan = plan};
 	struct model *m = NULL;
 	struct error err = ERROR_INIT;
 	if (model_load(&params, &m, &err) < 0)
@@ -118,7 +131,7 @@ static void a_recipe_becomes_a_process(void **state)
 	cleanup_free char *expected = xasprintf("%s/sh --port %u --data %s --run %s", db->program_dir, port, data, run);
 	assert_string_equal(command, expected);
 	assert_string_equal(keyvals_get(p->env, "WHO"), "admin");
-	assert_int_equal(p->env->count, 2); /* a clean environment */
+	assert_int_equal(p->env->count, 2);                  /* a clean environment */
 	assert_string_equal(p->init[0][2], "make {{data}}"); /* the backend's to fill in */
 	assert_string_equal(p->init_stdin[0], "p w");
 	assert_null(p->init[1]);
@@ -141,7 +154,8 @@ static void a_recipe_becomes_a_process(void **state)
 static void what_is_generated_is_stable(void **state)
 {
 	struct workspace w;
-	workspace_new(&w, false, "services:\n  db: { image: fakedb }\nx-aether: { backend: process, ports: { PORT: 3000 } }\n");
+	workspace_new(&w, false,
+	              "services:\n  db: { image: fakedb }\nx-aether: { backend: process, ports: { PORT: 3000 } }\n");
 	struct model *one = load(&w, true, ""), *two = load(&w, true, "X=1\n");
 	assert_string_equal(one->services[0].url, two->services[0].url); /* port and secret */
 	assert_string_equal(one->services[0].spec.config_hash, two->services[0].spec.config_hash);
@@ -162,9 +176,10 @@ static void what_is_generated_is_stable(void **state)
 
 static void equal_templates_have_one_key(void **state)
 {
-	const char *const composes[] = {"services:\n  db: { image: fakedb, environment: { FAKE_PASSWORD: one } }\n" PROCESS,
-	                                "services:\n  other: { image: fakedb, environment: { FAKE_PASSWORD: one }, ports: ['99:1234'] }\n" PROCESS,
-	                                "services:\n  db: { image: fakedb, environment: { FAKE_PASSWORD: two } }\n" PROCESS};
+	const char *const composes[] = {
+	    "services:\n  db: { image: fakedb, environment: { FAKE_PASSWORD: one } }\n" PROCESS,
+	    "services:\n  other: { image: fakedb, environment: { FAKE_PASSWORD: one }, ports: ['99:1234'] }\n" PROCESS,
+	    "services:\n  db: { image: fakedb, environment: { FAKE_PASSWORD: two } }\n" PROCESS};
 	char keys[3][128];
 	for (size_t i = 0; i < 3; i++) {
 		struct workspace w;
@@ -182,7 +197,9 @@ static void equal_templates_have_one_key(void **state)
 static void nothing_is_made_for_what_nobody_asked_for(void **state)
 {
 	struct workspace w;
-	workspace_new(&w, false, "services:\n  db: { image: fakedb }\nx-aether: { backend: process, env: { U: '{{services.db.url}}' } }\n");
+	workspace_new(
+	    &w, false,
+	    "services:\n  db: { image: fakedb }\nx-aether: { backend: process, env: { U: '{{services.db.url}}' } }\n");
 	struct model *m = load(&w, false, "");
 	assert_int_equal(model_external_port(&m->services[0], 0), 0);
 	assert_null(m->services[0].url);
@@ -242,7 +259,8 @@ static void a_command_gets_what_env_gives(void **state)
 	workspace_new(&w, false,
 	              "services:\n"
 	              "  db: { image: fakedb }\n"
-	              "  web: { environment: { MODE: dev }, ports: ['80'], x-aether: { command: ['./run', '$$PORT', 'a b'], env: { EXTRA: '1' } } }\n"
+	              "  web: { environment: { MODE: dev }, ports: ['80'], x-aether: { command: ['./run', '$$PORT', 'a "
+	              "b'], env: { EXTRA: '1' } } }\n"
 	              "x-aether: { backend: process, env: { LINK: 'x{{services.db.ports.1234}}' } }\n");
 	struct model *m = load(&w, true, "MINE=2\n");
 	const struct model_service *web = model_service(m, "web");
@@ -314,7 +332,8 @@ static void broken_ones_name_their_fault(void **state)
 		enum error_code code;
 		const char *says;
 	} cases[] = {
-	    {"services:\n  a: { image: fakedb, depends_on: [b] }\n  b: { image: fakedb, depends_on: [a] }\n", ERROR_CONFIG_INVALID, "circle"},
+	    {"services:\n  a: { image: fakedb, depends_on: [b] }\n  b: { image: fakedb, depends_on: [a] }\n",
+	     ERROR_CONFIG_INVALID, "circle"},
 	    {"services: { a: { image: fakedb } }\nx-aether: { backend: hovercraft }\n", ERROR_CONFIG_INVALID, "hovercraft"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -322,8 +341,14 @@ static void broken_ones_name_their_fault(void **state)
 		struct model *m;
 		struct error err = ERROR_INIT;
 		workspace_new(&w, false, cases[i].compose);
-		const struct model_params params = {.id = &w.id, .root_fd = w.root_fd, .recipes = recipes, .store = store, .user_text = "",
-		                                    .generation = 1, .uid = (uid_t)-1, .plan = true};
+		const struct model_params params = {.id = &w.id,
+		                                    .root_fd = w.root_fd,
+		                                    .recipes = recipes,
+		                                    .store = store,
+		                                    .user_text = "",
+		                                    .generation = 1,
+		                                    .uid = (uid_t)-1,
+		                                    .plan = true};
 		assert_true(model_load(&params, &m, &err) < 0);
 		assert_int_equal(err.code, cases[i].code);
 		assert_non_null(strstr(err.message, cases[i].says));
@@ -332,11 +357,45 @@ static void broken_ones_name_their_fault(void **state)
 	}
 }
 
+/* The next process does not ask again, unless the file is another one. */
+static void versions_are_remembered(void **state)
+{
+	cleanup_free char *bin = xasprintf("%s/bin", scratch), *program = xasprintf("%s/versioned", bin);
+	cleanup_free char *asked = xasprintf("%s/asked", scratch), *file = xasprintf("%s/programs", scratch);
+	cleanup_free char *dir = xasprintf("%s/versioned", scratch), *recipe = xasprintf("%s/v.yaml", dir);
+	cleanup_free char *script = xasprintf("#!/bin/sh\necho x >>%s\necho v=7.2\n", asked);
+	cleanup_free char *text =
+	    xasprintf("images: [v]\nport: 1\nprocess:\n  program: versioned\n  paths: ['%s']\n  package: v\n"
+	              "  version: { pattern: 'v=([0-9]+)', arguments: ['-v'] }\n  command: ['{{bin}}/versioned']\n",
+	              bin);
+	assert_int_equal(mkdir(bin, 0755) | mkdir(dir, 0755), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, program, script, strlen(script), 0755), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, recipe, text, strlen(text), 0644), 0);
+	for (int i = 0; i < 4; i++) {
+		char *const list[] = {dir, NULL};
+		struct recipes *rs = NULL;
+		struct stat st;
+		char *found, *major;
+		assert_int_equal(recipes_load(list, &rs, NULL), 0);
+		recipes_remember(rs, file);
+		if (i == 2) /* upgraded */
+			assert_int_equal(file_write_atomic(AT_FDCWD, program, script, strlen(script), 0755), 0);
+		assert_int_equal(recipe_find_program(rs, recipe_by_name(rs, "v"), "7", &found, &major, NULL), 0);
+		assert_string_equal(major, "7");
+		assert_int_equal(stat(asked, &st), 0);
+		assert_int_equal(st.st_size, i < 2 ? 2 : 4);
+		free(found);
+		free(major);
+		recipes_free(rs);
+	}
+}
+
 static void sockets_have_short_paths(void **state)
 {
 	const struct identity id = {.socket_dir = (char *)"/run/user/1000/aether/s-12345678"};
 	cleanup_free char *plain = model_run_dir(&id, "db");
-	cleanup_free char *long_one = model_run_dir(&id, "a-service-with-a-name-that-is-far-too-long-for-the-path-of-a-unix-socket");
+	cleanup_free char *long_one =
+	    model_run_dir(&id, "a-service-with-a-name-that-is-far-too-long-for-the-path-of-a-unix-socket");
 	assert_string_equal(plain, "/run/user/1000/aether/s-12345678/db");
 	assert_true(strlen(long_one) + strlen("/.s.PGSQL.29999") < 107);
 }
@@ -380,6 +439,7 @@ int main(void)
 	    cmocka_unit_test(volumes_lie_in_the_generation),
 	    cmocka_unit_test(what_cannot_run_says_why),
 	    cmocka_unit_test(broken_ones_name_their_fault),
+	    cmocka_unit_test(versions_are_remembered),
 	    cmocka_unit_test(sockets_have_short_paths),
 	};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
