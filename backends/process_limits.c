@@ -114,6 +114,27 @@ static void look_v1(const struct mntent *m)
 	}
 }
 
+/* Removes the empty ones below `path`: what was killed together with its keeper has nobody else. One that is just being
+ * made may go with them; its maker makes it again. */
+static void sweep_below(const char *path, int levels)
+{
+	cleanup_closedir DIR *d = levels ? opendir(path) : NULL;
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		if (e->d_type != DT_DIR || e->d_name[0] == '.')
+			continue;
+		cleanup_free char *child = xasprintf("%s/%s", path, e->d_name);
+		sweep_below(child, levels - 1);
+		rmdir(child);
+	}
+}
+
+static void sweep(const char *base)
+{
+	cleanup_free char *top = xasprintf("%s/aether", base);
+	sweep_below(top, 2);
+}
+
 static void look(void)
 {
 	FILE *mounts = setmntent("/proc/self/mounts", "re");
@@ -127,6 +148,9 @@ static void look(void)
 	}
 	if (mounts)
 		endmntent(mounts);
+	for (size_t i = 0; i < N_HIERARCHIES; i++)
+		if (hierarchies[i].base)
+			sweep(hierarchies[i].base);
 }
 
 unsigned process_limits_available(const struct process_settings *p)

@@ -280,10 +280,17 @@ static int live(struct shim *s)
 	return failed;
 }
 
+/* BASE/aether/ENVIRONMENT/SERVICE: the last one out removes the upper two as well. One that is in use refuses. */
 static void cgroups_remove(const struct shim *s)
 {
-	for (size_t i = 0; i < s->order.cgroups.count; i++)
-		rmdir(s->order.cgroups.items[i]);
+	for (size_t i = 0; i < s->order.cgroups.count; i++) {
+		char path[4096];
+		snprintf(path, sizeof path, "%s", s->order.cgroups.items[i]);
+		char *slash = path;
+		for (int level = 0; level < 3 && slash && !rmdir(path); level++)
+			if ((slash = strrchr(path, '/')))
+				*slash = '\0';
+	}
 }
 
 static void finish(struct shim *s, int failed)

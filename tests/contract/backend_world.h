@@ -41,6 +41,15 @@ struct world {
 	char changed_service[64];
 };
 
+/* Servers are forked here from a program that has threads. */
+#if defined(__SANITIZE_THREAD__)
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+#endif
+
 /* ---- waiting ---- */
 
 static void on_guard(uv_timer_t *timer)
