@@ -13,6 +13,8 @@
 #include "provisioner/plan.h"
 #include "provisioner/template.h"
 
+#define MASK_ANYWHERE_LEN 6 /* secrets of this length are masked within words too */
+
 static void service_release(struct model_service *s)
 {
 	free(s->program_dir);
@@ -415,17 +417,26 @@ void model_unplan(struct model *m)
 
 /* ---- secrets ---- */
 
+/* A short value ("dev") may be a part of anything: it counts where it stands alone, and not as a part of a path. */
+static bool stands_alone(const char *text, const char *hit, size_t len)
+{
+	const char before = hit > text ? hit[-1] : ' ', after = hit[len] ? hit[len] : ' ';
+	return !isalnum((unsigned char)before) && !isalnum((unsigned char)after) && !strchr("/_-", before) &&
+	       !strchr("/_-", after);
+}
+
 static void mask_value(char **text, const char *value)
 {
 	size_t len = value ? strlen(value) : 0;
 	if (len < 3) /* masking "a" would say more than it hides */
 		return;
 	cleanup_buffer struct buffer out = BUFFER_INIT;
-	const char *from = *text, *hit;
-	while ((hit = strstr(from, value))) {
+	const char *from = *text;
+	for (const char *hit = from; (hit = strstr(hit, value));) {
+		bool counts = len >= MASK_ANYWHERE_LEN || stands_alone(*text, hit, len);
 		buffer_add(&out, from, (size_t)(hit - from));
-		buffer_adds(&out, "***");
-		from = hit + len;
+		buffer_adds(&out, counts ? "***" : value);
+		from = hit += len;
 	}
 	if (from == *text)
 		return;

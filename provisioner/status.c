@@ -74,7 +74,15 @@ static void add_process(json_t *json, const struct apply_service *s)
 	}
 }
 
-json_t *status_service(const struct apply_service *s)
+static json_t *masked_error(const struct model *m, const struct error *error)
+{
+	json_t *json = error_to_json(error);
+	cleanup_free char *message = model_mask(m, error->message ? error->message : "");
+	set_string(json, "message", message);
+	return json;
+}
+
+json_t *status_service(const struct model *m, const struct apply_service *s)
 {
 	json_t *json = json_object();
 	const struct error *error = error_is_set(&s->error) ? &s->error : NULL;
@@ -93,10 +101,12 @@ json_t *status_service(const struct apply_service *s)
 	}
 	add_process(json, s);
 	json_object_set_new(json, "restarts", json_integer(s->restarts));
-	if (s->probe && *probe_last(s->probe))
-		set_string(json, "waiting_for", probe_last(s->probe));
+	if (s->probe && *probe_last(s->probe)) {
+		cleanup_free char *last = model_mask(m, probe_last(s->probe));
+		set_string(json, "waiting_for", last);
+	}
 	if (error)
-		json_object_set_new(json, "error", error_to_json(error));
+		json_object_set_new(json, "error", masked_error(m, error));
 	return json;
 }
 
@@ -119,11 +129,11 @@ json_t *status_resources(const struct model *m)
 	return resources;
 }
 
-static json_t *services_of(const struct apply *a)
+static json_t *services_of(const struct model *m, const struct apply *a)
 {
 	json_t *services = json_object();
 	for (size_t i = 0; i < apply_count(a); i++)
-		json_object_set_new(services, apply_at(a, i)->name, status_service(apply_at(a, i)));
+		json_object_set_new(services, apply_at(a, i)->name, status_service(m, apply_at(a, i)));
 	return services;
 }
 
@@ -169,13 +179,13 @@ void status_json(const struct status_view *v, struct buffer *out)
 	set_string(json, "namespace", v->id->namespace_);
 	set_string(json, "workspace", v->id->workspace);
 	set_string(json, "backend_reason", v->backend_reason);
-	json_object_set_new(json, "services", services_of(v->apply));
+	json_object_set_new(json, "services", services_of(v->model, v->apply));
 	json_object_set_new(json, "app_ports", app_ports(v->model));
 	set_string(json, "config_file", v->model ? v->model->config->file : NULL);
 	json_object_set_new(json, "config_changed", json_boolean(v->config_changed));
 	json_object_set_new(json, "generation", json_integer(v->generation));
 	if (v->failure && error_is_set(v->failure))
-		json_object_set_new(json, "error", error_to_json(v->failure));
+		json_object_set_new(json, "error", masked_error(v->model, v->failure));
 	json_object_set_new(json, "warnings", warnings_of(v));
 	json_object_set_new(json, "leases", v->leases ? json_incref(v->leases) : json_array());
 	json_object_set_new(json, "requested_by", v->requested_by ? json_incref(v->requested_by) : json_array());

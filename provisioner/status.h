@@ -30,7 +30,7 @@ struct status_view {
 
 void status_json(const struct status_view *view, struct buffer *out);
 /* {state, pid, ports, ...} of one service; new */
-json_t *status_service(const struct apply_service *s);
+json_t *status_service(const struct model *m, const struct apply_service *s);
 /* {service: {internal_port, external_port, host, connection_string}}; new */
 json_t *status_resources(const struct model *m);
 

@@ -242,6 +242,9 @@ static void secrets_are_masked_in_texts(void **state)
 	char *masked = model_mask(&model, "FATAL: password \"s3cret\" of s3cret2, token abc");
 	assert_string_equal(masked, "FATAL: password \"***\" of ***2, token ***");
 	free(masked);
+	masked = model_mask(&model, "abc: /abc/null, abcdef, x_abc, (abc)"); /* a short one where it stands alone */
+	assert_string_equal(masked, "***: /abc/null, abcdef, x_abc, (***)");
+	free(masked);
 }
 
 static void after_a_teardown_nothing_names_a_port(void **state)
