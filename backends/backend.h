@@ -51,7 +51,8 @@ struct process_spec {
 	const struct keyvals *env; /* the complete environment: nothing else is inherited */
 	const char *directory;     /* working directory, absolute */
 	const char *data_dir;      /* absolute; NULL when the service keeps none. Created 0700 by the backend */
-	const char *run_dir;       /* absolute, short: Unix sockets; created 0700 by the backend; may be NULL */
+	const char *run_dir;       /* absolute, short: Unix sockets; the service's alone: made 0700 and empty by
+	                            * every start, gone with remove; may be NULL */
 
 	/* Template: `init` runs once in an empty directory for all environments with the same key, and each environment's
 	 * data_dir begins as a clone of the result. NULL init: data_dir begins empty. */
@@ -164,7 +165,8 @@ struct backend_ops {
 	/* Runs a program in the service's surroundings (a probe, a hook): its environment, user and data. */
 	void (*exec)(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
 	             backend_exec_done *done, void *arg);
-	/* new: absolute path of the service's current log file, where logs are files; NULL op or NULL: they are not. */
+	/* new: absolute path of the service's current log file, where logs are files (every start appends to it; when it has
+	 * grown it becomes PATH.1 and a new one begins); NULL op or NULL: they are not. */
 	char *(*log_path)(struct backend *b, const char *service);
 };
 

@@ -321,8 +321,11 @@ static void settle_work(uv_work_t *work)
 	if (r || op->found.shim_pidfd >= 0)
 		return;
 	process_limits_remove(p, op->service->name);
-	if (op->kind == OP_REMOVE)
-		process_forget(op->service->directory, &op->err);
+	if (op->kind != OP_REMOVE)
+		return;
+	if (op->found.has_record && op->found.record.run_dir[0] == '/')
+		tree_remove(AT_FDCWD, op->found.record.run_dir);
+	process_forget(op->service->directory, &op->err);
 }
 
 static void fill_instance(struct instance *i, const struct process_service *s, const struct process_record *r, bool running)

@@ -51,6 +51,7 @@ struct process_record {
 	pid_t pid;
 	int64_t started_ms;
 	char *config_hash;
+	char *run_dir; /* "": none */
 	uint32_t generation;
 	int stop_signal;
 	unsigned stop_grace_ms;

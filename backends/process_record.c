@@ -33,6 +33,7 @@ static void wait_ms(long ms)
 void process_found_release(struct process_found *f)
 {
 	free(f->record.config_hash);
+	free(f->record.run_dir);
 	if (f->shim_pidfd >= 0)
 		close(f->shim_pidfd);
 	*f = (struct process_found)PROCESS_FOUND_INIT;
@@ -59,6 +60,12 @@ static int64_t record_number(const char *text, const char *key)
 	return value ? strtoll(value, NULL, 10) : 0;
 }
 
+static char *record_text(const char *text, const char *key)
+{
+	const char *value = record_field(text, key);
+	return value ? xstrndup(value, strcspn(value, "\n")) : xstrdup("");
+}
+
 static void record_parse(const char *text, struct process_record *r)
 {
 	r->shim = (pid_t)record_number(text, "shim");
@@ -68,8 +75,8 @@ static void record_parse(const char *text, struct process_record *r)
 	r->generation = (uint32_t)record_number(text, "generation");
 	r->stop_signal = (int)record_number(text, "stop_signal");
 	r->stop_grace_ms = (unsigned)record_number(text, "stop_grace_ms");
-	const char *hash = record_field(text, "config_hash");
-	r->config_hash = hash ? xstrndup(hash, strcspn(hash, "\n")) : xstrdup("");
+	r->config_hash = record_text(text, "config_hash");
+	r->run_dir = record_text(text, "run_dir");
 }
 
 static void exit_read(int dir, struct process_record *r)

@@ -48,6 +48,8 @@ struct process_start *process_start_new(const struct process_settings *p, const 
 	process_order(&s->order, p, spec);
 	process_order_argv(&s->order, process->command);
 	process_order_add(&s->order, "config_hash", "%s", spec->config_hash ? spec->config_hash : "-");
+	if (process->run_dir)
+		process_order_add(&s->order, "run_dir", "%s", process->run_dir);
 	process_order_add(&s->order, "generation", "%u", spec->generation);
 	return s;
 }
@@ -109,6 +111,15 @@ static int data_own(const struct process_settings *p, const char *data_dir, stru
 	return r ? error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -r, "%s: cannot be given to uid %d", data_dir, (int)p->uid) : 0;
 }
 
+/* Empty: Postgres has a lock file with a pid beside its socket as well. */
+static int run_dir_make(const struct process_settings *p, const char *run_dir, struct error *err)
+{
+	int r = tree_remove(AT_FDCWD, run_dir);
+	if (r)
+		return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -r, "%s", run_dir);
+	return directory_make(p, run_dir, err);
+}
+
 static int directories_make(struct process_start *s, struct error *err)
 {
 	int r = 0;
@@ -121,7 +132,7 @@ static int directories_make(struct process_start *s, struct error *err)
 	if (!r && s->data_dir)
 		stale_locks_remove(s->data_dir);
 	if (!r && s->run_dir)
-		r = directory_make(s->settings, s->run_dir, err);
+		r = run_dir_make(s->settings, s->run_dir, err);
 	return r;
 }
 

@@ -31,6 +31,7 @@ static const struct field {
 	{"stop_grace_ms", NUMBER, offsetof(struct order, stop_grace_ms)},
 	{"timeout_ms", NUMBER, offsetof(struct order, timeout_ms)},
 	{"once", NUMBER, offsetof(struct order, once)},
+	{"run_dir", STRING, offsetof(struct order, run_dir)},
 	{"config_hash", STRING, offsetof(struct order, config_hash)},
 	{"generation", NUMBER, offsetof(struct order, generation)},
 };

@@ -200,13 +200,14 @@ static void a_stale_lock_of_postgres_goes(void **state)
 	DATABASE db;
 	database_init(w, &db, "a", "");
 	start(w, &db.s);
-	cleanup_free char *lock = xasprintf("%s/postmaster.pid", db.data);
+	cleanup_free char *lock = xasprintf("%s/postmaster.pid", db.data), *socket = xasprintf("%s/.s.PGSQL.1.lock", db.run_dir);
 	assert_int_equal(file_write_atomic(AT_FDCWD, lock, "1\n", 2, 0600), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, socket, "1\n", 2, 0600), 0);
 	start(w, &db.s); /* it runs: nothing is touched */
-	assert_true(exists("%s", lock));
+	assert_true(exists("%s", lock) && exists("%s", socket));
 	stop(w, "a", SIGTERM, 1000);
 	start(w, &db.s);
-	assert_false(exists("%s", lock));
+	assert_false(exists("%s", lock) || exists("%s", socket));
 }
 
 static void a_failed_step_says_why_and_leaves_nothing(void **state)
@@ -381,8 +382,10 @@ static void removal_spares_the_data(void **state)
 	DATABASE db;
 	database_init(w, &db, "a", "");
 	start(w, &db.s);
+	assert_true(exists("%s", db.run_dir));
 	discard(w, "a");
 	assert_whole(&db);
+	assert_false(exists("%s", db.run_dir));
 }
 
 static int setup(void **state)
