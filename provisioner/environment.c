@@ -105,7 +105,7 @@ void environment_timer_end(struct environment *e, uv_timer_t **timer)
 
 bool environment_is_known(const struct environment *e)
 {
-	return e->load_done > 0 && (!e->backend || e->adopted);
+	return e->load_done > 0 && (e->adopted || !environment_backend_name(e));
 }
 
 void environment_want_all(struct environment *e, enum plan_goal goal)

@@ -137,6 +137,7 @@ void environment_store_desired(struct environment *e, const char *desired);
 void environment_store_up(struct environment *e); /* before the first start: the data's directory, the backend, "up" */
 void environment_port_taken(void *arg, const char *service, const struct port_binding *port);
 void environment_refresh_user(struct environment *e);
+const char *environment_backend_name(const struct environment *e); /* NULL: there is none to be opened */
 void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
 void environment_backend_close(struct environment *e);
 

@@ -606,9 +606,14 @@ static void prepare(struct environment *e)
 	}
 }
 
+const char *environment_backend_name(const struct environment *e)
+{
+	return e->model ? e->model->backend : e->stored_backend;
+}
+
 void environment_backend_turn(struct environment *e)
 {
-	const char *name = e->model ? e->model->backend : e->stored_backend;
+	const char *name = environment_backend_name(e);
 	if (!e->load_done || !name)
 		return;
 	if (e->backend && strcmp(e->backend_name, name) && !apply_is_active(e->apply) && e->teardown == TEARDOWN_NONE &&
