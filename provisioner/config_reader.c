@@ -207,14 +207,14 @@ int field_ignore(const struct field *f, void *out)
 static void note_unused(const struct field *f, const char *key)
 {
 	struct reader *r = f->reader;
-	struct unused_key *u = r->unused, *end = r->unused + r->n_unused;
-	while (u < end && strcmp(u->key, key))
-		u++;
-	if (u == end) {
+	size_t i = 0;
+	while (i < r->n_unused && strcmp(r->unused[i].key, key))
+		i++;
+	if (i == r->n_unused) {
 		array_grow(r->unused, r->n_unused);
-		u = &r->unused[r->n_unused++];
-		*u = (struct unused_key){key, f->key_line, f->key_column, NULL};
+		r->unused[r->n_unused++] = (struct unused_key){key, f->key_line, f->key_column, NULL};
 	}
+	struct unused_key *u = &r->unused[i];
 	char *place = f->up ? field_path(f->up) : xstrdup("");
 	if (strv_contains(u->places, place))
 		free(place);
