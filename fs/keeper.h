@@ -6,6 +6,7 @@
  *
  *   fd 3 overlay /dev/fuse   fd 4 control /dev/fuse   fd 5 memfd   fd 6 the covered directory (O_RDONLY|O_DIRECTORY)
  *   fd 7 socket to the keeper (SOCK_SEQPACKET)        fd 8 pidfd of the keeper
+ *   fd 9 the lock of the workspace: free only when keeper and server are both gone
  *
  * Messages are struct keeper_message, one a packet, with at most one descriptor by SCM_RIGHTS.
  */
@@ -14,7 +15,7 @@
 
 #include <stdint.h>
 
-enum { KEEPER_FD_OVERLAY = 3, KEEPER_FD_CONTROL, KEEPER_FD_SHARED, KEEPER_FD_ROOT, KEEPER_FD_SOCKET, KEEPER_FD_PIDFD };
+enum { KEEPER_FD_OVERLAY = 3, KEEPER_FD_CONTROL, KEEPER_FD_SHARED, KEEPER_FD_ROOT, KEEPER_FD_SOCKET, KEEPER_FD_PIDFD, KEEPER_FD_LOCK };
 
 enum keeper_message_type {
 	/* server -> keeper */
@@ -22,7 +23,8 @@ enum keeper_message_type {
 	KEEPER_FAILED,    /* start-up failed for good; text is a JSON error object. The keeper unmounts and ends */
 	KEEPER_STASH,     /* + descriptor: keep it under `key` for the next server */
 	KEEPER_UNSTASH,   /* close what is kept under `key` */
-	KEEPER_DONE,      /* services are stopped, the overlay is unmounted: unmount the rest and end */
+	KEEPER_ENDING,    /* a mount is gone: services are being stopped, KEEPER_DONE comes within KEEPER_STOP_MS */
+	KEEPER_DONE,      /* services are stopped: unmount what is left and end */
 	/* keeper -> server */
 	KEEPER_RESTORE,   /* + descriptor: what an earlier server stashed under `key`; sent before anything else */
 	KEEPER_RESTORED,  /* no more of them */
@@ -33,7 +35,7 @@ enum keeper_message_type {
 #define KEEPER_STASH_MAX 4096      /* descriptors held for servers to come */
 #define KEEPER_RESTARTS_MAX 8      /* more servers than this die young within the window: give up, unmount */
 #define KEEPER_RESTARTS_WINDOW_MS 10000
-#define KEEPER_RESTARTS_YOUNG_MS 250
+#define KEEPER_RESTARTS_YOUNG_MS 250   /* young, or without ever having said KEEPER_READY */
 
 struct keeper_message {
 	uint32_t type;

@@ -1,6 +1,7 @@
 /* The server: everything that the keeper does not do. See keeper.h for what it inherits. */
 #include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "base/program.h"
 #include "fs/control.h"
 #include "fs/keeper.h"
+#include "fs/mount.h"
 #include "fs/overlay.h"
 #include "fs/session.h"
 #include "provisioner/environment.h"
@@ -49,7 +51,8 @@ struct server {
 	struct unlinked *unlinked;
 	char *helper, *shim, *recipes;
 	pthread_t overlay_thread;
-	bool overlay_running, ending;
+	bool fresh; /* no server was here before on these mounts: nothing of them is cached */
+	bool prewarming, ending;
 	uv_poll_t control_poll, keeper_poll, pidfd_poll;
 	uv_async_t posted_async, gone_async;
 	uv_timer_t prewarm_timer;
@@ -172,12 +175,15 @@ static void environment_closed(void *arg)
 	uv_stop(&s->loop);
 }
 
-/* The services stop, their data and ports stay; then the keeper unmounts what is left. */
+/* The services stop, their data and ports stay; then the keeper unmounts what is left. What is mounted still answers meanwhile. */
 static void end(struct server *s)
 {
 	if (s->ending)
 		return;
 	s->ending = true;
+	say(KEEPER_ENDING, NULL);
+	if (s->prewarming)
+		uv_process_kill(&s->prewarm, SIGTERM);
 	environment_close(s->environment, true, environment_closed, s);
 }
 
@@ -194,20 +200,28 @@ static void on_keeper_message(uv_poll_t *poll, int status, int events)
 		end(s);
 }
 
-/* Without a keeper nobody would start us again or end the services: take the mounts away, so that the plain directory is back. */
-static void on_keeper_death(uv_poll_t *poll, int status, int events)
+/* Without a keeper nobody would start us again or end the services: take the mounts away, so that the plain directory is back. The
+ * services' shims see by themselves that it is gone. */
+static void leave(const struct server *s)
 {
-	struct server *s = poll->data;
 	log_error(AREA, "the keeper is gone");
-	const char *const paths[] = {s->id.root, s->id.control_dir};
-	for (int i = 0; i < 2; i++) {
-		pid_t pid = fork();
-		if (pid == 0) {
-			execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", paths[i], (char *)NULL);
-			_exit(127);
-		}
+	if (s->id.root) {
+		mount_detach(s->id.root);
+		mount_detach(s->id.control_dir);
+		rmdir(s->id.control_dir);
 	}
 	_exit(1);
+}
+
+static void on_keeper_death(uv_poll_t *poll, int status, int events)
+{
+	leave(poll->data);
+}
+
+static bool keeper_is_dead(void)
+{
+	struct pollfd p = {KEEPER_FD_PIDFD, POLLIN, 0};
+	return poll(&p, 1, 0) > 0;
 }
 
 /* Descriptors of earlier servers; they come before anything else. */
@@ -254,6 +268,20 @@ static void *overlay_main(void *arg)
 	return NULL;
 }
 
+/* Signals are the loop's: a worker interrupted by one would fail a client's call with EINTR. */
+static int start_overlay(struct server *s, struct error *err)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = pthread_create(&s->overlay_thread, NULL, overlay_main, s);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r)
+		return error_set_errno(err, ERROR_MOUNT_FAILED, r, "cannot start a thread");
+	pthread_detach(s->overlay_thread); /* it says by gone_async when it is done, and ends with the process */
+	return 0;
+}
+
 static void on_overlay_gone(uv_async_t *async)
 {
 	end(async->data);
@@ -278,7 +306,7 @@ static json_t *on_leases(void *arg)
 
 static void prepare_process(void)
 {
-	for (int fd = KEEPER_FD_OVERLAY; fd <= KEEPER_FD_PIDFD; fd++)
+	for (int fd = KEEPER_FD_OVERLAY; fd <= KEEPER_FD_LOCK; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC); /* a service that inherits /dev/fuse keeps a dead mount hanging */
 	fcntl(KEEPER_FD_CONTROL, F_SETFL, fcntl(KEEPER_FD_CONTROL, F_GETFL) | O_NONBLOCK);
 	umask(0);
@@ -356,6 +384,8 @@ static int make_file_systems(struct server *s, struct error *err)
 
 static void on_prewarmed(uv_process_t *process, int64_t status, int signal)
 {
+	struct server *s = process->data;
+	s->prewarming = false;
 	uv_close((uv_handle_t *)process, NULL);
 }
 
@@ -368,7 +398,9 @@ static void on_prewarm(uv_timer_t *timer)
 	uv_process_options_t options = {.file = s->helper, .args = argv, .exit_cb = on_prewarmed};
 	if (s->ending)
 		return;
+	s->prewarm.data = s;
 	int r = uv_spawn(&s->loop, &s->prewarm, &options);
+	s->prewarming = !r;
 	if (r) {
 		log_warning(AREA, "no prewarming: %s", uv_strerror(r));
 		uv_close((uv_handle_t *)&s->prewarm, NULL);
@@ -377,7 +409,7 @@ static void on_prewarm(uv_timer_t *timer)
 
 static bool wants_prewarming(const struct server *s)
 {
-	return atomic_load(&s->shared->server_generation) == 1 && !(s->shared->options & (MOUNT_NO_PREWARM | MOUNT_CACHE_STRICT));
+	return s->fresh && !(s->shared->options & (MOUNT_NO_PREWARM | MOUNT_CACHE_STRICT));
 }
 
 static void watch(struct server *s, uv_poll_t *poll, int fd, uv_poll_cb callback)
@@ -396,6 +428,7 @@ static int start(struct server *s, struct error *err)
 	uv_async_init(&s->loop, &s->gone_async, on_overlay_gone);
 	s->posted_async.data = s->gone_async.data = s;
 	s->unlinked = unlinked_new();
+	s->fresh = !atomic_load(&s->shared->init[SESSION_OVERLAY].len);
 	int r = identity_of_fd(KEEPER_FD_ROOT, s->shared->root, s->shared->workspace[0] ? s->shared->workspace : NULL, &s->id, err);
 	if (!r)
 		r = make_environment(s, err);
@@ -406,9 +439,9 @@ static int start(struct server *s, struct error *err)
 	watch(s, &s->control_poll, KEEPER_FD_CONTROL, on_control);
 	watch(s, &s->keeper_poll, KEEPER_FD_SOCKET, on_keeper_message);
 	watch(s, &s->pidfd_poll, KEEPER_FD_PIDFD, on_keeper_death);
-	r = pthread_create(&s->overlay_thread, NULL, overlay_main, s);
+	r = start_overlay(s, err);
 	if (r)
-		return error_set_errno(err, ERROR_MOUNT_FAILED, r, "cannot start a thread");
+		return r;
 	uv_timer_init(&s->loop, &s->prewarm_timer);
 	s->prewarm_timer.data = s;
 	if (wants_prewarming(s))
@@ -429,8 +462,11 @@ int main(int argc, char **argv)
 		fputs("aetherfs-server is started by aetherfs: aetherfs DIR\n", stderr);
 		return 2;
 	}
-	if (start(s, &err))
+	if (start(s, &err)) {
+		if (keeper_is_dead())
+			leave(s);
 		return fail(&err);
+	}
 	uv_run(&s->loop, UV_RUN_DEFAULT);
 	say(KEEPER_DONE, NULL);
 	/* the keeper takes the mounts away; whoever still waits is answered by that */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -18,11 +19,15 @@
 #define UNIQUE_RESEND (UINT64_C(1) << 63)
 
 #define PROCESS_MAX 64 /* requests handled per call, so that the loop's other work gets its turn */
+#define INIT_WAIT_MS 5000
+#define POISON_DEATHS 2 /* servers that died by a fault of their own while they handled the same request */
 
 struct session {
 	struct fuse_session *fuse;
 	int fd, which;
+	struct shared *shared;
 	struct shared_init *stored;
+	_Atomic unsigned workers; /* threads that took a place in shared->handling */
 	bool killpriv;
 	uint64_t init_unique; /* of the INIT now being answered; 0: none */
 	uint64_t init_flags;
@@ -32,6 +37,7 @@ struct session {
 /* libfuse hands the hooks its own user data, which belongs to the operations: sessions are found by descriptor. */
 static struct session *sessions[SESSION_COUNT];
 static _Thread_local bool resent;
+static _Thread_local unsigned place[SESSION_COUNT]; /* of this thread in shared->handling, from 1; 0: none yet */
 
 static struct session *session_of(int fd)
 {
@@ -53,15 +59,73 @@ static void note_init(struct session *s, const void *request, size_t len)
 	atomic_store_explicit(&s->stored->len, (uint32_t)len, memory_order_release);
 }
 
+/* ---- requests that kill servers ---- */
+
+/* What this thread handles from now on; 0: nothing. */
+static void handle(struct session *s, uint64_t unique)
+{
+	unsigned *mine = &place[s->which];
+	if (!*mine)
+		*mine = 1 + atomic_fetch_add(&s->workers, 1);
+	if (*mine <= SHARED_WORKERS)
+		atomic_store_explicit(&s->shared->handling[s->which][*mine - 1], unique & ~UNIQUE_RESEND, memory_order_relaxed);
+}
+
+static struct shared_suspect *suspect(struct session *s, uint64_t unique)
+{
+	for (int i = 0; i < SHARED_SUSPECTS; i++) {
+		struct shared_suspect *one = &s->shared->suspects[i];
+		if (one->unique == (unique & ~UNIQUE_RESEND) && one->session == (uint32_t)s->which)
+			return one;
+	}
+	return NULL;
+}
+
+/* Before any thread reads: what the last server was handling when it died of itself is suspected, the oldest suspicion forgotten. */
+static void suspect_handled(struct session *s)
+{
+	for (int i = 0; i < SHARED_WORKERS; i++) {
+		uint64_t unique = atomic_exchange(&s->shared->handling[s->which][i], 0);
+		if (!unique || !atomic_load(&s->shared->faulted))
+			continue;
+		struct shared_suspect *one = suspect(s, unique);
+		if (!one) {
+			one = &s->shared->suspects[s->shared->suspect_next++ % SHARED_SUSPECTS];
+			*one = (struct shared_suspect){unique, (uint32_t)s->which, 0};
+		}
+		one->deaths++;
+	}
+}
+
+/* It would kill this server too: it is answered EIO, it alone, and everything else goes on. */
+static bool refuse_poison(struct session *s, const struct fuse_in_header *h)
+{
+	const struct shared_suspect *one = resent ? suspect(s, h->unique) : NULL;
+	if (!one || one->deaths < POISON_DEATHS)
+		return false;
+	log_error("session", "request %u of process %u on node %llu ended %u servers: it fails", h->opcode, h->pid,
+	          (unsigned long long)h->nodeid, one->deaths);
+	struct fuse_out_header out = {.len = sizeof out, .error = -EIO, .unique = h->unique};
+	return write(s->fd, &out, sizeof out) == sizeof out;
+}
+
+/* ---- between libfuse and the kernel ---- */
+
 static ssize_t hook_read(int fd, void *buf, size_t len, void *userdata)
 {
-	ssize_t n = read(fd, buf, len);
-	if (n < (ssize_t)sizeof(struct fuse_in_header))
-		return n;
+	struct session *s = session_of(fd);
 	const struct fuse_in_header *h = buf;
-	resent = h->unique & UNIQUE_RESEND;
+	ssize_t n;
+	handle(s, 0);
+	do {
+		n = read(fd, buf, len);
+		if (n < (ssize_t)sizeof *h)
+			return n;
+		resent = h->unique & UNIQUE_RESEND;
+	} while (refuse_poison(s, h));
+	handle(s, h->unique);
 	if (h->opcode == FUSE_INIT)
-		note_init(session_of(fd), buf, (size_t)n);
+		note_init(s, buf, (size_t)n);
 	return n;
 }
 
@@ -83,19 +147,17 @@ static ssize_t hook_writev(int fd, struct iovec *iov, int count, void *userdata)
 	if (!s->init_unique || h->unique != s->init_unique)
 		return writev(fd, iov, count);
 	s->init_unique = 0;
-	if (s->replaying)
-		return h->len; /* the kernel had its answer from the first server */
 	if (!h->error && count >= 2)
 		patch_init(s, iov[1].iov_base);
-	return writev(fd, iov, count);
+	ssize_t n = writev(fd, iov, count);
+	/* a server that died between the request and its answer left the kernel waiting; else it has had its answer and says ENOENT */
+	return n < 0 && s->replaying ? (ssize_t)h->len : n;
 }
 
 static int replay(struct session *s, struct error *err)
 {
 	char copy[SHARED_INIT_MAX];
 	uint32_t len = atomic_load_explicit(&s->stored->len, memory_order_acquire);
-	if (!len)
-		return 0;
 	memcpy(copy, s->stored->request, len);
 	s->replaying = true;
 	note_init(s, copy, len);
@@ -104,10 +166,27 @@ static int replay(struct session *s, struct error *err)
 	s->replaying = false;
 	if (fuse_session_exited(s->fuse))
 		return error_set(err, ERROR_MOUNT_FAILED, "the stored FUSE_INIT was not accepted");
+	/* Behind a gone mount this succeeds too, and the next read says ENODEV. */
 	struct fuse_out_header notify = {.len = sizeof notify, .error = NOTIFY_RESEND};
 	if (write(s->fd, &notify, sizeof notify) < 0)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "FUSE_NOTIFY_RESEND");
 	return 0;
+}
+
+/* The first request of a fresh mount is INIT, and it is there when mount(2) returns. Done here, a server that dies from now on leaves a session
+ * that can be taken over. */
+static int receive_init(struct session *s, struct error *err)
+{
+	struct pollfd readable = {s->fd, POLLIN, 0};
+	struct fuse_buf buf = {0};
+	if (poll(&readable, 1, INIT_WAIT_MS) <= 0)
+		return error_set(err, ERROR_MOUNT_FAILED, "the kernel did not send FUSE_INIT");
+	int r = fuse_session_receive_buf(s->fuse, &buf);
+	if (r > 0)
+		fuse_session_process_buf(s->fuse, &buf);
+	free(buf.mem);
+	handle(s, 0);
+	return 0; /* a mount that is gone again is noticed by whoever reads next */
 }
 
 int session_new(int fd, int which, struct shared *shared, const struct fuse_lowlevel_ops *ops, size_t ops_size,
@@ -119,6 +198,7 @@ int session_new(int fd, int which, struct shared *shared, const struct fuse_lowl
 	struct session *s = xcalloc(1, sizeof *s);
 	s->fd = fd;
 	s->which = which;
+	s->shared = shared;
 	s->killpriv = which == SESSION_OVERLAY;
 	s->stored = &shared->init[which];
 	s->fuse = fuse_session_new(&args, ops, ops_size, userdata);
@@ -128,7 +208,8 @@ int session_new(int fd, int which, struct shared *shared, const struct fuse_lowl
 		return error_set(err, ERROR_MOUNT_FAILED, "libfuse refused the session");
 	}
 	sessions[which] = s;
-	int r = replay(s, err);
+	suspect_handled(s);
+	int r = atomic_load(&s->stored->len) ? replay(s, err) : receive_init(s, err);
 	if (r) {
 		session_free(s);
 		return r;
@@ -170,6 +251,7 @@ int session_process(struct session *s)
 		fuse_session_process_buf(s->fuse, &buf);
 	}
 	free(buf.mem);
+	handle(s, 0);
 	if (r == -EAGAIN || r == -EINTR || r > 0)
 		return 0;
 	return -ENODEV;

@@ -14,8 +14,9 @@
 
 struct session;
 
-/* Takes no ownership of `fd`. With an INIT stored it is replayed here, synchronously and its reply swallowed, then the
- * kernel is asked to resend what the dead server had taken. `which` is SESSION_OVERLAY or SESSION_CONTROL. */
+/* Takes no ownership of `fd`. INIT is answered before this returns: the kernel's own, which is stored, or the stored one once more, after
+ * which the kernel is asked to resend what the dead server had taken. So no thread may read before. A request with which two servers
+ * died of themselves (shared->faulted) is answered EIO. `which` is SESSION_OVERLAY or SESSION_CONTROL; one of each in a process. */
 int session_new(int fd, int which, struct shared *shared, const struct fuse_lowlevel_ops *ops, size_t ops_size,
                 void *userdata, struct session **ret, struct error *err);
 void session_free(struct session *s);

@@ -26,13 +26,23 @@ struct shared_init {
 	unsigned char request[SHARED_INIT_MAX];
 };
 
+/* What each thread of a server is handling, so that a request that kills servers is found out: see session.c. */
+#define SHARED_WORKERS 16
+#define SHARED_SUSPECTS 64
+
+struct shared_suspect {
+	uint64_t unique; /* without FUSE_UNIQUE_RESEND; 0: none */
+	uint32_t session;
+	uint32_t deaths; /* of servers that were handling it */
+};
+
 /* ---- overlay nodes: (parent, name) -> (device, inode), see fs/node.h ---- */
 #define SHARED_NODE_MAX (4u << 20)
 #define SHARED_NAME_BYTES (UINT64_C(512) << 20)
 
 struct shared_node {
 	_Atomic uint32_t state;      /* enum shared_node_state */
-	uint32_t generation;         /* of this index; the high half of the node id */
+	_Atomic uint32_t generation; /* of this index; the high half of the node id */
 	_Atomic uint32_t parent;     /* index */
 	uint32_t mode;               /* S_IFMT bits */
 	_Atomic uint64_t name;       /* offset of the NUL-terminated name in the name area */
@@ -140,6 +150,10 @@ struct shared {
 	char root[PATH_MAX];
 	char workspace[512];                /* jj's name; "" unknown */
 	struct shared_init init[SESSION_COUNT];
+	_Atomic uint32_t faulted;           /* set by the keeper: the last server died by a fault of its own, not by a kill */
+	_Atomic uint64_t handling[SESSION_COUNT][SHARED_WORKERS]; /* unique; 0: nothing */
+	struct shared_suspect suspects[SHARED_SUSPECTS];
+	uint32_t suspect_next;
 	_Atomic uint32_t node_count;        /* high-water mark */
 	_Atomic uint64_t name_used;         /* high-water mark */
 	_Atomic uint32_t version_count, handle_count, scratch_count; /* high-water marks: reading a hole would fill it */
