@@ -24,7 +24,7 @@ static void check_limits(const struct check *c)
 		warn(c, "mem_limit", "there is no memory cgroup for us: each process is limited to that much data instead",
 		     "run below a systemd user manager that delegates the memory controller");
 	if (c->spec->pids > 0 && !(have & PROCESS_LIMIT_PIDS))
-		warn(c, "pids_limit", "there is no pids cgroup for us: the limit counts by user, where it can be set at all",
+		warn(c, "pids_limit", "there is no pids cgroup for us: the limit is set only where the service has a user namespace",
 		     "run below a systemd user manager that delegates the pids controller");
 	if (c->spec->cpus > 0 && !(have & PROCESS_LIMIT_CPU))
 		warn(c, "cpus", "there is no cpu cgroup for us: the service is not limited",

@@ -239,13 +239,13 @@ static unsigned limits_wanted(const struct process_limits *l)
 	return (l->memory_bytes ? PROCESS_LIMIT_MEMORY : 0) | (l->pids > 0 ? PROCESS_LIMIT_PIDS : 0) | (l->cpus > 0 ? PROCESS_LIMIT_CPU : 0);
 }
 
-/* In a user namespace of its own, a service's processes are all that RLIMIT_NPROC counts (since Linux 5.14); under a uid shared
- * with others it would count theirs. */
+/* In a user namespace of its own, a service's processes are all that RLIMIT_NPROC counts (since Linux 5.14); elsewhere it counts
+ * what else has the uid, the environment's other services to begin with, and would refuse this one's start. */
 static void apply_rlimits(const struct process_settings *p, const struct process_limits *l, unsigned have, struct buffer *order)
 {
 	if (l->memory_bytes && !(have & PROCESS_LIMIT_MEMORY))
 		process_order_add(order, "limit_data", "%llu", (unsigned long long)l->memory_bytes);
-	bool own_count = p->uid != (uid_t)-1 || !atomic_load(&p->no_namespaces);
+	bool own_count = p->uid == (uid_t)-1 && !atomic_load(&p->no_namespaces);
 	if (l->pids > 0 && !(have & PROCESS_LIMIT_PIDS) && own_count)
 		process_order_add(order, "limit_processes", "%lld", (long long)l->pids);
 }

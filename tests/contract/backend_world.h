@@ -50,6 +50,13 @@ const char *__tsan_default_options(void)
 }
 #endif
 
+#define skip_saying(name, why)                 \
+	do {                                       \
+		printf("skip: %s: %s\n", (name), (why)); \
+		fflush(stdout);                        \
+		skip();                                \
+	} while (0)
+
 /* ---- waiting ---- */
 
 static void on_guard(uv_timer_t *timer)

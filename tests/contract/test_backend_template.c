@@ -184,7 +184,7 @@ static void data_of_another_uid_changes_hands(void **state)
 {
 	struct world *w = *state;
 	if (geteuid())
-		skip();
+		skip_saying("data_of_another_uid_changes_hands", "needs root");
 	DATABASE db;
 	database_init(w, &db, "a", "");
 	start(w, &db.s);
