@@ -156,7 +156,7 @@ static void urls_follow_the_environment(void **state)
 	expect_url("postgres", "env.POSTGRES_PASSWORD='p@ss/w:rd' env.POSTGRES_USER=app", "postgresql://app:p%40ss%2Fw%3Ard@127.0.0.1:20001/app");
 	expect_url("postgres", "env.POSTGRES_USER=app env.POSTGRES_DB='my db'", "postgresql://app:s3cret@127.0.0.1:20001/my%20db");
 	expect_url("redis", "", "redis://127.0.0.1:20001");
-	expect_url("redis", "args.requirepass=p@ss", "redis://:p%40ss@127.0.0.1:20001");
+	expect_url("redis", "args.requirepass=p@ss", "redis://default:p%40ss@127.0.0.1:20001");
 }
 
 /* ---- arguments ---- */
