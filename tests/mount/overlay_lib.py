@@ -8,6 +8,14 @@ import sys
 import time
 
 
+def is_running(pid):
+    """A dead one may be waiting for a parent that does not look yet."""
+    try:
+        return read(f'/proc/{pid}/stat').rsplit(')', 1)[1].split()[0] not in 'ZX'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Mount:
     def __init__(self, path, options=None):
         self.path = os.path.realpath(path)
@@ -19,14 +27,13 @@ class Mount:
         subprocess.run(['aetherfs', *self.options, self.path], check=True, timeout=60)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *failure):
         os.close(self.beneath)
-        for _ in range(100):
-            # a process that a test killed may be holding on for a moment
-            if subprocess.run(['fusermount3', '-u', self.path], stderr=subprocess.DEVNULL).returncode == 0:
-                return
-            time.sleep(0.05)
-        subprocess.run(['fusermount3', '-u', self.path], check=True)
+        keeper = self.status()['keeper_pid']
+        # a test that failed may hold something open, and says why itself
+        subprocess.run(['fusermount3', '-u', *(['-z'] if failure[0] else []), self.path], check=True)
+        while is_running(keeper):
+            time.sleep(0.01)
 
     def __truediv__(self, name):
         return os.path.join(self.path, name)
