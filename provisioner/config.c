@@ -1,5 +1,6 @@
 #include "provisioner/config.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,9 +93,29 @@ const struct config_service *config_service(const struct config *c, const char *
 
 /* ---- the top level ---- */
 
+/* The file's `name`, else its directory's, in lower case and of [a-z0-9_-] alone: compose-spec 04-version-and-name. new
+ */
+static char *project_name(const struct config *c)
+{
+	const char *slash = strrchr(c->directory, '/');
+	char *name = xstrdup(c->name ? c->name : slash ? slash + 1 : c->directory), *to = name;
+	for (const char *from = name; *from; from++)
+		if (isalnum((unsigned char)*from) || (to != name && (*from == '_' || *from == '-')))
+			*to++ = (char)tolower((unsigned char)*from);
+	*to = '\0';
+	return name;
+}
+
 static int read_name(const struct field *f, void *out)
 {
-	return field_string(f, &((struct config *)out)->name);
+	struct config *c = out;
+	struct loading *l = loading_of(f);
+	int r = field_string(f, &c->name);
+	if (r < 0)
+		return r;
+	free(l->project);
+	l->project = project_name(c);
+	return 0;
 }
 
 static int read_volume_names(const struct field *f, void *out)
@@ -114,25 +135,18 @@ static int read_volume_names(const struct field *f, void *out)
 }
 
 static const struct field_reader known_keys[] = {
-	{"services", field_ignore},
-	{"name", field_ignore},
-	{"volumes", field_ignore},
-	{"x-aether", field_ignore},
-	{"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
-	{"networks", NULL},
-	{"secrets", NULL},
-	{"configs", NULL},
-	{"include", NULL},
-	{"models", NULL},
-	{NULL, NULL},
+    {"services", field_ignore}, {"name", field_ignore},    {"volumes", field_ignore},
+    {"x-aether", field_ignore}, {"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
+    {"networks", NULL},         {"secrets", NULL},         {"configs", NULL},
+    {"include", NULL},          {"models", NULL},          {NULL, NULL},
 };
 
 /* Whatever the file's order: services name volumes, x-aether names services. */
 static const struct field_reader in_order[] = {
-	{"name", read_name},
-	{"volumes", read_volume_names},
-	{"services", read_services},
-	{"x-aether", read_aether},
+    {"name", read_name},
+    {"volumes", read_volume_names},
+    {"services", read_services},
+    {"x-aether", read_aether},
 };
 
 static int read_top(const struct field *f, struct config *c)
@@ -196,6 +210,7 @@ static int load(struct loading *l)
 		error_detail(l->reader.err, "file", json_string(l->config->file));
 		return r;
 	}
+	l->project = project_name(l->config);
 	struct field root = field_root(&l->reader, yaml_root(doc));
 	r = read_top(&root, l->config);
 	reader_finish(&l->reader);
@@ -206,7 +221,8 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 {
 	struct config *c = xcalloc(1, sizeof *c);
 	struct loading l = {.params = params, .config = c, .dir_fd = -1, .hash = HASH_INIT};
-	l.reader = (struct reader){.err = err, .file = "", .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
+	l.reader = (struct reader){
+	    .err = err, .file = "", .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
 	c->inherit = c->rewrite = true;
 	int r = load(&l);
 	if (!c->backend)
@@ -214,6 +230,7 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 	c->approval_text = approval_text(&l);
 	c->text_hash = xasprintf("%016llx", (unsigned long long)l.hash);
 	keyvals_release(&l.env_files);
+	free(l.project);
 	recipes_free(l.recipes);
 	if (l.dir_fd >= 0 && l.dir_fd != params->root_fd)
 		close(l.dir_fd);

@@ -120,10 +120,10 @@ static int read_service_env(const struct field *f, void *out)
 }
 
 static const struct field_reader service_fields[] = {
-	{"command", read_run_command},
-	{"ready", read_service_ready},
-	{"env", read_service_env},
-	{NULL, NULL},
+    {"command", read_run_command},
+    {"ready", read_service_ready},
+    {"env", read_service_env},
+    {NULL, NULL},
 };
 
 int read_service_aether(const struct field *f, void *out)
@@ -150,7 +150,8 @@ static const struct recipe *recipe_of(const struct field *f, const struct config
 }
 
 /* Calls `each` with its ports, as far as the file and the recipe tell, until that returns true. */
-static bool any_port(const struct config_service *s, const struct recipe *recipe, bool (*each)(void *arg, uint16_t port), void *arg)
+static bool any_port(const struct config_service *s, const struct recipe *recipe,
+                     bool (*each)(void *arg, uint16_t port), void *arg)
 {
 	for (size_t i = 0; i < s->n_ports; i++)
 		if (each(arg, s->ports[i].internal))
@@ -179,7 +180,8 @@ static bool list_port(void *arg, uint16_t port)
 	return out->len > 200;
 }
 
-static int check_port(const struct check *c, const struct config_service *s, const struct recipe *recipe, const char *number)
+static int check_port(const struct check *c, const struct config_service *s, const struct recipe *recipe,
+                      const char *number)
 {
 	uint16_t port;
 	if (parse_port(number, strlen(number), &port) < 0)
@@ -259,7 +261,9 @@ static int check_template_name(const struct check *c, const char *name)
 	if (!strncmp(name, "services.", 9))
 		return check_service(c, name + 9);
 	if (!strncmp(name, "ports.", 6))
-		return keyvals_has(&loading_of(c->f)->config->app_ports, name + 6) ? 0 : field_error(c->f, "x-aether.ports has no '%s'", name + 6);
+		return keyvals_has(&loading_of(c->f)->config->app_ports, name + 6)
+		           ? 0
+		           : field_error(c->f, "x-aether.ports has no '%s'", name + 6);
 	if (!strncmp(name, "env.", 4) && is_variable_name(name + 4))
 		return 0;
 	for (const char *const *p = plain; *p; p++)
@@ -271,7 +275,8 @@ static int check_template_name(const struct check *c, const char *name)
 	if (near && strcmp(near, head))
 		error_hint(c->f->reader->err, "did you mean %s%s?", near, name + strlen(head));
 	else
-		error_hint(c->f->reader->err, "there are services.NAME.{host,port,ports.NUMBER,url}, ports.NAME, env.NAME, namespace, workspace and root");
+		error_hint(c->f->reader->err, "there are services.NAME.{host,port,ports.NUMBER,url}, ports.NAME, env.NAME, "
+		                              "namespace, workspace and root");
 	return r;
 }
 
@@ -366,7 +371,8 @@ static int read_service_set(const struct field *f, void *out)
 
 static int check_variable(const struct field *f)
 {
-	return is_variable_name(f->key) ? 0 : field_key_error(f, "expected the name of a variable: letters, digits and '_'");
+	return is_variable_name(f->key) ? 0
+	                                : field_key_error(f, "expected the name of a variable: letters, digits and '_'");
 }
 
 static int read_app_ports(const struct field *f, void *out)
@@ -410,9 +416,17 @@ static int read_env(const struct field *f, void *out)
 }
 
 static const struct field_reader top_fields[] = {
-	{"backend", read_backend}, {"start", read_start}, {"up", read_up},           {"inherit", read_inherit},      {"rewrite", read_rewrite},
-	{"version", read_version}, {"timeout", read_timeout}, {"services", read_service_set}, {"ports", read_app_ports}, {"env", field_ignore},
-	{NULL, NULL},
+    {"backend", read_backend},
+    {"start", read_start},
+    {"up", read_up},
+    {"inherit", read_inherit},
+    {"rewrite", read_rewrite},
+    {"version", read_version},
+    {"timeout", read_timeout},
+    {"services", read_service_set},
+    {"ports", read_app_ports},
+    {"env", field_ignore},
+    {NULL, NULL},
 };
 
 int read_aether(const struct field *f, void *out)

@@ -95,10 +95,10 @@ static int read_required(const struct field *f, void *out)
 }
 
 static const struct field_reader env_file_fields[] = {
-	{"path", read_path},
-	{"required", read_required},
-	{"format", NULL},
-	{NULL, NULL},
+    {"path", read_path},
+    {"required", read_required},
+    {"format", NULL},
+    {NULL, NULL},
 };
 
 static int take_env_file(const struct field *f, const char *path, bool required)
@@ -122,7 +122,7 @@ static int take_env_file(const struct field *f, const char *path, bool required)
 static int read_one(const struct field *f)
 {
 	struct env_file file = {NULL, true};
-	int r = f->node->type == YAML_MAP ? field_read_map(f, env_file_fields, UNKNOWN_WARNS, "a path", &file)
+	int r = f->node->type == YAML_MAP      ? field_read_map(f, env_file_fields, UNKNOWN_WARNS, "a path", &file)
 	        : f->node->type == YAML_SCALAR ? field_text(f, &file.path)
 	                                       : field_expected(f, "a path");
 	if (r == 0)

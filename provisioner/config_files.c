@@ -18,10 +18,11 @@
 #define FUSE_SUPER_MAGIC 0x65735546
 #endif
 
-static const char *const file_names[] = {"aether.yaml", "compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", NULL};
+static const char *const file_names[] = {"aether.yaml",         "compose.yaml",       "compose.yml",
+                                         "docker-compose.yaml", "docker-compose.yml", NULL};
 
-/* A link may lead into a mount of ours (`.env -> .aether/env`), where reading would start services: such a file is on a FUSE
- * file system other than the directory's, and is as if it were not there. Looking costs no open (O_PATH). */
+/* A link may lead into a mount of ours (`.env -> .aether/env`), where reading would start services: such a file is on a
+ * FUSE file system other than the directory's, and is as if it were not there. Looking costs no open (O_PATH). */
 static int open_to_look(int dirfd, const char *path, struct stat *ret)
 {
 	struct stat dir;
@@ -64,7 +65,8 @@ static int found(struct loading *l, const char *directory, const char *name, str
 	l->reader.path = l->config->file;
 	int r = read_file(l, l->dir_fd, name, out);
 	if (r == -EFBIG)
-		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s is larger than %u MiB", l->config->file, CONFIG_FILE_MAX >> 20);
+		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s is larger than %u MiB", l->config->file,
+		                 CONFIG_FILE_MAX >> 20);
 	return r < 0 ? error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, -r, "%s cannot be read", l->config->file) : 0;
 }
 
@@ -128,8 +130,10 @@ int loading_find(struct loading *l, struct buffer *out)
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = error_set(l->reader.err, ERROR_CONFIG_NOT_FOUND, "no configuration in %s%s%s", p->root,
-	              p->main_root && strcmp(p->main_root, p->root) ? " or " : "", p->main_root && strcmp(p->main_root, p->root) ? p->main_root : "");
-	error_hint(l->reader.err, "looked for aether.yaml, compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml%s",
+	              p->main_root && strcmp(p->main_root, p->root) ? " or " : "",
+	              p->main_root && strcmp(p->main_root, p->root) ? p->main_root : "");
+	error_hint(l->reader.err,
+	           "looked for aether.yaml, compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml%s",
 	           p->search_upwards ? ", also in the directories above" : "");
 	return r;
 }
@@ -188,8 +192,8 @@ static int read_anywhere(struct loading *l, const char *path, struct buffer *out
 	return r;
 }
 
-/* `.env` beside the configuration is the user's layers, which whoever loads us has read (never through a mount, where a read
- * starts services); a fresh workspace has no such file. */
+/* `.env` beside the configuration is the user's layers, which whoever loads us has read (never through a mount, where a
+ * read starts services); a fresh workspace has no such file. */
 static bool is_users_env(const struct loading *l, const char *path)
 {
 	const char *inside = path[0] == '/' ? below(path, l->params->root) : NULL;
@@ -224,5 +228,6 @@ const char *loading_variable(void *arg, const char *name)
 	for (char *const *e = l->params->environ_; e && *e; e++)
 		if (!strncmp(*e, name, len) && (*e)[len] == '=')
 			return *e + len + 1;
-	return l->params->variables ? keyvals_get(l->params->variables, name) : NULL;
+	const char *value = l->params->variables ? keyvals_get(l->params->variables, name) : NULL;
+	return value || strcmp(name, "COMPOSE_PROJECT_NAME") ? value : l->project;
 }

@@ -1,5 +1,5 @@
-/* [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], each of both a number or a range; and the long form. Which address of the host is
- * meant is not kept: everything is bound to 127.0.0.1. */
+/* [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], each of both a number or a range; and the long form. Which address of the
+ * host is meant is not kept: everything is bound to 127.0.0.1. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -30,7 +30,8 @@ static int parse_range(const char *text, struct range *ret)
 	return to < from ? -1 : 0;
 }
 
-static int add_ports(const struct field *f, struct port_list list, struct range target, struct range published, const char *protocol)
+static int add_ports(const struct field *f, struct port_list list, struct range target, struct range published,
+                     const char *protocol)
 {
 	unsigned n = target.to - target.from + 1;
 	if (published.from && published.to - published.from + 1 != n && n != 1)
@@ -104,14 +105,8 @@ static int read_protocol(const struct field *f, void *out)
 }
 
 static const struct field_reader long_fields[] = {
-	{"target", read_target},
-	{"published", read_published},
-	{"protocol", read_protocol},
-	{"host_ip", field_ignore},
-	{"mode", field_ignore},
-	{"name", field_ignore},
-	{"app_protocol", field_ignore},
-	{NULL, NULL},
+    {"target", read_target}, {"published", read_published}, {"protocol", read_protocol},    {"host_ip", field_ignore},
+    {"mode", field_ignore},  {"name", field_ignore},        {"app_protocol", field_ignore}, {NULL, NULL},
 };
 
 static int add_long(const struct field *f, struct port_list list)

@@ -15,11 +15,12 @@ struct loading {
 	struct reader reader; /* first: a field leads to its loading */
 	const struct config_params *params;
 	struct config *config;
-	struct recipes *recipes;       /* the default ones, loaded when they are needed; NULL: not yet */
-	int dir_fd;                    /* of config->directory; owned unless it is params->root_fd */
+	struct recipes *recipes; /* the default ones, loaded when they are needed; NULL: not yet */
+	int dir_fd;              /* of config->directory; owned unless it is params->root_fd */
 	enum { IN_WORKSPACE, IN_MAIN, ABOVE } place;
+	char *project; /* what Compose calls it: the value of COMPOSE_PROJECT_NAME where nobody sets that */
 	uint64_t hash;
-	struct keyvals env_files;      /* of the service being read */
+	struct keyvals env_files; /* of the service being read */
 	char **approvals;
 	size_t n_approvals;
 };
@@ -33,10 +34,10 @@ static inline struct loading *loading_of(const struct field *f)
 
 /* Finds the file and appends its text; sets config->file and directory, place, dir_fd. */
 int loading_find(struct loading *l, struct buffer *out);
-/* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it lies
- * outside of the workspace and the main checkout. */
+/* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
+ * lies outside of the workspace and the main checkout. */
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
-/* The environment, then the user's variables. borrowed; NULL: not set */
+/* The environment, then the user's variables, then what Compose itself sets. borrowed; NULL: not set */
 const char *loading_variable(void *arg, const char *name);
 
 /* ---- services ---- */
@@ -58,7 +59,7 @@ field_read read_aether; /* of the top level, into a struct config; after the ser
 field_read read_service_aether;
 /* "services.db.command=[...]": one canonical line for the user to approve. */
 void approve_argv(const struct field *f, char *const *argv);
-void approve_node(const struct field *f);           /* as it stands in the file */
+void approve_node(const struct field *f); /* as it stands in the file */
 void approve_text(const struct field *f, const char *text);
 
 #endif

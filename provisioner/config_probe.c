@@ -109,14 +109,14 @@ static int read_disable(const struct field *f, void *out)
 }
 
 static const struct field_reader healthcheck_fields[] = {
-	{"test", read_test},
-	{"interval", read_interval},
-	{"timeout", read_timeout},
-	{"start_period", read_start_period},
-	{"start_interval", field_ignore}, /* probes are closer together than it anyhow, until the service is ready */
-	{"retries", read_retries},
-	{"disable", read_disable},
-	{NULL, NULL},
+    {"test", read_test},
+    {"interval", read_interval},
+    {"timeout", read_timeout},
+    {"start_period", read_start_period},
+    {"start_interval", field_ignore}, /* probes are closer together than it anyhow, until the service is ready */
+    {"retries", read_retries},
+    {"disable", read_disable},
+    {NULL, NULL},
 };
 
 int read_healthcheck(const struct field *f, void *out)
@@ -223,13 +223,8 @@ static int read_log(const struct field *f, void *out)
 }
 
 static const struct field_reader ready_fields[] = {
-	{"tcp", read_tcp},
-	{"http", read_http},
-	{"exec", read_exec},
-	{"log", read_log},
-	{"interval", read_interval},
-	{"timeout", read_timeout},
-	{NULL, NULL},
+    {"tcp", read_tcp},           {"http", read_http},       {"exec", read_exec}, {"log", read_log},
+    {"interval", read_interval}, {"timeout", read_timeout}, {NULL, NULL},
 };
 
 int read_ready(const struct field *f, void *out)

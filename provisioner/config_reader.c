@@ -8,9 +8,9 @@
 #include "base/cleanup.h"
 
 struct unused_key {
-	const char *key;      /* borrowed of a table */
+	const char *key;       /* borrowed of a table */
 	unsigned line, column; /* the first */
-	char **places;        /* "services.db" */
+	char **places;         /* "services.db" */
 };
 
 /* ---- places ---- */
@@ -69,7 +69,8 @@ static int fail_at(const struct field *f, unsigned line, unsigned column, const 
 {
 	struct error *err = f->reader->err;
 	cleanup_free char *path = field_path(f);
-	int r = error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: %s%s%s", f->reader->file, line, column, path, *path ? ": " : "", text);
+	int r = error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: %s%s%s", f->reader->file, line, column, path,
+	                  *path ? ": " : "", text);
 	if (f->reader->path)
 		error_detail(err, "file", json_string(f->reader->path));
 	error_detail(err, "line", json_integer(line));
@@ -78,12 +79,12 @@ static int fail_at(const struct field *f, unsigned line, unsigned column, const 
 	return r;
 }
 
-#define FORMAT(fmt, text)           \
-	char *text = NULL;              \
-	va_list ap;                     \
-	va_start(ap, fmt);              \
-	if (vasprintf(&text, fmt, ap) < 0) \
-		abort();                    \
+#define FORMAT(fmt, text)                                                                                              \
+	char *text = NULL;                                                                                                 \
+	va_list ap;                                                                                                        \
+	va_start(ap, fmt);                                                                                                 \
+	if (vasprintf(&text, fmt, ap) < 0)                                                                                 \
+		abort();                                                                                                       \
 	va_end(ap)
 
 int field_error(const struct field *f, const char *fmt, ...)
@@ -104,8 +105,11 @@ int field_key_error(const struct field *f, const char *fmt, ...)
 
 static const char *what_it_is(const struct yaml *node)
 {
-	static const char *const kinds[] = {
-		[YAML_IS_TEXT] = "the text ", [YAML_IS_NULL] = "nothing", [YAML_IS_BOOL] = "the boolean ", [YAML_IS_INT] = "the number ", [YAML_IS_FLOAT] = "the number "};
+	static const char *const kinds[] = {[YAML_IS_TEXT] = "the text ",
+	                                    [YAML_IS_NULL] = "nothing",
+	                                    [YAML_IS_BOOL] = "the boolean ",
+	                                    [YAML_IS_INT] = "the number ",
+	                                    [YAML_IS_FLOAT] = "the number "};
 	if (node->type == YAML_MAP)
 		return node->count ? "a mapping" : "an empty mapping";
 	if (node->type == YAML_LIST)
@@ -119,7 +123,8 @@ int field_expected(const struct field *f, const char *what)
 	if (node->type != YAML_SCALAR)
 		return field_error(f, "expected %s, got %s", what, what_it_is(node));
 	const char *quote = node->plain && yaml_kind(node) != YAML_IS_TEXT ? "" : "'";
-	return field_error(f, "expected %s, got %s%s%.60s%s%s", what, what_it_is(node), quote, node->text, node->len > 60 ? "..." : "", quote);
+	return field_error(f, "expected %s, got %s%s%.60s%s%s", what, what_it_is(node), quote, node->text,
+	                   node->len > 60 ? "..." : "", quote);
 }
 
 int field_located(const struct field *f)
@@ -156,7 +161,8 @@ void field_warn(const struct field *f, const char *fmt, ...)
 
 #define NAME_LEN_MAX 40
 
-/* Edits to make `b` of `a`: Levenshtein's distance, a swap of neighbours counts once. Both at most NAME_LEN_MAX long. */
+/* Edits to make `b` of `a`: Levenshtein's distance, a swap of neighbours counts once. Both at most NAME_LEN_MAX long.
+ */
 static size_t distance(const char *a, const char *b)
 {
 	size_t rows[3][NAME_LEN_MAX + 1], n = strlen(b);
@@ -269,7 +275,8 @@ static int unknown_key(const struct field *f, const struct field_reader *table, 
 	return r;
 }
 
-int field_read_map(const struct field *f, const struct field_reader *table, enum field_unknown unknown, const char *what, void *out)
+int field_read_map(const struct field *f, const struct field_reader *table, enum field_unknown unknown,
+                   const char *what, void *out)
 {
 	if (f->node->type != YAML_MAP)
 		return field_expected(f, what);

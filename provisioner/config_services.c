@@ -80,10 +80,10 @@ static int read_pids(const struct field *f, void *out)
 }
 
 static const struct field_reader limit_fields[] = {
-	{"memory", read_memory},
-	{"cpus", read_cpus},
-	{"pids", read_pids},
-	{NULL, NULL},
+    {"memory", read_memory},
+    {"cpus", read_cpus},
+    {"pids", read_pids},
+    {NULL, NULL},
 };
 
 static int read_limits(const struct field *f, void *out)
@@ -92,9 +92,9 @@ static int read_limits(const struct field *f, void *out)
 }
 
 static const struct field_reader resource_fields[] = {
-	{"limits", read_limits},
-	{"reservations", NULL},
-	{NULL, NULL},
+    {"limits", read_limits},
+    {"reservations", NULL},
+    {NULL, NULL},
 };
 
 static int read_resources(const struct field *f, void *out)
@@ -103,8 +103,16 @@ static int read_resources(const struct field *f, void *out)
 }
 
 static const struct field_reader deploy_fields[] = {
-	{"resources", read_resources}, {"mode", NULL},          {"replicas", NULL},       {"labels", NULL},        {"placement", NULL},
-	{"restart_policy", NULL},      {"update_config", NULL}, {"rollback_config", NULL}, {"endpoint_mode", NULL}, {NULL, NULL},
+    {"resources", read_resources},
+    {"mode", NULL},
+    {"replicas", NULL},
+    {"labels", NULL},
+    {"placement", NULL},
+    {"restart_policy", NULL},
+    {"update_config", NULL},
+    {"rollback_config", NULL},
+    {"endpoint_mode", NULL},
+    {NULL, NULL},
 };
 
 static int read_deploy(const struct field *f, void *out)
@@ -119,9 +127,10 @@ static int signal_number(const char *text)
 	static const struct {
 		const char *name;
 		int number;
-	} signals[] = {{"HUP", SIGHUP},   {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"ABRT", SIGABRT}, {"KILL", SIGKILL}, {"USR1", SIGUSR1},
-	               {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}, {"TERM", SIGTERM}, {"CONT", SIGCONT}, {"STOP", SIGSTOP},
-	               {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU}, {"WINCH", SIGWINCH}, {"PWR", SIGPWR}};
+	} signals[] = {{"HUP", SIGHUP},     {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"ABRT", SIGABRT}, {"KILL", SIGKILL},
+	               {"USR1", SIGUSR1},   {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}, {"TERM", SIGTERM},
+	               {"CONT", SIGCONT},   {"STOP", SIGSTOP}, {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU},
+	               {"WINCH", SIGWINCH}, {"PWR", SIGPWR}};
 	char *end;
 	if (!strncmp(text, "SIG", 3))
 		text += 3;
@@ -160,7 +169,10 @@ static int read_restart(const struct field *f, void *out)
 	static const struct {
 		const char *word;
 		enum restart_policy policy;
-	} policies[] = {{"no", RESTART_NO}, {"on-failure", RESTART_ON_FAILURE}, {"always", RESTART_ALWAYS}, {"unless-stopped", RESTART_UNLESS_STOPPED}};
+	} policies[] = {{"no", RESTART_NO},
+	                {"on-failure", RESTART_ON_FAILURE},
+	                {"always", RESTART_ALWAYS},
+	                {"unless-stopped", RESTART_UNLESS_STOPPED}};
 	struct config_service *s = out;
 	cleanup_free char *text = NULL;
 	if (f->node->type != YAML_SCALAR)
@@ -170,10 +182,10 @@ static int read_restart(const struct field *f, void *out)
 		return r;
 	char *colon = strchr(text, ':');
 	if (colon && !strncmp(text, "on-failure:", 11)) {
-		uint16_t max;
-		if (parse_port(colon + 1, strlen(colon + 1), &max) < 0)
+		size_t digits = strspn(colon + 1, "0123456789");
+		if (!digits || digits > 6 || colon[1 + digits])
 			return field_expected(f, what);
-		s->restart_max = max;
+		s->restart_max = (unsigned)strtoul(colon + 1, NULL, 10);
 		*colon = '\0';
 	}
 	for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
@@ -188,8 +200,10 @@ static int read_restart(const struct field *f, void *out)
 
 static int read_condition(const struct field *f, void *out)
 {
-	static const char *const words[] = {
-		[DEPENDS_STARTED] = "service_started", [DEPENDS_HEALTHY] = "service_healthy", [DEPENDS_COMPLETED] = "service_completed_successfully", NULL};
+	static const char *const words[] = {[DEPENDS_STARTED] = "service_started",
+	                                    [DEPENDS_HEALTHY] = "service_healthy",
+	                                    [DEPENDS_COMPLETED] = "service_completed_successfully",
+	                                    NULL};
 	size_t i;
 	int r = field_choice(f, words, &i);
 	if (r == 0)
@@ -203,17 +217,19 @@ static int read_required(const struct field *f, void *out)
 }
 
 static const struct field_reader dependency_fields[] = {
-	{"condition", read_condition},
-	{"required", read_required},
-	{"restart", field_ignore},
-	{NULL, NULL},
+    {"condition", read_condition},
+    {"required", read_required},
+    {"restart", field_ignore},
+    {NULL, NULL},
 };
 
 /* steals `name` */
 static int add_dependency(const struct field *f, struct config_service *s, char *name)
 {
 	struct config_dependency d = {name, DEPENDS_STARTED, true};
-	int r = f->key && !field_is_null(f) ? field_read_map(f, dependency_fields, UNKNOWN_WARNS, "a mapping with condition", &d) : 0;
+	int r = f->key && !field_is_null(f)
+	            ? field_read_map(f, dependency_fields, UNKNOWN_WARNS, "a mapping with condition", &d)
+	            : 0;
 	if (r < 0) {
 		free(name);
 		return r;
@@ -244,100 +260,100 @@ static int read_depends_on(const struct field *f, void *out)
 /* ---- the table ---- */
 
 static const struct field_reader service_fields[] = {
-	{"image", read_image},
-	{"build", read_build},
-	{"command", read_command},
-	{"entrypoint", read_entrypoint},
-	{"environment", read_environment},
-	{"env_file", read_env_file},
-	{"ports", read_ports},
-	{"expose", read_expose},
-	{"volumes", read_volumes},
-	{"tmpfs", read_tmpfs},
-	{"healthcheck", read_healthcheck},
-	{"depends_on", read_depends_on},
-	{"profiles", read_profiles},
-	{"working_dir", read_working_dir},
-	{"container_name", read_container_name},
-	{"mem_limit", read_memory},
-	{"cpus", read_cpus},
-	{"pids_limit", read_pids},
-	{"deploy", read_deploy},
-	{"stop_signal", read_stop_signal},
-	{"stop_grace_period", read_stop_grace_period},
-	{"restart", read_restart},
-	{"x-aether", read_service_aether},
-	{"annotations", NULL},
-	{"attach", NULL},
-	{"blkio_config", NULL},
-	{"cap_add", NULL},
-	{"cap_drop", NULL},
-	{"cgroup", NULL},
-	{"cgroup_parent", NULL},
-	{"configs", NULL},
-	{"cpu_count", NULL},
-	{"cpu_percent", NULL},
-	{"cpu_period", NULL},
-	{"cpu_quota", NULL},
-	{"cpu_rt_period", NULL},
-	{"cpu_rt_runtime", NULL},
-	{"cpu_shares", NULL},
-	{"cpuset", NULL},
-	{"credential_spec", NULL},
-	{"develop", NULL},
-	{"device_cgroup_rules", NULL},
-	{"devices", NULL},
-	{"dns", NULL},
-	{"dns_opt", NULL},
-	{"dns_search", NULL},
-	{"domainname", NULL},
-	{"extends", NULL},
-	{"external_links", NULL},
-	{"extra_hosts", NULL},
-	{"gpus", NULL},
-	{"group_add", NULL},
-	{"hostname", NULL},
-	{"init", NULL},
-	{"ipc", NULL},
-	{"isolation", NULL},
-	{"label_file", NULL},
-	{"labels", NULL},
-	{"links", NULL},
-	{"logging", NULL},
-	{"mac_address", NULL},
-	{"mem_reservation", NULL},
-	{"mem_swappiness", NULL},
-	{"memswap_limit", NULL},
-	{"models", NULL},
-	{"network_mode", NULL},
-	{"networks", NULL},
-	{"oom_kill_disable", NULL},
-	{"oom_score_adj", NULL},
-	{"pid", NULL},
-	{"platform", NULL},
-	{"post_start", NULL},
-	{"pre_stop", NULL},
-	{"privileged", NULL},
-	{"provider", NULL},
-	{"pull_policy", NULL},
-	{"pull_refresh_after", NULL},
-	{"read_only", NULL},
-	{"runtime", NULL},
-	{"scale", NULL},
-	{"secrets", NULL},
-	{"security_opt", NULL},
-	{"shm_size", NULL},
-	{"stdin_open", NULL},
-	{"storage_opt", NULL},
-	{"sysctls", NULL},
-	{"tty", NULL},
-	{"ulimits", NULL},
-	{"use_api_socket", NULL},
-	{"user", NULL},
-	{"userns_mode", NULL},
-	{"uts", NULL},
-	{"volumes_from", NULL},
-	{NULL, NULL},
+    {"image", read_image},
+    {"build", read_build},
+    {"command", read_command},
+    {"entrypoint", read_entrypoint},
+    {"environment", read_environment},
+    {"env_file", read_env_file},
+    {"ports", read_ports},
+    {"expose", read_expose},
+    {"volumes", read_volumes},
+    {"tmpfs", read_tmpfs},
+    {"healthcheck", read_healthcheck},
+    {"depends_on", read_depends_on},
+    {"profiles", read_profiles},
+    {"working_dir", read_working_dir},
+    {"container_name", read_container_name},
+    {"mem_limit", read_memory},
+    {"cpus", read_cpus},
+    {"pids_limit", read_pids},
+    {"deploy", read_deploy},
+    {"stop_signal", read_stop_signal},
+    {"stop_grace_period", read_stop_grace_period},
+    {"restart", read_restart},
+    {"x-aether", read_service_aether},
+    {"annotations", NULL},
+    {"attach", NULL},
+    {"blkio_config", NULL},
+    {"cap_add", NULL},
+    {"cap_drop", NULL},
+    {"cgroup", NULL},
+    {"cgroup_parent", NULL},
+    {"configs", NULL},
+    {"cpu_count", NULL},
+    {"cpu_percent", NULL},
+    {"cpu_period", NULL},
+    {"cpu_quota", NULL},
+    {"cpu_rt_period", NULL},
+    {"cpu_rt_runtime", NULL},
+    {"cpu_shares", NULL},
+    {"cpuset", NULL},
+    {"credential_spec", NULL},
+    {"develop", NULL},
+    {"device_cgroup_rules", NULL},
+    {"devices", NULL},
+    {"dns", NULL},
+    {"dns_opt", NULL},
+    {"dns_search", NULL},
+    {"domainname", NULL},
+    {"extends", NULL},
+    {"external_links", NULL},
+    {"extra_hosts", NULL},
+    {"gpus", NULL},
+    {"group_add", NULL},
+    {"hostname", NULL},
+    {"init", NULL},
+    {"ipc", NULL},
+    {"isolation", NULL},
+    {"label_file", NULL},
+    {"labels", NULL},
+    {"links", NULL},
+    {"logging", NULL},
+    {"mac_address", NULL},
+    {"mem_reservation", NULL},
+    {"mem_swappiness", NULL},
+    {"memswap_limit", NULL},
+    {"models", NULL},
+    {"network_mode", NULL},
+    {"networks", NULL},
+    {"oom_kill_disable", NULL},
+    {"oom_score_adj", NULL},
+    {"pid", NULL},
+    {"platform", NULL},
+    {"post_start", NULL},
+    {"pre_stop", NULL},
+    {"privileged", NULL},
+    {"provider", NULL},
+    {"pull_policy", NULL},
+    {"pull_refresh_after", NULL},
+    {"read_only", NULL},
+    {"runtime", NULL},
+    {"scale", NULL},
+    {"secrets", NULL},
+    {"security_opt", NULL},
+    {"shm_size", NULL},
+    {"stdin_open", NULL},
+    {"storage_opt", NULL},
+    {"sysctls", NULL},
+    {"tty", NULL},
+    {"ulimits", NULL},
+    {"use_api_socket", NULL},
+    {"user", NULL},
+    {"userns_mode", NULL},
+    {"uts", NULL},
+    {"volumes_from", NULL},
+    {NULL, NULL},
 };
 
 /* A service's name becomes the name of a file (`services/NAME`) and of variables. */
@@ -350,12 +366,14 @@ static int check_name(const struct field *f)
 	return ok ? 0 : field_key_error(f, "expected a name of letters, digits, '_', '.' and '-' for the service");
 }
 
-/* The environment of a process of the host decides what code it runs (PATH, LD_PRELOAD): approved as the file says it. */
+/* The environment of a process of the host decides what code it runs (PATH, LD_PRELOAD): approved as the file says it.
+ */
 static void approve_surroundings(const struct field *f, const struct config_service *s)
 {
 	for (size_t i = 0; i < f->node->count; i++) {
 		struct field child = field_child(f, i);
-		if (s->run_command && (!strcmp(child.key, "environment") || !strcmp(child.key, "env_file") || !strcmp(child.key, "working_dir")))
+		if (s->run_command &&
+		    (!strcmp(child.key, "environment") || !strcmp(child.key, "env_file") || !strcmp(child.key, "working_dir")))
 			approve_node(&child);
 	}
 	/* words of a command line that an image's environment gives: POSTGRES_INITDB_ARGS */
@@ -377,7 +395,8 @@ static int read_service(const struct field *f, struct config *c)
 		return r;
 	array_grow(c->services, c->n_services);
 	struct config_service *s = &c->services[c->n_services++];
-	*s = (struct config_service){.name = xstrdup(f->key), .stop_grace_ms = -1, .line = f->key_line, .column = f->key_column};
+	*s = (struct config_service){
+	    .name = xstrdup(f->key), .stop_grace_ms = -1, .line = f->key_line, .column = f->key_column};
 	r = field_read_map(f, service_fields, UNKNOWN_WARNS, "a mapping with image, build or x-aether", s);
 	if (r < 0)
 		return r;
@@ -423,15 +442,18 @@ static int check_dependencies(const struct field *services, const struct config 
 	return 0;
 }
 
+enum walked { UNSEEN, ON_THE_WAY, DONE };
+
 struct walk {
 	const struct field *services;
 	const struct config *config;
-	enum { UNSEEN, ON_THE_WAY, DONE } *seen;
+	enum walked *seen;
 	const struct config_service **way;
 	size_t length;
 };
 
-static int circle(const struct walk *w, const struct config_service *from, size_t dependency, const struct config_service *to)
+static int circle(const struct walk *w, const struct config_service *from, size_t dependency,
+                  const struct config_service *to)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	struct field service, list;
@@ -465,7 +487,8 @@ static int walk_from(struct walk *w, const struct config_service *s)
 
 static int check_circles(const struct field *services, const struct config *c)
 {
-	struct walk w = {services, c, xcalloc(c->n_services + 1, sizeof *w.seen), xcalloc(c->n_services + 1, sizeof *w.way), 0};
+	struct walk w = {services, c, xcalloc(c->n_services + 1, sizeof *w.seen), xcalloc(c->n_services + 1, sizeof *w.way),
+	                 0};
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < c->n_services; i++)
 		r = walk_from(&w, &c->services[i]);

@@ -149,8 +149,9 @@ int field_switch(const struct field *f, bool *ret)
 
 int field_int(const struct field *f, int64_t min, int64_t max, int64_t *ret)
 {
-	cleanup_free char *what = max == INT64_MAX ? xasprintf("a whole number of at least %lld", (long long)min)
-	                                           : xasprintf("a whole number from %lld to %lld", (long long)min, (long long)max);
+	cleanup_free char *what = max == INT64_MAX
+	                              ? xasprintf("a whole number of at least %lld", (long long)min)
+	                              : xasprintf("a whole number from %lld to %lld", (long long)min, (long long)max);
 	cleanup_free char *text = NULL;
 	int r = scalar(f, what, &text);
 	if (r < 0)
@@ -198,8 +199,8 @@ int parse_bytes(const char *text, uint64_t *ret)
 	static const struct {
 		const char *unit;
 		unsigned shift;
-	} units[] = {{"", 0}, {"b", 0}, {"k", 10}, {"kb", 10}, {"kib", 10}, {"m", 20}, {"mb", 20}, {"mib", 20},
-	             {"g", 30}, {"gb", 30}, {"gib", 30}, {"t", 40}, {"tb", 40}, {"tib", 40}};
+	} units[] = {{"", 0},     {"b", 0},  {"k", 10},  {"kb", 10},  {"kib", 10}, {"m", 20},  {"mb", 20},
+	             {"mib", 20}, {"g", 30}, {"gb", 30}, {"gib", 30}, {"t", 40},   {"tb", 40}, {"tib", 40}};
 	double number;
 	const char *unit;
 	if (split_number(text, &number, &unit) < 0)

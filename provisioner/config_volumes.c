@@ -91,19 +91,19 @@ static int read_read_only(const struct field *f, void *out)
 }
 
 static const struct field_reader long_fields[] = {
-	{"type", read_type},
-	{"source", read_source},
-	{"src", read_source},
-	{"target", read_target},
-	{"dst", read_target},
-	{"destination", read_target},
-	{"read_only", read_read_only},
-	{"readonly", read_read_only},
-	{"consistency", field_ignore},
-	{"bind", NULL},
-	{"volume", NULL},
-	{"tmpfs", NULL},
-	{NULL, NULL},
+    {"type", read_type},
+    {"source", read_source},
+    {"src", read_source},
+    {"target", read_target},
+    {"dst", read_target},
+    {"destination", read_target},
+    {"read_only", read_read_only},
+    {"readonly", read_read_only},
+    {"consistency", field_ignore},
+    {"bind", NULL},
+    {"volume", NULL},
+    {"tmpfs", NULL},
+    {NULL, NULL},
 };
 
 static int add_long(const struct field *f, struct config_service *s)
@@ -139,6 +139,7 @@ int read_tmpfs(const struct field *f, void *out)
 	cleanup_strv char **list = NULL;
 	int r = field_strings_or_one(f, &list);
 	for (char **item = list; r == 0 && item && *item; item++)
-		r = add_volume(f, out, (struct config_volume){CONFIG_VOLUME_TMPFS, NULL, xstrndup(*item, strcspn(*item, ":")), false});
+		r = add_volume(f, out,
+		               (struct config_volume){CONFIG_VOLUME_TMPFS, NULL, xstrndup(*item, strcspn(*item, ":")), false});
 	return r;
 }

@@ -15,7 +15,7 @@ struct names {
 	struct name {
 		const char *key;
 		void *value;
-	} *slots;
+	} * slots;
 	size_t size, count; /* size is a power of two or 0 */
 };
 
@@ -35,7 +35,8 @@ static void *names_get(const struct names *t, const char *key)
 static void names_put(struct names *t, const char *key, void *value)
 {
 	if (2 * (t->count + 1) > t->size) {
-		struct names bigger = {xcalloc(t->size ? 2 * t->size : 16, sizeof *bigger.slots), t->size ? 2 * t->size : 16, t->count};
+		struct names bigger = {xcalloc(t->size ? 2 * t->size : 16, sizeof *bigger.slots), t->size ? 2 * t->size : 16,
+		                       t->count};
 		for (size_t i = 0; i < t->size; i++)
 			if (t->slots[i].key)
 				*names_slot(&bigger, t->slots[i].key) = t->slots[i];
@@ -57,7 +58,7 @@ static void names_release(struct names *t)
 struct yaml_document {
 	struct yaml **nodes; /* all of them: an alias makes them shared, so the document owns them */
 	size_t count;
-	size_t merged; /* pairs that merge keys have copied */
+	size_t merged;  /* pairs that merge keys have copied */
 	char **anchors; /* their names, which the builder's table borrows */
 	size_t n_anchors;
 	struct yaml *root;
@@ -107,7 +108,8 @@ const struct yaml *yaml_get(const struct yaml *map, const char *key)
 	return NULL;
 }
 
-static int fail(struct builder *b, unsigned line, unsigned column, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static int fail(struct builder *b, unsigned line, unsigned column, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 static int fail(struct builder *b, unsigned line, unsigned column, const char *fmt, ...)
 {
 	char text[400];
@@ -187,8 +189,8 @@ static int finish(struct builder *b, struct yaml *node)
 			node->depth = child->depth + 1;
 		/* every sum is bounded before the next is added, so nothing overflows */
 		if (node->nodes > CONFIG_EXPANDED_MAX || node->bytes > YAML_EXPANDED_BYTES_MAX)
-			return fail(b, node->line, node->column, "more than %u values or %u MiB, with aliases expanded", CONFIG_EXPANDED_MAX,
-			            YAML_EXPANDED_BYTES_MAX >> 20);
+			return fail(b, node->line, node->column, "more than %u values or %u MiB, with aliases expanded",
+			            CONFIG_EXPANDED_MAX, YAML_EXPANDED_BYTES_MAX >> 20);
 		if (node->depth > YAML_DEPTH_MAX)
 			return fail(b, node->line, node->column, "nested deeper than %d", YAML_DEPTH_MAX);
 	}
@@ -203,7 +205,8 @@ static int parser_error(struct builder *b)
 	const struct fy_diag_error *e = fy_diag_errors_iterate(b->diag, &iterator);
 	if (!e)
 		return fail(b, b->line ? b->line : 1, b->column ? b->column : 1, "not a valid YAML text");
-	return fail(b, e->line > 0 ? (unsigned)e->line : 1, e->column > 0 ? (unsigned)e->column : 1, "%s", e->msg ? e->msg : "not valid YAML");
+	return fail(b, e->line > 0 ? (unsigned)e->line : 1, e->column > 0 ? (unsigned)e->column : 1, "%s",
+	            e->msg ? e->msg : "not valid YAML");
 }
 
 static int next_event(struct builder *b, struct fy_event **ret)
@@ -311,7 +314,8 @@ static int merge(struct builder *b, struct yaml *map, struct names *keys, const 
 }
 
 /* What stands behind a << goes to `*merges` and is merged once the mapping's own keys are known. */
-static int build_pair(struct builder *b, struct fy_event *key, struct yaml *map, struct names *keys, struct yaml **merges)
+static int build_pair(struct builder *b, struct fy_event *key, struct yaml *map, struct names *keys,
+                      struct yaml **merges)
 {
 	struct fy_event *event = NULL;
 	struct yaml *value = NULL;
@@ -413,8 +417,8 @@ static size_t character(const unsigned char *at, const unsigned char *end)
 	return 0;
 }
 
-/* libfyaml 0.7.12 takes a byte that is not UTF-8, and a NUL, for the end of the text where it stands in a comment, and loops for
- * ever where it stands in a directive. */
+/* libfyaml 0.7.12 takes a byte that is not UTF-8, and a NUL, for the end of the text where it stands in a comment, and
+ * loops for ever where it stands in a directive. */
 static int check_text(struct builder *b, const char *text, size_t len)
 {
 	const unsigned char *at = (const unsigned char *)text, *end = at + len;
@@ -475,9 +479,12 @@ static int parse(struct builder *b, const char *text, size_t len)
 	if (!b->diag)
 		return error_set(b->err, ERROR_NO_MEMORY, "libfyaml: no diagnostics");
 	fy_diag_set_collect_errors(b->diag, true);
-	const struct fy_parse_cfg config = {.flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE, .diag = b->diag};
+	const struct fy_parse_cfg config = {
+	    .flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE, .diag = b->diag};
 	b->parser = fy_parser_create(&config);
-	int r = b->parser && fy_parser_set_string(b->parser, text, len) == 0 ? 0 : error_set(b->err, ERROR_NO_MEMORY, "libfyaml: no parser");
+	int r = b->parser && fy_parser_set_string(b->parser, text, len) == 0
+	            ? 0
+	            : error_set(b->err, ERROR_NO_MEMORY, "libfyaml: no parser");
 	if (r == 0)
 		r = build_document(b);
 	fy_parser_destroy(b->parser);

@@ -1,7 +1,8 @@
 /* YAML 1.2 text as a tree with positions: the one place that knows libfyaml (https://pantoniou.github.io/libfyaml/), of
- * which the event parser alone is used. Anchors, aliases and merge keys (`<<`, https://yaml.org/type/merge.html) are resolved
- * here, by sharing: an alias is the very node it names. What the tree would be if it were written out is counted and bounded
- * (CONFIG_EXPANDED_MAX), so walking it is cheap however it was written; it has no cycles. Keys are unique texts.
+ * which the event parser alone is used. Anchors, aliases and merge keys (`<<`, https://yaml.org/type/merge.html) are
+ * resolved here, by sharing: an alias is the very node it names. What the tree would be if it were written out is
+ * counted and bounded (CONFIG_EXPANDED_MAX), so walking it is cheap however it was written; it has no cycles. Keys are
+ * unique texts.
  */
 #ifndef PROVISIONER_CONFIG_YAML_H
 #define PROVISIONER_CONFIG_YAML_H
@@ -25,9 +26,9 @@ struct yaml_pair {
 
 struct yaml {
 	enum yaml_type type;
-	bool plain;            /* a scalar without quotes: may be meant as a number or boolean. False for !!str */
-	char *text;            /* SCALAR; NULL type: as written ("", "~", "null") */
-	size_t len;            /* of text, which may hold NULs ("\0") and ends with one more */
+	bool plain;                /* a scalar without quotes: may be meant as a number or boolean. False for !!str */
+	char *text;                /* SCALAR; NULL type: as written ("", "~", "null") */
+	size_t len;                /* of text, which may hold NULs ("\0") and ends with one more */
 	struct yaml_pair *pairs;   /* MAP, in the file's order, merged ones last */
 	const struct yaml **items; /* LIST */
 	size_t count;
@@ -38,8 +39,8 @@ struct yaml {
 
 struct yaml_document;
 
-/* Parses one document. `name` stands before positions in messages: "name:line:column: ...". Errors are CONFIG_INVALID with
- * details line and column. `root` of *ret is borrowed from it. new: yaml_free. */
+/* Parses one document. `name` stands before positions in messages: "name:line:column: ...". Errors are CONFIG_INVALID
+ * with details line and column. `root` of *ret is borrowed from it. new: yaml_free. */
 int yaml_parse(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err);
 const struct yaml *yaml_root(const struct yaml_document *doc); /* never NULL: an empty text is a NULL node */
 void yaml_free(struct yaml_document *doc);

@@ -1,5 +1,5 @@
-/* Compose's interpolation (compose-spec 12-interpolation). The text of a default is interpolated in its turn, and only when
- * it is taken; substituted values never are. */
+/* Compose's interpolation (compose-spec 12-interpolation). The text of a default is interpolated in its turn, and only
+ * when it is taken; substituted values never are. */
 #include <ctype.h>
 #include <string.h>
 
@@ -41,7 +41,8 @@ static size_t name_length(const char *at, const char *end)
 
 static int bad(struct interpolation *in, const char *at, const char *end)
 {
-	int r = error_set(in->err, ERROR_CONFIG_INVALID, "'%.*s' is not a variable", (int)(end - at < 40 ? end - at : 40), at);
+	int r =
+	    error_set(in->err, ERROR_CONFIG_INVALID, "'%.*s' is not a variable", (int)(end - at < 40 ? end - at : 40), at);
 	error_hint(in->err, "a literal $ is written $$");
 	return r;
 }
@@ -66,8 +67,8 @@ static int fail_required(struct interpolation *in, const char *name, const char 
 	struct interpolation message = {in->lookup, in->arg, NULL, in->err, BUFFER_INIT, in->depth};
 	int r = run(&message, text, end);
 	if (r == 0) {
-		r = error_set(in->err, ERROR_CONFIG_INVALID, "the variable %s is required%s%.500s", name, message.out.len ? ": " : "",
-		          buffer_str(&message.out));
+		r = error_set(in->err, ERROR_CONFIG_INVALID, "the variable %s is required%s%.500s", name,
+		              message.out.len ? ": " : "", buffer_str(&message.out));
 		error_hint(in->err, "set %s in the environment or in .env", name);
 	}
 	buffer_release(&message.out);
@@ -75,7 +76,8 @@ static int fail_required(struct interpolation *in, const char *name, const char 
 }
 
 /* `op` is one of - ? + with an optional colon before it, [text, end) what follows. */
-static int substitute(struct interpolation *in, const char *name, char op, bool colon, const char *text, const char *end)
+static int substitute(struct interpolation *in, const char *name, char op, bool colon, const char *text,
+                      const char *end)
 {
 	const char *value = in->lookup(in->arg, name);
 	bool given = value && (!colon || *value);

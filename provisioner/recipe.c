@@ -101,7 +101,8 @@ static int read_template_map(const struct field *f, struct keyvals *ret)
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field child = field_child(f, i);
 		cleanup_free char *text = NULL;
-		r = is_variable_name(child.key) ? read_template(&child, &text) : field_key_error(&child, "expected a name of letters, digits and '_'");
+		r = is_variable_name(child.key) ? read_template(&child, &text)
+		                                : field_key_error(&child, "expected a name of letters, digits and '_'");
 		if (r == 0)
 			keyvals_set(ret, child.key, text);
 	}
@@ -127,9 +128,9 @@ static int read_expect(const struct field *f, void *out)
 }
 
 static const struct field_reader tcp_fields[] = {
-	{"send", read_send},
-	{"expect", read_expect},
-	{NULL, NULL},
+    {"send", read_send},
+    {"expect", read_expect},
+    {NULL, NULL},
 };
 
 static int read_tcp(const struct field *f, void *out)
@@ -161,11 +162,7 @@ static int read_log(const struct field *f, void *out)
 }
 
 static const struct field_reader ready_fields[] = {
-	{"tcp", read_tcp},
-	{"http", read_http},
-	{"exec", read_exec},
-	{"log", read_log},
-	{NULL, NULL},
+    {"tcp", read_tcp}, {"http", read_http}, {"exec", read_exec}, {"log", read_log}, {NULL, NULL},
 };
 
 static int read_ready(const struct field *f, void *out)
@@ -212,9 +209,9 @@ static int read_version_command(const struct field *f, void *out)
 }
 
 static const struct field_reader version_fields[] = {
-	{"pattern", read_pattern},
-	{"arguments", read_version_command},
-	{NULL, NULL},
+    {"pattern", read_pattern},
+    {"arguments", read_version_command},
+    {NULL, NULL},
 };
 
 static int read_version(const struct field *f, void *out)
@@ -238,10 +235,10 @@ static int read_when(const struct field *f, void *out)
 }
 
 static const struct field_reader init_fields[] = {
-	{"run", read_run},
-	{"stdin", read_stdin},
-	{"when", read_when},
-	{NULL, NULL},
+    {"run", read_run},
+    {"stdin", read_stdin},
+    {"when", read_when},
+    {NULL, NULL},
 };
 
 static int read_init(const struct field *f, void *out)
@@ -278,8 +275,15 @@ static int read_unprivileged(const struct field *f, void *out)
 }
 
 static const struct field_reader process_fields[] = {
-	{"program", read_program}, {"paths", read_paths},     {"package", read_package},  {"version", read_version},           {"init", read_init},
-	{"command", read_command}, {"env", read_process_env}, {"unprivileged", read_unprivileged}, {NULL, NULL},
+    {"program", read_program},
+    {"paths", read_paths},
+    {"package", read_package},
+    {"version", read_version},
+    {"init", read_init},
+    {"command", read_command},
+    {"env", read_process_env},
+    {"unprivileged", read_unprivileged},
+    {NULL, NULL},
 };
 
 static int read_process(const struct field *f, void *out)
@@ -340,8 +344,9 @@ static int read_data(const struct field *f, void *out)
 }
 
 static const struct field_reader recipe_fields[] = {
-	{"images", read_images},       {"port", read_port},   {"url", read_url},                 {"defaults", read_defaults}, {"variables", read_variables},
-	{"ready", read_ready},         {"data", read_data},   {"stop_signal", read_stop_signal}, {"process", read_process},   {NULL, NULL},
+    {"images", read_images},       {"port", read_port},   {"url", read_url},   {"defaults", read_defaults},
+    {"variables", read_variables}, {"ready", read_ready}, {"data", read_data}, {"stop_signal", read_stop_signal},
+    {"process", read_process},     {NULL, NULL},
 };
 
 static int parse_recipe(const char *file, const struct buffer *text, struct recipe *recipe, struct error *err)
@@ -435,13 +440,14 @@ int recipes_load_default(struct recipes **ret, struct error *err)
 
 /* ---- images ---- */
 
-/* "docker.io/library/postgres:16@sha256:..." -> "postgres"; the first part is a registry when it has a dot or a colon, or is
- * localhost (distribution/reference). new */
+/* "docker.io/library/postgres:16@sha256:..." -> "postgres"; the first part is a registry when it has a dot or a colon,
+ * or is localhost (distribution/reference). new */
 static char *repository_of(const char *image)
 {
 	const char *slash = strchr(image, '/');
 	size_t first = slash ? (size_t)(slash - image) : 0;
-	if (slash && (memchr(image, '.', first) || memchr(image, ':', first) || (first == 9 && !strncmp(image, "localhost", 9))))
+	if (slash &&
+	    (memchr(image, '.', first) || memchr(image, ':', first) || (first == 9 && !strncmp(image, "localhost", 9))))
 		image = slash + 1;
 	if (!strncmp(image, "docker/library/", 15)) /* public.ecr.aws mirrors the official images there */
 		image += 15;

@@ -151,11 +151,9 @@ static const struct {
 	bool takes_argument;
 	void (*apply)(struct buffer *value, const char *argument);
 } filters[] = {
-	{"urlencode", false, filter_urlencode},
-	{"sql_identifier", false, filter_sql_identifier},
-	{"unless", true, filter_unless},
-	{"prefix", true, filter_prefix},
-	{"suffix", true, filter_suffix},
+    {"urlencode", false, filter_urlencode}, {"sql_identifier", false, filter_sql_identifier},
+    {"unless", true, filter_unless},        {"prefix", true, filter_prefix},
+    {"suffix", true, filter_suffix},
 };
 
 static int scan_filter(struct scan *s, struct buffer *value)
@@ -197,7 +195,8 @@ static int scan_value(struct scan *s, struct buffer *out)
 	if (r < 0)
 		return r;
 	if (s->at[0] != '}' || s->at[1] != '}')
-		return bad(s, *s->at ? "something other than '}}', a double question mark or '|'" : "the closing '}}' is missing");
+		return bad(s,
+		           *s->at ? "something other than '}}', a double question mark or '|'" : "the closing '}}' is missing");
 	s->at += 2;
 	if (out->len + value.len > TEMPLATE_RESULT_MAX)
 		return bad(s, "more than 1 MiB comes");
@@ -257,7 +256,8 @@ static char *splice_name(const char *word)
 	return name;
 }
 
-static int splice(const char *word, const char *name, template_lookup *lookup, void *arg, char ***out, struct error *err)
+static int splice(const char *word, const char *name, template_lookup *lookup, void *arg, char ***out,
+                  struct error *err)
 {
 	cleanup_strv char **words = NULL;
 	const char *value = lookup(arg, name);

@@ -1,4 +1,5 @@
-/* POSIX shell quoting (XCU 2.2), as Compose splits `command: "a 'b c'"`. No expansion: `$`, `*` and `|` are ordinary. */
+/* POSIX shell quoting (XCU 2.2), as Compose splits `command: "a 'b c'"`. No expansion: `$`, `*` and `|` are ordinary.
+ */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -22,7 +23,8 @@ static int take_quoted(const char **at, struct buffer *word, struct error *err)
 				continue;
 		}
 		if (!**at)
-			return error_set(err, ERROR_CONFIG_INVALID, "the closing %s is missing", quote == '"' ? "double quote" : "single quote");
+			return error_set(err, ERROR_CONFIG_INVALID, "the closing %s is missing",
+			                 quote == '"' ? "double quote" : "single quote");
 		buffer_addc(word, **at);
 	}
 	++*at;

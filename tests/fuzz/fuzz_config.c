@@ -33,7 +33,8 @@ static void remove_scratch(void)
 
 static void make_scratch(void)
 {
-	if (!mkdtemp(scratch) || (directory = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 || recipes_load(NULL, &no_recipes, NULL))
+	if (!mkdtemp(scratch) || (directory = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
+	    recipes_load(NULL, &no_recipes, NULL))
 		abort();
 	atexit(remove_scratch);
 }
@@ -70,13 +71,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		make_scratch();
 	cleanup_close int file = openat(directory, "compose.yaml", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	require(file >= 0 && write_all(file, data, size) == 0);
-	const struct config_params params = {.root_fd = directory, .root = scratch, .environ_ = variables, .recipes = no_recipes};
+	const struct config_params params = {
+	    .root_fd = directory, .root = scratch, .environ_ = variables, .recipes = no_recipes};
 	if (config_load(&params, &c, &err) == 0) {
 		check(c);
 		config_free(c);
 		return 0;
 	}
 	require(err.code == ERROR_CONFIG_INVALID && !strncmp(err.message, "compose.yaml:", 13));
-	require(json_integer_value(json_object_get(err.details, "line")) > 0 && json_integer_value(json_object_get(err.details, "column")) > 0);
+	require(json_integer_value(json_object_get(err.details, "line")) > 0 &&
+	        json_integer_value(json_object_get(err.details, "column")) > 0);
 	return 0;
 }

@@ -1,5 +1,6 @@
-/* Configurations as data: tests/data/valid/CASE/{compose.yaml,expected} and tests/data/invalid/CASE/{compose.yaml,error}. A file
- * `dotenv` beside them is the user's `.env`. AETHER_TEST_WRITE=1 writes `expected` and `error` anew: read the difference. */
+/* Configurations as data: tests/data/valid/CASE/{compose.yaml,expected} and
+ * tests/data/invalid/CASE/{compose.yaml,error}. A file `dotenv` beside them is the user's `.env`. AETHER_TEST_WRITE=1
+ * writes `expected` and `error` anew: read the difference. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -66,7 +67,8 @@ static void put_probe(struct buffer *out, const char *name, const struct config_
 		buffer_printf(out, " path %s", p->path);
 	if (p->pattern)
 		buffer_printf(out, " pattern %s", p->pattern);
-	buffer_printf(out, " interval %u timeout %u start_period %u retries %u\n", p->interval_ms, p->timeout_ms, p->start_period_ms, p->retries);
+	buffer_printf(out, " interval %u timeout %u start_period %u retries %u\n", p->interval_ms, p->timeout_ms,
+	              p->start_period_ms, p->retries);
 	put_list(out, name, p->argv);
 }
 
@@ -74,8 +76,9 @@ static void put_volumes(struct buffer *out, const struct config_service *s)
 {
 	static const char *const types[] = {"named", "anonymous", "bind", "tmpfs"};
 	for (size_t i = 0; i < s->n_volumes; i++)
-		buffer_printf(out, "\tvolume %s %s -> %s%s\n", types[s->volumes[i].type], s->volumes[i].source ? s->volumes[i].source : "-",
-		              s->volumes[i].target, s->volumes[i].read_only ? " read-only" : "");
+		buffer_printf(out, "\tvolume %s %s -> %s%s\n", types[s->volumes[i].type],
+		              s->volumes[i].source ? s->volumes[i].source : "-", s->volumes[i].target,
+		              s->volumes[i].read_only ? " read-only" : "");
 }
 
 static void put_dependencies(struct buffer *out, const struct config_service *s)
@@ -107,7 +110,8 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_text(out, "working_dir", s->working_dir);
 	put_text(out, "container_name", s->container_name);
 	if (s->memory_bytes || s->cpus > 0 || s->pids)
-		buffer_printf(out, "\tlimits memory %llu cpus %g pids %lld\n", (unsigned long long)s->memory_bytes, s->cpus, (long long)s->pids);
+		buffer_printf(out, "\tlimits memory %llu cpus %g pids %lld\n", (unsigned long long)s->memory_bytes, s->cpus,
+		              (long long)s->pids);
 	if (s->stop_signal || s->stop_grace_ms >= 0)
 		buffer_printf(out, "\tstop signal %d grace %lld\n", s->stop_signal, (long long)s->stop_grace_ms);
 	if (s->restart != RESTART_NO)
@@ -120,9 +124,10 @@ static void put_service(struct buffer *out, const struct config_service *s)
 
 static void put_config(struct buffer *out, const struct config *c)
 {
-	buffer_printf(out, "name %s backend %s start %s up %s inherit %s rewrite %s version %s timeout %u\n", c->name ? c->name : "-", c->backend,
-	              c->start == START_MANUAL ? "manual" : "on-demand", c->up_on_add ? "on-add" : "no", c->inherit ? "on" : "off",
-	              c->rewrite ? "on" : "off", c->version_exact ? "exact" : "any", c->timeout_ms);
+	buffer_printf(out, "name %s backend %s start %s up %s inherit %s rewrite %s version %s timeout %u\n",
+	              c->name ? c->name : "-", c->backend, c->start == START_MANUAL ? "manual" : "on-demand",
+	              c->up_on_add ? "on-add" : "no", c->inherit ? "on" : "off", c->rewrite ? "on" : "off",
+	              c->version_exact ? "exact" : "any", c->timeout_ms);
 	put_list(out, "volumes", c->volumes);
 	put_list(out, "services", c->service_set);
 	put_keyvals(out, "env", &c->env);
@@ -145,7 +150,12 @@ static int load(const char *root, const char *main_root, struct config **ret, st
 	assert_true(fd >= 0);
 	if (file_read(fd, "dotenv", ENVFILE_MAX, &text) == 0)
 		envfile_parse(buffer_str(&text), NULL, NULL, NULL, &variables);
-	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root, .variables = &variables, .environ_ = shell_variables, .recipes = recipes};
+	const struct config_params params = {.root_fd = fd,
+	                                     .root = root,
+	                                     .main_root = main_root,
+	                                     .variables = &variables,
+	                                     .environ_ = shell_variables,
+	                                     .recipes = recipes};
 	return config_load(&params, ret, err);
 }
 
@@ -190,7 +200,8 @@ static bool invalid_case(const char *directory)
 		return false;
 	}
 	assert_int_equal(err.code, ERROR_CONFIG_INVALID);
-	assert_true(json_is_integer(json_object_get(err.details, "line")) && json_is_integer(json_object_get(err.details, "column")));
+	assert_true(json_is_integer(json_object_get(err.details, "line")) &&
+	            json_is_integer(json_object_get(err.details, "column")));
 	assert_true(json_is_string(json_object_get(err.details, "file")));
 	buffer_printf(&out, "%s\n", err.message);
 	if (err.hint)
@@ -265,7 +276,8 @@ static void expect_file(const char *root, const char *main_root, const char *nam
 
 static void names_have_an_order(void **state)
 {
-	static const char *const names[] = {"docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "aether.yaml"};
+	static const char *const names[] = {"docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml",
+	                                    "aether.yaml"};
 	cleanup_free char *root = scratch();
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		put_file(root, names[i], DB);
@@ -410,21 +422,25 @@ static char *approval_of(const char *yaml)
 
 static void images_and_ports_need_no_approval(void **state)
 {
-	cleanup_free char *text = approval_of("services: { db: { image: 'postgres:16', ports: ['5432'], environment: { POSTGRES_PASSWORD: dev } } }\n");
+	cleanup_free char *text = approval_of(
+	    "services: { db: { image: 'postgres:16', ports: ['5432'], environment: { POSTGRES_PASSWORD: dev } } }\n");
 	assert_string_equal(text, "");
 }
 
 static void what_runs_code_is_approved_whatever_its_order(void **state)
 {
-	cleanup_free char *one = approval_of("services:\n  a: { image: x, command: run me }\n  b: { x-aether: { command: [./b] } }\n");
-	cleanup_free char *two = approval_of("services:\n  b: { x-aether: { command: [./b] } }\n  a: { image: x, command: [run, me] }\n");
+	cleanup_free char *one =
+	    approval_of("services:\n  a: { image: x, command: run me }\n  b: { x-aether: { command: [./b] } }\n");
+	cleanup_free char *two =
+	    approval_of("services:\n  b: { x-aether: { command: [./b] } }\n  a: { image: x, command: [run, me] }\n");
 	assert_string_equal(one, "services.a.command=[\"run\",\"me\"]\nservices.b.x-aether.command=[\"./b\"]\n");
 	assert_string_equal(one, two);
 }
 
 static void one_line_stays_one_line(void **state)
 {
-	cleanup_free char *text = approval_of("services:\n  a: { image: x, command: [\"a\\nservices.b.command=[]\", 'q\"'] }\n");
+	cleanup_free char *text =
+	    approval_of("services:\n  a: { image: x, command: [\"a\\nservices.b.command=[]\", 'q\"'] }\n");
 	assert_string_equal(text, "services.a.command=[\"a\\u000aservices.b.command=[]\",\"q\\\"\"]\n");
 }
 
@@ -436,7 +452,8 @@ static void expanded_size_is_bounded(void **state)
 	struct config *c = NULL;
 	buffer_adds(&text, "a0: &a0 [x]\n");
 	for (int i = 1; i < 60; i++)
-		buffer_printf(&text, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1);
+		buffer_printf(&text, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i - 1, i - 1, i - 1, i - 1,
+		              i - 1, i - 1, i - 1, i - 1);
 	put_file(root, "compose.yaml", buffer_str(&text));
 	assert_int_equal(load(root, NULL, &c, &err), -EINVAL);
 	assert_non_null(strstr(err.message, "with aliases expanded"));
@@ -446,20 +463,20 @@ static void expanded_size_is_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(valid_files_are_read),
-		cmocka_unit_test(invalid_files_are_refused_with_the_place),
-		cmocka_unit_test(names_have_an_order),
-		cmocka_unit_test(nothing_is_found_and_the_names_are_told),
-		cmocka_unit_test(the_main_checkout_comes_second),
-		cmocka_unit_test(upwards_from_a_plain_directory),
-		cmocka_unit_test(env_files_fall_back_to_the_main_checkout),
-		cmocka_unit_test(dot_env_is_what_the_caller_read),
-		cmocka_unit_test(a_pipe_is_not_waited_for),
-		cmocka_unit_test(the_hash_is_of_all_files),
-		cmocka_unit_test(images_and_ports_need_no_approval),
-		cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
-		cmocka_unit_test(one_line_stays_one_line),
-		cmocka_unit_test(expanded_size_is_bounded),
+	    cmocka_unit_test(valid_files_are_read),
+	    cmocka_unit_test(invalid_files_are_refused_with_the_place),
+	    cmocka_unit_test(names_have_an_order),
+	    cmocka_unit_test(nothing_is_found_and_the_names_are_told),
+	    cmocka_unit_test(the_main_checkout_comes_second),
+	    cmocka_unit_test(upwards_from_a_plain_directory),
+	    cmocka_unit_test(env_files_fall_back_to_the_main_checkout),
+	    cmocka_unit_test(dot_env_is_what_the_caller_read),
+	    cmocka_unit_test(a_pipe_is_not_waited_for),
+	    cmocka_unit_test(the_hash_is_of_all_files),
+	    cmocka_unit_test(images_and_ports_need_no_approval),
+	    cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
+	    cmocka_unit_test(one_line_stays_one_line),
+	    cmocka_unit_test(expanded_size_is_bounded),
 	};
 	const char *build = getenv("BUILD");
 	cleanup_strv char **directories = NULL;

@@ -156,8 +156,14 @@ static void size_is_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(plain),    cmocka_unit_test(defaults),  cmocka_unit_test(replacements),     cmocka_unit_test(nested),
-		cmocka_unit_test(required), cmocka_unit_test(malformed), cmocka_unit_test(depth_is_bounded), cmocka_unit_test(size_is_bounded),
+	    cmocka_unit_test(plain),
+	    cmocka_unit_test(defaults),
+	    cmocka_unit_test(replacements),
+	    cmocka_unit_test(nested),
+	    cmocka_unit_test(required),
+	    cmocka_unit_test(malformed),
+	    cmocka_unit_test(depth_is_bounded),
+	    cmocka_unit_test(size_is_bounded),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	buffer_release(&heard);

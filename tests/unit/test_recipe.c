@@ -58,23 +58,23 @@ static void images_have_recipes(void **state)
 	static const struct {
 		const char *image, *recipe;
 	} cases[] = {
-		{"postgres", "postgres"},
-		{"postgres:16", "postgres"},
-		{"postgres:16-alpine", "postgres"},
-		{"postgres@sha256:0123", "postgres"},
-		{"library/postgres:15", "postgres"},
-		{"docker.io/library/postgres:15", "postgres"},
-		{"docker.io/postgres", "postgres"},
-		{"localhost:5000/postgres:15", "postgres"},
-		{"localhost/postgres", "postgres"},
-		{"public.ecr.aws/docker/library/redis:7", "redis"},
-		{"redis:7.2-bookworm", "redis"},
-		{"valkey/valkey:8", "redis"},
-		{"ghcr.io/valkey/valkey", "redis"},
-		{"somebody/postgres", NULL},
-		{"ghcr.io/somebody/redis:7", NULL},
-		{"postgresql", NULL},
-		{"", NULL},
+	    {"postgres", "postgres"},
+	    {"postgres:16", "postgres"},
+	    {"postgres:16-alpine", "postgres"},
+	    {"postgres@sha256:0123", "postgres"},
+	    {"library/postgres:15", "postgres"},
+	    {"docker.io/library/postgres:15", "postgres"},
+	    {"docker.io/postgres", "postgres"},
+	    {"localhost:5000/postgres:15", "postgres"},
+	    {"localhost/postgres", "postgres"},
+	    {"public.ecr.aws/docker/library/redis:7", "redis"},
+	    {"redis:7.2-bookworm", "redis"},
+	    {"valkey/valkey:8", "redis"},
+	    {"ghcr.io/valkey/valkey", "redis"},
+	    {"somebody/postgres", NULL},
+	    {"ghcr.io/somebody/redis:7", NULL},
+	    {"postgresql", NULL},
+	    {"", NULL},
 	};
 	struct recipes *rs = ours();
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -89,8 +89,15 @@ static void tags_have_majors(void **state)
 {
 	static const struct {
 		const char *image, *major;
-	} cases[] = {{"postgres:16", "16"}, {"postgres:16.2-alpine", "16"}, {"postgres:9.6", "9"}, {"x:5000/postgres", NULL}, {"x:5000/postgres:15@sha256:0", "15"},
-	             {"postgres", NULL},    {"postgres:latest", NULL},      {"postgres:v3", NULL}, {"postgres:20240101", NULL}};
+	} cases[] = {{"postgres:16", "16"},
+	             {"postgres:16.2-alpine", "16"},
+	             {"postgres:9.6", "9"},
+	             {"x:5000/postgres", NULL},
+	             {"x:5000/postgres:15@sha256:0", "15"},
+	             {"postgres", NULL},
+	             {"postgres:latest", NULL},
+	             {"postgres:v3", NULL},
+	             {"postgres:20240101", NULL}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		cleanup_free char *major = recipe_image_major(cases[i].image);
 		if (!major != !cases[i].major || (major && strcmp(major, cases[i].major)))
@@ -153,8 +160,10 @@ static void expect_url(const char *recipe, const char *environment, const char *
 static void urls_follow_the_environment(void **state)
 {
 	expect_url("postgres", "env.POSTGRES_PASSWORD=dev", "postgresql://postgres:dev@127.0.0.1:20001/postgres");
-	expect_url("postgres", "env.POSTGRES_PASSWORD='p@ss/w:rd' env.POSTGRES_USER=app", "postgresql://app:p%40ss%2Fw%3Ard@127.0.0.1:20001/app");
-	expect_url("postgres", "env.POSTGRES_USER=app env.POSTGRES_DB='my db'", "postgresql://app:s3cret@127.0.0.1:20001/my%20db");
+	expect_url("postgres", "env.POSTGRES_PASSWORD='p@ss/w:rd' env.POSTGRES_USER=app",
+	           "postgresql://app:p%40ss%2Fw%3Ard@127.0.0.1:20001/app");
+	expect_url("postgres", "env.POSTGRES_USER=app env.POSTGRES_DB='my db'",
+	           "postgresql://app:s3cret@127.0.0.1:20001/my%20db");
 	expect_url("redis", "", "redis://127.0.0.1:20001");
 	expect_url("redis", "args.requirepass=p@ss", "redis://default:p%40ss@127.0.0.1:20001");
 }
@@ -202,7 +211,10 @@ static void an_entrypoint_of_its_own_is_not_had(void **state)
 static void arguments_have_values(void **state)
 {
 	cleanup_strv char **args = NULL;
-	assert_int_equal(config_split_words("--requirepass one --appendonly=yes -c max_connections=200 --requirepass two --last", &args, NULL), 0);
+	assert_int_equal(
+	    config_split_words("--requirepass one --appendonly=yes -c max_connections=200 --requirepass two --last", &args,
+	                       NULL),
+	    0);
 	assert_string_equal(recipe_argument(args, "requirepass"), "two");
 	assert_string_equal(recipe_argument(args, "appendonly"), "yes");
 	assert_string_equal(recipe_argument(args, "max_connections"), "200");
@@ -214,12 +226,12 @@ static void arguments_have_values(void **state)
 /* ---- programs of this machine ---- */
 
 static const char recipe_text[] = "images: [db]\n"
-								  "process:\n"
-								  "  program: [db-server, other-server]\n"
-								  "  paths: [\"%s/lib/db/*/bin\", \"%s/opt/db/bin\"]\n"
-								  "  package: db-{{major ?? \"server\"}}\n"
-								  "  version: { pattern: '/db/([0-9]+)/bin$|v=([0-9]+)', arguments: [--version] }\n"
-								  "  command: [\"{{bin}}/db-server\"]\n";
+                                  "process:\n"
+                                  "  program: [db-server, other-server]\n"
+                                  "  paths: [\"%s/lib/db/*/bin\", \"%s/opt/db/bin\"]\n"
+                                  "  package: db-{{major ?? \"server\"}}\n"
+                                  "  version: { pattern: '/db/([0-9]+)/bin$|v=([0-9]+)', arguments: [--version] }\n"
+                                  "  command: [\"{{bin}}/db-server\"]\n";
 
 static struct recipes *made_up(const char *base)
 {
@@ -240,7 +252,8 @@ static void install(const char *base, const char *directory, const char *script)
 	put_file(path, script ? script : "#!/bin/sh\nexit 1\n", 0755);
 }
 
-static void expect_program(struct recipes *rs, const char *base, const char *wanted, const char *directory, const char *major)
+static void expect_program(struct recipes *rs, const char *base, const char *wanted, const char *directory,
+                           const char *major)
 {
 	cleanup_free char *found = NULL, *version = NULL, *expected = xasprintf("%s/%s", base, directory);
 	cleanup_error struct error err = ERROR_INIT;
@@ -303,7 +316,8 @@ static void what_is_not_installed_names_its_package(void **state)
 
 static void either_program_will_do(void **state)
 {
-	cleanup_free char *base = scratch(), *directory = xasprintf("%s/bin", base), *path = xasprintf("%s/bin/other-server", base);
+	cleanup_free char *base = scratch(), *directory = xasprintf("%s/bin", base),
+	                  *path = xasprintf("%s/bin/other-server", base);
 	struct recipes *rs = made_up(base);
 	const struct recipe *r = recipe_by_name(rs, "db");
 	assert_null(recipe_program_in(r, directory));
@@ -322,7 +336,8 @@ static void either_program_will_do(void **state)
 static void the_users_own_win(void **state)
 {
 	cleanup_free char *base = scratch(), *one = xasprintf("%s/one", base), *two = xasprintf("%s/two", base);
-	cleanup_free char *a = xasprintf("%s/db.yaml", one), *b = xasprintf("%s/db.yaml", two), *c = xasprintf("%s/more.yaml", two);
+	cleanup_free char *a = xasprintf("%s/db.yaml", one), *b = xasprintf("%s/db.yaml", two),
+	                  *c = xasprintf("%s/more.yaml", two);
 	put_file(a, "images: [db, extra]\nport: 1\n", 0644);
 	put_file(b, "images: [db]\nport: 2\n", 0644);
 	struct recipes *rs = load(one, two);
@@ -341,19 +356,19 @@ static void mistakes_have_a_place(void **state)
 	static const struct {
 		const char *text, *error;
 	} cases[] = {
-		{"port: 1\n", "expected images"},
-		{"images: [x]\nprot: 1\n", "db.yaml:2:1: prot: unknown key"},
-		{"images: [x]\nport: 0\n", "db.yaml:2:7: port: expected a whole number from 1 to 65535"},
-		{"images: [x]\nurl: localhost\n", "url: expected a URL"},
-		{"images: [x]\nurl: \"x://{{host\"\n", "closing '}}' is missing"},
-		{"images: [x]\ndefaults: { a: \"{{b|c}}\" }\n", "unknown filter 'c'"},
-		{"images: [x]\nready: { tcp: {}, http: / }\n", "expected one of tcp, http, exec and log"},
-		{"images: [x]\nprocess: { program: p }\n", "expected program and command"},
-		{"images: [x]\nprocess: { program: p, command: [] }\n", "expected a command"},
-		{"images: [x]\nprocess: { program: p, command: [p], init: [{ when: x }] }\n", "process.init[0]: expected run"},
-		{"images: [x]\nprocess: { program: p, command: [p], version: { pattern: \"(\" } }\n", "regular expression"},
-		{"images: [x]\nprocess: { program: p, command: [p], version: { pattern: \"1\" } }\n", "expected a group"},
-		{"images: [x\n", "db.yaml:2:1: "},
+	    {"port: 1\n", "expected images"},
+	    {"images: [x]\nprot: 1\n", "db.yaml:2:1: prot: unknown key"},
+	    {"images: [x]\nport: 0\n", "db.yaml:2:7: port: expected a whole number from 1 to 65535"},
+	    {"images: [x]\nurl: localhost\n", "url: expected a URL"},
+	    {"images: [x]\nurl: \"x://{{host\"\n", "closing '}}' is missing"},
+	    {"images: [x]\ndefaults: { a: \"{{b|c}}\" }\n", "unknown filter 'c'"},
+	    {"images: [x]\nready: { tcp: {}, http: / }\n", "expected one of tcp, http, exec and log"},
+	    {"images: [x]\nprocess: { program: p }\n", "expected program and command"},
+	    {"images: [x]\nprocess: { program: p, command: [] }\n", "expected a command"},
+	    {"images: [x]\nprocess: { program: p, command: [p], init: [{ when: x }] }\n", "process.init[0]: expected run"},
+	    {"images: [x]\nprocess: { program: p, command: [p], version: { pattern: \"(\" } }\n", "regular expression"},
+	    {"images: [x]\nprocess: { program: p, command: [p], version: { pattern: \"1\" } }\n", "expected a group"},
+	    {"images: [x\n", "db.yaml:2:1: "},
 	};
 	cleanup_free char *base = scratch(), *path = xasprintf("%s/db.yaml", base);
 	char *const directories[] = {base, NULL};
@@ -371,19 +386,19 @@ static void mistakes_have_a_place(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(images_have_recipes),
-		cmocka_unit_test(tags_have_majors),
-		cmocka_unit_test(postgres_is_asked_in_its_protocol),
-		cmocka_unit_test(urls_follow_the_environment),
-		cmocka_unit_test(commands_give_arguments),
-		cmocka_unit_test(an_entrypoint_of_its_own_is_not_had),
-		cmocka_unit_test(arguments_have_values),
-		cmocka_unit_test(the_nearest_version_is_taken),
-		cmocka_unit_test(the_program_is_asked_once_until_it_changes),
-		cmocka_unit_test(what_is_not_installed_names_its_package),
-		cmocka_unit_test(either_program_will_do),
-		cmocka_unit_test(the_users_own_win),
-		cmocka_unit_test(mistakes_have_a_place),
+	    cmocka_unit_test(images_have_recipes),
+	    cmocka_unit_test(tags_have_majors),
+	    cmocka_unit_test(postgres_is_asked_in_its_protocol),
+	    cmocka_unit_test(urls_follow_the_environment),
+	    cmocka_unit_test(commands_give_arguments),
+	    cmocka_unit_test(an_entrypoint_of_its_own_is_not_had),
+	    cmocka_unit_test(arguments_have_values),
+	    cmocka_unit_test(the_nearest_version_is_taken),
+	    cmocka_unit_test(the_program_is_asked_once_until_it_changes),
+	    cmocka_unit_test(what_is_not_installed_names_its_package),
+	    cmocka_unit_test(either_program_will_do),
+	    cmocka_unit_test(the_users_own_win),
+	    cmocka_unit_test(mistakes_have_a_place),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,8 +16,9 @@ static const char *value(void *arg, const char *name)
 {
 	static const struct {
 		const char *name, *value;
-	} known[] = {{"port", "5432"}, {"empty", ""}, {"user", "a b/\xc3\xa9"}, {"services.my.db.ports.80", "20001"},
-	             {"words", "--a 'b c' d"}, {"open", "'"}, {"sql", "my\"db"}, {"braces", "{{port}}"}};
+	} known[] = {
+	    {"port", "5432"},         {"empty", ""}, {"user", "a b/\xc3\xa9"}, {"services.my.db.ports.80", "20001"},
+	    {"words", "--a 'b c' d"}, {"open", "'"}, {"sql", "my\"db"},        {"braces", "{{port}}"}};
 	char **last = arg;
 	free(*last);
 	*last = NULL;
@@ -145,8 +146,14 @@ static void urls(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),    cmocka_unit_test(alternatives),             cmocka_unit_test(filters), cmocka_unit_test(malformed), cmocka_unit_test(all_names_are_told),
-		cmocka_unit_test(commands), cmocka_unit_test(commands_fail_as_a_whole), cmocka_unit_test(urls),
+	    cmocka_unit_test(names),
+	    cmocka_unit_test(alternatives),
+	    cmocka_unit_test(filters),
+	    cmocka_unit_test(malformed),
+	    cmocka_unit_test(all_names_are_told),
+	    cmocka_unit_test(commands),
+	    cmocka_unit_test(commands_fail_as_a_whole),
+	    cmocka_unit_test(urls),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,21 +40,21 @@ static char *split_by_shell(const char *text)
 static void as_a_shell(void **state)
 {
 	static const char *const texts[] = {
-		"one",
-		"redis-server --save '' --appendonly no",
-		"a  b\tc",
-		"'a b' \"c d\"",
-		"a'b'\"c\"d",
-		"a\\ b \\\\ \\'",
-		"\"a\\\"b\\\\c\\d\"",
-		"'a\\b'",
-		"\"it's\" 'say \"it\"'",
-		"''",
-		"x''y \"\"",
-		"a\\\nb",
-		"\"a\\\nb\"",
-		"-c 'shared_preload_libraries=pg_stat_statements' -c max_connections=200",
-		"\xc3\xa4 '\xe2\x82\xac'",
+	    "one",
+	    "redis-server --save '' --appendonly no",
+	    "a  b\tc",
+	    "'a b' \"c d\"",
+	    "a'b'\"c\"d",
+	    "a\\ b \\\\ \\'",
+	    "\"a\\\"b\\\\c\\d\"",
+	    "'a\\b'",
+	    "\"it's\" 'say \"it\"'",
+	    "''",
+	    "x''y \"\"",
+	    "a\\\nb",
+	    "\"a\\\nb\"",
+	    "-c 'shared_preload_libraries=pg_stat_statements' -c max_connections=200",
+	    "\xc3\xa4 '\xe2\x82\xac'",
 	};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
 		cleanup_free char *ours = split(texts[i]), *theirs = split_by_shell(texts[i]);
@@ -114,12 +114,12 @@ static void their_number_is_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(as_a_shell),
-		cmocka_unit_test(nothing_is_expanded),
-		cmocka_unit_test(blanks_alone_are_no_word),
-		cmocka_unit_test(what_is_open_is_refused),
-		cmocka_unit_test(joined_words_split_again),
-		cmocka_unit_test(their_number_is_bounded),
+	    cmocka_unit_test(as_a_shell),
+	    cmocka_unit_test(nothing_is_expanded),
+	    cmocka_unit_test(blanks_alone_are_no_word),
+	    cmocka_unit_test(what_is_open_is_refused),
+	    cmocka_unit_test(joined_words_split_again),
+	    cmocka_unit_test(their_number_is_bounded),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
