@@ -306,14 +306,24 @@ static inline void read_into(const char *path, int flags, struct outcome *o)
 	o->done = 1;
 }
 
+/* As fork(2). The device stays with the keeper: a client that hung in the mount would keep the connection alive by it. */
+static inline pid_t client(void)
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(m.fd);
+	}
+	return pid;
+}
+
 /* A process that reads; `i` is its place among the outcomes. */
 static inline pid_t reader(int i, const char *path, int flags, void (*before)(void))
 {
 	struct outcome *o = &m.outcome[i];
 	memset(o, 0, sizeof *o);
-	pid_t pid = fork();
+	pid_t pid = client();
 	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (before)
 			before();
 		read_into(path, flags, o);

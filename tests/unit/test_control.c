@@ -113,7 +113,7 @@ static void others_may_not_look(void **state)
 		print_message("skip: %s: only root can become another\n", __func__);
 		skip();
 	}
-	pid_t pid = fork();
+	pid_t pid = client();
 	if (pid == 0) {
 		struct stat st;
 		if (setgid(65534) < 0 || setuid(65534) < 0)
@@ -249,7 +249,7 @@ static void a_file_that_changes_all_the_time_can_be_opened(void **state)
 	pid_t pids[4];
 	for (int i = 0; i < 4; i++) {
 		memset(&m.outcome[i], 0, sizeof m.outcome[i]);
-		pids[i] = fork();
+		pids[i] = client();
 		if (pids[i] == 0) {
 			for (int n = 0; n < 200 && !m.outcome[i].err; n++) {
 				m.outcome[i].len = 0;
@@ -410,7 +410,7 @@ static void an_open_demand_file_is_a_lease(void **state)
 
 static int exists_elsewhere(const char *name)
 {
-	pid_t pid = fork();
+	pid_t pid = client();
 	if (pid == 0) {
 		struct stat st;
 		_exit(stat(at(name), &st) == 0);

@@ -123,7 +123,7 @@ static void a_poll_is_answered_by_the_heir(void **state)
 {
 	need_resend(__func__);
 	m.outcome[0].started = m.outcome[0].done = 0;
-	pid_t pid = fork();
+	pid_t pid = client();
 	if (pid == 0) {
 		struct pollfd p = {.fd = open(at("events"), O_RDONLY), .events = POLLIN};
 		m.outcome[0].started = 1;
@@ -169,7 +169,7 @@ static void twenty_deaths_under_readers_and_writers(void **state)
 	for (int i = 0; i < 6; i++) {
 		struct outcome *o = &m.outcome[i];
 		memset(o, 0, sizeof *o);
-		pids[i] = fork();
+		pids[i] = client();
 		if (pids[i])
 			continue;
 		const char *names[] = {"env", "status.json", "services/db/url", "ports"};

@@ -35,7 +35,7 @@ static void events_grow_and_are_polled(void **state)
 	assert_int_equal(read(fd, text, sizeof text), 8);
 	assert_string_equal(text, "{\"a\":1}\n");
 	assert_int_equal(ready(fd, 50), 0); /* all is read */
-	pid_t pid = fork();
+	pid_t pid = client();
 	if (pid == 0) {
 		usleep(100000);
 		add_event("{\"b\":2}\n");
@@ -301,7 +301,7 @@ static void telling_and_deleting_do_not_block_each_other(void **state)
 		snprintf(name, sizeof name, "scratch%d", i % 8);
 		assert_int_equal(put(name, "x", O_CREAT), 0);
 		assert_return_code(unlink(at(name)), errno);
-		pid_t pid = fork();
+		pid_t pid = client();
 		if (pid == 0) {
 			unlink(at("env"));
 			_exit(0);

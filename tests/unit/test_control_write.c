@@ -335,7 +335,7 @@ static void one_write_is_one_command(void **state)
 static pid_t commander(int i, const char *text)
 {
 	m.outcome[i].done = 0;
-	pid_t pid = fork();
+	pid_t pid = client();
 	if (pid == 0) {
 		signal(SIGINT, SIG_DFL);
 		m.outcome[i].err = command(text);
