@@ -166,7 +166,8 @@ static bool spec_refused(struct call *c, const struct service_spec *spec)
 		return true;
 	for (size_t i = 0; i < spec->n_ports; i++)
 		if (!spec->ports[i].internal || !spec->ports[i].external) {
-			error_set(&c->failed, ERROR_INTERNAL, "service %s: port %u has no lease", spec->name, spec->ports[i].internal);
+			error_set(&c->failed, ERROR_INTERNAL, "service %s: port %u has no lease", spec->name,
+			          spec->ports[i].internal);
 			return true;
 		}
 	return false;

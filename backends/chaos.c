@@ -199,7 +199,8 @@ static void chaos_start(struct backend *b, const struct service_spec *spec, back
 		backend_start(inner(b), spec, on_done, call);
 }
 
-static void chaos_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg)
+static void chaos_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done,
+                       void *arg)
 {
 	struct call *call = call_new(b, CHAOS_STOP, arg);
 	call->done = done;
@@ -223,7 +224,8 @@ static void chaos_list(struct backend *b, backend_list_done *done, void *arg)
 		backend_list(inner(b), on_list, call);
 }
 
-static void chaos_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg)
+static void chaos_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+                       backend_exec_done *done, void *arg)
 {
 	struct call *call = call_new(b, CHAOS_EXEC, arg);
 	call->exec_done = done;
@@ -265,17 +267,17 @@ static void chaos_close(struct backend *b, void (*closed)(void *arg), void *arg)
 }
 
 static const struct backend_ops chaos_ops = {
-	.name = "chaos",
-	.close = chaos_close,
-	.probe = chaos_probe,
-	.check = chaos_check,
-	.prepare = chaos_prepare,
-	.start = chaos_start,
-	.stop = chaos_stop,
-	.remove = chaos_remove,
-	.list = chaos_list,
-	.exec = chaos_exec,
-	.log_path = chaos_log_path,
+    .name = "chaos",
+    .close = chaos_close,
+    .probe = chaos_probe,
+    .check = chaos_check,
+    .prepare = chaos_prepare,
+    .start = chaos_start,
+    .stop = chaos_stop,
+    .remove = chaos_remove,
+    .list = chaos_list,
+    .exec = chaos_exec,
+    .log_path = chaos_log_path,
 };
 
 struct backend *chaos_wrap(struct backend *wrapped, const struct chaos_rule *rules, size_t n_rules)

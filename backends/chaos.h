@@ -8,15 +8,15 @@ enum chaos_op { CHAOS_PROBE, CHAOS_PREPARE, CHAOS_START, CHAOS_STOP, CHAOS_REMOV
 
 struct chaos_rule {
 	enum chaos_op op;
-	unsigned skip;  /* so many of its calls pass first */
-	unsigned count; /* then it applies to so many; 0: to all */
-	unsigned delay_ms;           /* before the answer is passed on */
-	enum error_code instead;     /* fails with it, and the backend beneath never hears of the call */
-	enum error_code afterwards;  /* the backend beneath does the work, and the caller hears of this failure */
+	unsigned skip;              /* so many of its calls pass first */
+	unsigned count;             /* then it applies to so many; 0: to all */
+	unsigned delay_ms;          /* before the answer is passed on */
+	enum error_code instead;    /* fails with it, and the backend beneath never hears of the call */
+	enum error_code afterwards; /* the backend beneath does the work, and the caller hears of this failure */
 };
 
-/* new: a backend like any other (backend_close ends both). steals `inner`; copies the rules: of those for one call the first
- * that applies counts. */
+/* new: a backend like any other (backend_close ends both). steals `inner`; copies the rules: of those for one call the
+ * first that applies counts. */
 struct backend *chaos_wrap(struct backend *inner, const struct chaos_rule *rules, size_t n_rules);
 
 #endif

@@ -1,8 +1,8 @@
 /* A backend in memory, for tests: the second implementation that keeps the contract honest.
  *
- * A service is an entry in a table of the process, kept by namespace so that it outlives the backend object (as real services
- * outlive a server), and a listening socket on 127.0.0.1 for every TCP port, so that a readiness probe succeeds. It ends with the
- * process. What happens is asked for through the service's environment (spec->env):
+ * A service is an entry in a table of the process, kept by namespace so that it outlives the backend object (as real
+ * services outlive a server), and a listening socket on 127.0.0.1 for every TCP port, so that a readiness probe
+ * succeeds. It ends with the process. What happens is asked for through the service's environment (spec->env):
  *
  *   MEMORY_START_DELAY_MS  MEMORY_STOP_DELAY_MS   how long these take
  *   MEMORY_FAIL_START      MEMORY_FAIL_STOP  MEMORY_FAIL_REMOVE  MEMORY_FAIL_PREPARE   they fail with this text;
@@ -142,7 +142,8 @@ static int sockets_open(struct memory_service *s, struct error *err)
 		int fd = listen_on(s->ports[i].external);
 		if (fd < 0) {
 			sockets_close(s);
-			return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -fd, "service %s: port %u", s->name, s->ports[i].external);
+			return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -fd, "service %s: port %u", s->name,
+			                       s->ports[i].external);
 		}
 		s->sockets[i] = fd;
 	}
@@ -156,7 +157,7 @@ struct memory_backend {
 	char *namespace_;
 	backend_changed *changed;
 	void *changed_arg;
-	struct memory_op *ops;     /* waiting for their time */
+	struct memory_op *ops; /* waiting for their time */
 	unsigned active;
 	bool closing;
 	void (*closed)(void *arg);
@@ -168,13 +169,13 @@ struct memory_op {
 	struct memory_backend *backend;
 	struct memory_op *next;
 	uv_timer_t timer;
-	char *service; /* by name: the entry may go meanwhile */
+	char *service;                                        /* by name: the entry may go meanwhile */
 	void (*run)(struct memory_op *op, struct error *err); /* NULL: only the answer */
-	struct error err;     /* how it ends, unless it is canceled */
+	struct error err;                                     /* how it ends, unless it is canceled */
 	unsigned grace_ms;
 	int exit_code;
 	char *output;
-	uint64_t serial;      /* of the instance that a timer is about */
+	uint64_t serial; /* of the instance that a timer is about */
 	backend_done *done;
 	backend_list_done *list_done;
 	backend_exec_done *exec_done;
@@ -213,8 +214,15 @@ static void list_fill(const struct memory_backend *b, struct instances *list)
 		if (strcmp(s->namespace_, b->namespace_) || s->state == INSTANCE_ABSENT)
 			continue;
 		bool running = s->state == INSTANCE_RUNNING;
-		list->items[list->count++] = (struct instance){s->name, s->state, 0, (char *)"", s->config_hash, running ? 0 : s->exit_code,
-		                                               s->started_ms, running ? 0 : s->exited_ms, running ? MEMORY_BYTES : 0};
+		list->items[list->count++] = (struct instance){s->name,
+		                                               s->state,
+		                                               0,
+		                                               (char *)"",
+		                                               s->config_hash,
+		                                               running ? 0 : s->exit_code,
+		                                               s->started_ms,
+		                                               running ? 0 : s->exited_ms,
+		                                               running ? MEMORY_BYTES : 0};
 	}
 }
 
@@ -289,7 +297,8 @@ static void fail_as_asked(const struct keyvals *env, const char *key, enum error
 
 static void tell(struct memory_backend *b, const struct memory_service *s)
 {
-	struct instance i = {s->name, s->state, 0, (char *)"", s->config_hash, s->exit_code, s->started_ms, s->exited_ms, 0};
+	struct instance i = {s->name,       s->state,     0, (char *)"", s->config_hash, s->exit_code,
+	                     s->started_ms, s->exited_ms, 0};
 	if (b->changed && !b->closing)
 		b->changed(b->changed_arg, &i);
 }
@@ -395,7 +404,8 @@ static unsigned long stop_delay_ms(const struct memory_service *s, unsigned grac
 	return says(&s->env, "MEMORY_IGNORE_STOP", "yes") ? grace_ms : number(&s->env, "MEMORY_STOP_DELAY_MS", 0);
 }
 
-static void memory_stop(struct backend *base, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg)
+static void memory_stop(struct backend *base, const char *service, int signal, unsigned grace_ms, backend_done *done,
+                        void *arg)
 {
 	struct memory_backend *b = (struct memory_backend *)base;
 	struct memory_op *op = op_new(b, service, stop_delay_ms(world_find(b->namespace_, service), grace_ms));
@@ -433,7 +443,8 @@ static void memory_exec(struct backend *base, const struct service_spec *spec, c
                         backend_exec_done *done, void *arg)
 {
 	unsigned long delay_ms = number(spec->env, "MEMORY_EXEC_DELAY_MS", 0);
-	struct memory_op *op = op_new((struct memory_backend *)base, spec->name, delay_ms < timeout_ms ? delay_ms : timeout_ms);
+	struct memory_op *op =
+	    op_new((struct memory_backend *)base, spec->name, delay_ms < timeout_ms ? delay_ms : timeout_ms);
 	if (delay_ms >= timeout_ms && delay_ms)
 		error_set(&op->err, ERROR_NOT_READY, "%s: %s: not done within %u ms", spec->name, argv[0], timeout_ms);
 	op->exit_code = (int)number(spec->env, "MEMORY_EXEC_EXIT", 0);
@@ -496,14 +507,14 @@ static void memory_close(struct backend *base, void (*closed)(void *arg), void *
 }
 
 const struct backend_ops backend_memory = {
-	.name = "memory",
-	.open = memory_open,
-	.close = memory_close,
-	.check = memory_check,
-	.prepare = memory_prepare,
-	.start = memory_start,
-	.stop = memory_stop,
-	.remove = memory_remove,
-	.list = memory_list,
-	.exec = memory_exec,
+    .name = "memory",
+    .open = memory_open,
+    .close = memory_close,
+    .check = memory_check,
+    .prepare = memory_prepare,
+    .start = memory_start,
+    .stop = memory_stop,
+    .remove = memory_remove,
+    .list = memory_list,
+    .exec = memory_exec,
 };

@@ -8,8 +8,8 @@
  *   shared_dir/templates/KEY   made once; KEY.lock; KEY.tmp is being made
  *   shared_dir/spares/KEY.BOOT.N   copies made ahead; a rename gives one away
  *
- * What blocks runs in workers (libuv's pool; spare copies in a thread of their own, at low priority) and touches nothing of the
- * loop's: functions below say "worker" or "loop". The operations of one service run one after another.
+ * What blocks runs in workers (libuv's pool; spare copies in a thread of their own, at low priority) and touches
+ * nothing of the loop's: functions below say "worker" or "loop". The operations of one service run one after another.
  *
  * AETHER_PROCESS_NAMESPACES=off and AETHER_PROCESS_CGROUPS=off in the server's environment do without, as on hosts that
  * forbid them. */
@@ -35,10 +35,10 @@ struct process_settings {
 	char *state_dir;
 	char *shared_dir;
 	char *shim;
-	uid_t uid;            /* of the services; (uid_t)-1: our own */
-	int watch_fd;         /* pidfd; when it fires the services end */
-	int self_fd;          /* pidfd of this process: what programs run once are bound to */
-	atomic_bool canceled; /* the backend is being closed: end soon */
+	uid_t uid;                 /* of the services; (uid_t)-1: our own */
+	int watch_fd;              /* pidfd; when it fires the services end */
+	int self_fd;               /* pidfd of this process: what programs run once are bound to */
+	atomic_bool canceled;      /* the backend is being closed: end soon */
 	atomic_bool no_namespaces; /* refused once, or not wanted */
 	atomic_bool no_cgroups;
 };
@@ -67,7 +67,10 @@ struct process_found {
 	int shim_pidfd; /* -1: no shim lives */
 };
 
-#define PROCESS_FOUND_INIT {.shim_pidfd = -1}
+#define PROCESS_FOUND_INIT                                                                                             \
+	{                                                                                                                  \
+		.shim_pidfd = -1                                                                                               \
+	}
 void process_found_release(struct process_found *f);
 #define cleanup_found __attribute__((cleanup(process_found_release)))
 
@@ -77,8 +80,9 @@ int process_find(const char *directory, struct process_found *ret, struct error 
 /* Takes the turn, waiting for it. new descriptor that holds it; -1 and success where there is no directory. */
 int process_turn(const struct process_settings *p, const char *directory, int *ret_fd, struct error *err);
 
-/* The caller has the turn. What no shim answers for is killed, and an end that nobody recorded is recorded as a kill. When a
- * shim turns out to live after all, *ret says so and nothing was touched. BACKEND_DEPROVISION_FAILED names what survives. */
+/* The caller has the turn. What no shim answers for is killed, and an end that nobody recorded is recorded as a kill.
+ * When a shim turns out to live after all, *ret says so and nothing was touched. BACKEND_DEPROVISION_FAILED names what
+ * survives. */
 int process_settle(const char *directory, struct process_found *ret, struct error *err);
 
 /* new descriptor that holds the lock; -EBUSY when somebody does. */
@@ -92,7 +96,8 @@ uint64_t process_memory(pid_t shim);
 
 /* ---- process_spawn.c: the shim. Any thread ---- */
 
-/* The order of `spec` (see shim_order.h), without the program and what start adds. `argv` NULL: the service's own command. */
+/* The order of `spec` (see shim_order.h), without the program and what start adds. `argv` NULL: the service's own
+ * command. */
 void process_order(struct buffer *out, const struct process_settings *p, const struct service_spec *spec);
 void process_order_add(struct buffer *out, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void process_order_argv(struct buffer *out, char *const *argv);
@@ -107,8 +112,8 @@ struct process_shim {
 	const char *service; /* for `ps` */
 	const struct buffer *order;
 	int watch_fd;
-	int input;           /* -1: /dev/null */
-	int output;          /* -1: /dev/null */
+	int input;                 /* -1: /dev/null */
+	int output;                /* -1: /dev/null */
 	int lock_fd, directory_fd; /* -1 for a program run once */
 };
 
@@ -128,9 +133,10 @@ struct process_report {
 void process_report_parse(const char *text, struct process_report *ret);
 int process_report_error(const struct process_report *r, const char *what, struct error *err);
 
-/* Reads until the line after which nothing changes any more (started or failed; exit or timeout when `once`). Worker. */
-int process_report_wait(const struct process_settings *p, int status_fd, bool once, int timeout_ms, struct process_report *ret,
-                        struct error *err);
+/* Reads until the line after which nothing changes any more (started or failed; exit or timeout when `once`). Worker.
+ */
+int process_report_wait(const struct process_settings *p, int status_fd, bool once, int timeout_ms,
+                        struct process_report *ret, struct error *err);
 
 /* ---- process_start.c: one start, from the directories to the running program. Worker ---- */
 
@@ -145,15 +151,16 @@ struct process_template *process_start_refill(struct process_start *s);
 /* ---- process_template.c: where a data directory comes from. Worker ---- */
 
 struct process_template {
-	char *key;     /* NULL: an empty directory */
-	char ***init;  /* NULL-terminated list of argvs */
-	char **input;  /* parallel; NULL entries */
+	char *key;    /* NULL: an empty directory */
+	char ***init; /* NULL-terminated list of argvs */
+	char **input; /* parallel; NULL entries */
 	struct keyvals env;
 };
 struct process_template *process_template_new(const struct process_spec *spec);
 void process_template_free(struct process_template *t);
 /* Makes data_dir unless it is there with content: 1, else 0. */
-int process_data_make(const struct process_settings *p, const struct process_template *t, const char *data_dir, struct error *err);
+int process_data_make(const struct process_settings *p, const struct process_template *t, const char *data_dir,
+                      struct error *err);
 /* The template, made unless it is there. */
 int process_template_make(const struct process_settings *p, const struct process_template *t, struct error *err);
 /* Fills up the spare copies; sweeps those of an earlier boot. */
@@ -171,8 +178,10 @@ struct process_limits {
 
 /* What a cgroup of ours can do here; asked of the kernel once. */
 unsigned process_limits_available(const struct process_settings *p);
-/* Makes the service's cgroups, sets their limits, and adds them to the order. What cannot be is left out (check has said so). */
-void process_limits_apply(const struct process_settings *p, const char *service, const struct process_limits *l, struct buffer *order);
+/* Makes the service's cgroups, sets their limits, and adds them to the order. What cannot be is left out (check has
+ * said so). */
+void process_limits_apply(const struct process_settings *p, const char *service, const struct process_limits *l,
+                          struct buffer *order);
 /* Kills what is in them, and removes them. */
 void process_limits_remove(const struct process_settings *p, const char *service);
 
@@ -185,12 +194,13 @@ const struct process_settings *process_settings_of(const struct backend *b);
 
 struct process_exec;
 /* Loop. `finished` is called exactly once, after which nothing of it is used any more. */
-struct process_exec *process_exec_start(uv_loop_t *loop, const struct process_settings *p, const struct service_spec *spec, char *const *argv,
-                                        unsigned timeout_ms, backend_exec_done *done, void *arg, void (*finished)(void *owner), void *owner);
+struct process_exec *process_exec_start(uv_loop_t *loop, const struct process_settings *p,
+                                        const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+                                        backend_exec_done *done, void *arg, void (*finished)(void *owner), void *owner);
 void process_exec_cancel(struct process_exec *e);
 
 /* Worker: runs a program to its end. *ret_output is its last BACKEND_EXEC_OUTPUT_MAX bytes. */
-int process_run_once(const struct process_settings *p, const char *what, const struct buffer *order, const char *input, int timeout_ms,
-                     int *ret_code, struct buffer *ret_output, struct error *err);
+int process_run_once(const struct process_settings *p, const char *what, const struct buffer *order, const char *input,
+                     int timeout_ms, int *ret_code, struct buffer *ret_output, struct error *err);
 
 #endif

@@ -24,7 +24,8 @@ static void check_limits(const struct check *c)
 		warn(c, "mem_limit", "there is no memory cgroup for us: each process is limited to that much data instead",
 		     "run below a systemd user manager that delegates the memory controller");
 	if (c->spec->pids > 0 && !(have & PROCESS_LIMIT_PIDS))
-		warn(c, "pids_limit", "there is no pids cgroup for us: the limit is set only where the service has a user namespace",
+		warn(c, "pids_limit",
+		     "there is no pids cgroup for us: the limit is set only where the service has a user namespace",
 		     "run below a systemd user manager that delegates the pids controller");
 	if (c->spec->cpus > 0 && !(have & PROCESS_LIMIT_CPU))
 		warn(c, "cpus", "there is no cpu cgroup for us: the service is not limited",
@@ -42,7 +43,8 @@ static void check_volume(const struct check *c, const struct volume_spec *v)
 	const char *data = path_or_empty(c->spec->process->data_dir);
 	if (v->kind == VOLUME_ANONYMOUS || (*data && !strcmp(path_or_empty(v->source), data)))
 		return;
-	cleanup_free char *text = xasprintf("a process of this host sees no %s: nothing is mounted there", path_or_empty(v->target));
+	cleanup_free char *text =
+	    xasprintf("a process of this host sees no %s: nothing is mounted there", path_or_empty(v->target));
 	warn(c, "volumes", text, "use backend: docker, if the service needs it");
 }
 
@@ -57,7 +59,8 @@ void process_check(struct backend *b, const struct service_spec *spec, backend_d
 {
 	struct check c = {process_settings_of(b), spec, report, arg};
 	if (!spec->process) {
-		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "there is no recipe to run it as a process of this host",
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image",
+		       "there is no recipe to run it as a process of this host",
 		       "give it x-aether: {command: ...}, or use backend: docker");
 		return;
 	}

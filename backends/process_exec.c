@@ -1,5 +1,5 @@
-/* Programs run once, to their end: probes and hooks on the loop, the steps of a template in a worker. Both below a shim, which
- * ends them in time with everything they started. */
+/* Programs run once, to their end: probes and hooks on the loop, the steps of a template in a worker. Both below a
+ * shim, which ends them in time with everything they started. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -53,7 +53,10 @@ struct run {
 	struct buffer said, printed;
 };
 
-#define RUN_INIT {-1, -1, -1, BUFFER_INIT, BUFFER_INIT}
+#define RUN_INIT                                                                                                       \
+	{                                                                                                                  \
+		-1, -1, -1, BUFFER_INIT, BUFFER_INIT                                                                           \
+	}
 
 static void run_release(struct run *r)
 {
@@ -65,15 +68,22 @@ static void run_release(struct run *r)
 	buffer_release(&r->printed);
 }
 
-static int run_start(struct run *r, const struct process_settings *p, const char *what, const struct buffer *order, int input, struct error *err)
+static int run_start(struct run *r, const struct process_settings *p, const char *what, const struct buffer *order,
+                     int input, struct error *err)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC))
 		return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, errno, "%s", what);
 	fcntl(ends[0], F_SETFL, O_NONBLOCK);
 	r->output = ends[0];
-	struct process_shim shim = {.settings = p, .service = what, .order = order, .watch_fd = p->self_fd, .input = input,
-	                            .output = ends[1], .lock_fd = -1, .directory_fd = -1};
+	struct process_shim shim = {.settings = p,
+	                            .service = what,
+	                            .order = order,
+	                            .watch_fd = p->self_fd,
+	                            .input = input,
+	                            .output = ends[1],
+	                            .lock_fd = -1,
+	                            .directory_fd = -1};
 	r->pidfd = process_shim_start(&shim, &r->status, err);
 	close(ends[1]);
 	return r->pidfd < 0 ? r->pidfd : 0;
@@ -108,8 +118,8 @@ static int input_file(const char *text)
 	return move_fd(&fd);
 }
 
-int process_run_once(const struct process_settings *p, const char *what, const struct buffer *order, const char *input, int timeout_ms,
-                     int *ret_code, struct buffer *ret_output, struct error *err)
+int process_run_once(const struct process_settings *p, const char *what, const struct buffer *order, const char *input,
+                     int timeout_ms, int *ret_code, struct buffer *ret_output, struct error *err)
 {
 	struct run run __attribute__((cleanup(run_release))) = RUN_INIT;
 	cleanup_buffer struct buffer whole = BUFFER_INIT;
@@ -122,7 +132,8 @@ int process_run_once(const struct process_settings *p, const char *what, const s
 		return r;
 	bool killed = false, output_ended = false, status_ended = false;
 	while (!output_ended || !status_ended) {
-		struct pollfd fds[] = {{output_ended ? -1 : run.output, POLLIN, 0}, {status_ended ? -1 : run.status, POLLIN, 0}};
+		struct pollfd fds[] = {{output_ended ? -1 : run.output, POLLIN, 0},
+		                       {status_ended ? -1 : run.status, POLLIN, 0}};
 		poll(fds, 2, WORKER_POLL_MS);
 		output_ended = output_ended || drain(run.output, &run.printed, BACKEND_EXEC_OUTPUT_MAX);
 		status_ended = status_ended || drain(run.status, &run.said, 4096);
@@ -134,7 +145,8 @@ int process_run_once(const struct process_settings *p, const char *what, const s
 	poll(&(struct pollfd){run.pidfd, POLLIN, 0}, 1, 1000);
 	process_shim_reap(run.pidfd);
 	buffer_adds(ret_output, last_of(&run.printed, BACKEND_EXEC_OUTPUT_MAX));
-	return killed ? error_set(err, ERROR_CANCELED, "%s: canceled", what) : run_result(&run, what, (unsigned)timeout_ms, ret_code, err);
+	return killed ? error_set(err, ERROR_CANCELED, "%s: canceled", what)
+	              : run_result(&run, what, (unsigned)timeout_ms, ret_code, err);
 }
 
 /* ---- on the loop ---- */
@@ -231,11 +243,13 @@ static void exec_failed(void *arg)
 	exec_free(e);
 }
 
-struct process_exec *process_exec_start(uv_loop_t *loop, const struct process_settings *p, const struct service_spec *spec, char *const *argv,
-                                        unsigned timeout_ms, backend_exec_done *done, void *arg, void (*finished)(void *owner), void *owner)
+struct process_exec *process_exec_start(uv_loop_t *loop, const struct process_settings *p,
+                                        const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
+                                        backend_exec_done *done, void *arg, void (*finished)(void *owner), void *owner)
 {
 	struct process_exec *e = xcalloc(1, sizeof *e);
-	*e = (struct process_exec){.run = RUN_INIT, .timeout_ms = timeout_ms, .done = done, .arg = arg, .finished = finished, .owner = owner};
+	*e = (struct process_exec){
+	    .run = RUN_INIT, .timeout_ms = timeout_ms, .done = done, .arg = arg, .finished = finished, .owner = owner};
 	e->what = xasprintf("%s: %s", spec->name, argv[0]);
 	cleanup_buffer struct buffer order = BUFFER_INIT;
 	cleanup_free char *program = NULL;

@@ -1,6 +1,7 @@
-/* Limits and the sure end of everything, where cgroups are ours to make: version 2 (Documentation/admin-guide/cgroup-v2.rst), then
- * the controllers of version 1. Root makes them below BASE/aether; an ordinary user where systemd has delegated: beside the
- * cgroup that this process is in, or in it. Where there are none: rlimits, which count per process. */
+/* Limits and the sure end of everything, where cgroups are ours to make: version 2
+ * (Documentation/admin-guide/cgroup-v2.rst), then the controllers of version 1. Root makes them below BASE/aether; an
+ * ordinary user where systemd has delegated: beside the cgroup that this process is in, or in it. Where there are none:
+ * rlimits, which count per process. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,8 +29,8 @@ enum version { V2, V1 };
 /* One place where cgroups of ours can be made. */
 struct hierarchy {
 	enum version version;
-	char *base;       /* our directories begin below it; NULL: not usable */
-	unsigned offers;  /* PROCESS_LIMIT_* */
+	char *base;      /* our directories begin below it; NULL: not usable */
+	unsigned offers; /* PROCESS_LIMIT_* */
 };
 
 enum { UNIFIED, MEMORY, PIDS, CPU, N_HIERARCHIES };
@@ -38,7 +39,9 @@ static struct hierarchy hierarchies[N_HIERARCHIES];
 static const struct {
 	const char *controller; /* mount option of version 1 */
 	unsigned limit;
-} v1[] = {[MEMORY] = {"memory", PROCESS_LIMIT_MEMORY}, [PIDS] = {"pids", PROCESS_LIMIT_PIDS}, [CPU] = {"cpu", PROCESS_LIMIT_CPU}};
+} v1[] = {[MEMORY] = {"memory", PROCESS_LIMIT_MEMORY},
+          [PIDS] = {"pids", PROCESS_LIMIT_PIDS},
+          [CPU] = {"cpu", PROCESS_LIMIT_CPU}};
 
 /* ---- looking ---- */
 
@@ -67,7 +70,8 @@ static char *own_path(void)
 	return NULL;
 }
 
-/* A directory that we could make and enter; the controllers that it then has. Version 2 wants them enabled from above. */
+/* A directory that we could make and enter; the controllers that it then has. Version 2 wants them enabled from above.
+ */
 static bool can_make(const char *base, enum version version, unsigned *ret_offers)
 {
 	cleanup_free char *probe = xasprintf("%s/aether-probe-%d", base, (int)getpid());
@@ -79,14 +83,15 @@ static bool can_make(const char *base, enum version version, unsigned *ret_offer
 	cleanup_free char *procs = xasprintf("%s/cgroup.procs", probe);
 	bool usable = !access(procs, W_OK);
 	if (version == V2)
-		*ret_offers = (has(probe, "memory.max") ? PROCESS_LIMIT_MEMORY : 0) | (has(probe, "pids.max") ? PROCESS_LIMIT_PIDS : 0) |
-		              (has(probe, "cpu.max") ? PROCESS_LIMIT_CPU : 0) | (has(probe, "cgroup.kill") ? PROCESS_LIMIT_KILL : 0);
+		*ret_offers =
+		    (has(probe, "memory.max") ? PROCESS_LIMIT_MEMORY : 0) | (has(probe, "pids.max") ? PROCESS_LIMIT_PIDS : 0) |
+		    (has(probe, "cpu.max") ? PROCESS_LIMIT_CPU : 0) | (has(probe, "cgroup.kill") ? PROCESS_LIMIT_KILL : 0);
 	rmdir(probe);
 	return usable;
 }
 
-/* Moving a process between two cgroups asks for write permission on what both are below: root has it anywhere, an ordinary
- * user beside or below where it is. */
+/* Moving a process between two cgroups asks for write permission on what both are below: root has it anywhere, an
+ * ordinary user beside or below where it is. */
 static void look_unified(const char *mount)
 {
 	struct hierarchy *h = &hierarchies[UNIFIED];
@@ -167,8 +172,8 @@ unsigned process_limits_available(const struct process_settings *p)
 
 /* ---- making ---- */
 
-/* BASE/aether/NAMESPACE-HASH/SERVICE: one namespace may stand in two state directories (a test's, another root's), and what is
- * in a cgroup of ours is killed without a question. */
+/* BASE/aether/NAMESPACE-HASH/SERVICE: one namespace may stand in two state directories (a test's, another root's), and
+ * what is in a cgroup of ours is killed without a question. */
 static char *environment_cgroup(const struct process_settings *p, const char *top)
 {
 	return xasprintf("%s/%s-%08x", top, p->namespace_, (unsigned)hash_str(HASH_INIT, p->state_dir));
@@ -236,12 +241,15 @@ static void set_v1(const char *cgroup, unsigned offers, const struct process_lim
 
 static unsigned limits_wanted(const struct process_limits *l)
 {
-	return (l->memory_bytes ? PROCESS_LIMIT_MEMORY : 0) | (l->pids > 0 ? PROCESS_LIMIT_PIDS : 0) | (l->cpus > 0 ? PROCESS_LIMIT_CPU : 0);
+	return (l->memory_bytes ? PROCESS_LIMIT_MEMORY : 0) | (l->pids > 0 ? PROCESS_LIMIT_PIDS : 0) |
+	       (l->cpus > 0 ? PROCESS_LIMIT_CPU : 0);
 }
 
-/* In a user namespace of its own, a service's processes are all that RLIMIT_NPROC counts (since Linux 5.14); elsewhere it counts
- * what else has the uid, the environment's other services to begin with, and would refuse this one's start. */
-static void apply_rlimits(const struct process_settings *p, const struct process_limits *l, unsigned have, struct buffer *order)
+/* In a user namespace of its own, a service's processes are all that RLIMIT_NPROC counts (since Linux 5.14); elsewhere
+ * it counts what else has the uid, the environment's other services to begin with, and would refuse this one's start.
+ */
+static void apply_rlimits(const struct process_settings *p, const struct process_limits *l, unsigned have,
+                          struct buffer *order)
 {
 	if (l->memory_bytes && !(have & PROCESS_LIMIT_MEMORY))
 		process_order_add(order, "limit_data", "%llu", (unsigned long long)l->memory_bytes);
@@ -250,7 +258,8 @@ static void apply_rlimits(const struct process_settings *p, const struct process
 		process_order_add(order, "limit_processes", "%lld", (long long)l->pids);
 }
 
-void process_limits_apply(const struct process_settings *p, const char *service, const struct process_limits *l, struct buffer *order)
+void process_limits_apply(const struct process_settings *p, const char *service, const struct process_limits *l,
+                          struct buffer *order)
 {
 	unsigned have = process_limits_available(p), wanted = limits_wanted(l);
 	apply_rlimits(p, l, have, order);

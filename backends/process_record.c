@@ -303,8 +303,8 @@ static int sweep(int dir, const char *directory, struct error *err)
 		cleanup_buffer struct buffer names = BUFFER_INIT;
 		size_t count = holders_kill(lock, &names);
 		if (now_monotonic_ms() > deadline) {
-			error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, ETIMEDOUT, "%zu processes of %s survive SIGKILL:%s", count,
-			                directory, buffer_str(&names));
+			error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, ETIMEDOUT, "%zu processes of %s survive SIGKILL:%s",
+			                count, directory, buffer_str(&names));
 			return error_hint(err, "ps -o pid,stat,cmd%s", count ? " -p the numbers above" : "");
 		}
 		wait_ms(pause);
@@ -352,7 +352,8 @@ int process_forget(const char *directory, struct error *err)
 	cleanup_close int lock = -1;
 	int r = process_lock(directory, &lock, err);
 	if (r == -EBUSY)
-		return error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, EBUSY, "%s: somebody runs there again", directory);
+		return error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, EBUSY, "%s: somebody runs there again",
+		                       directory);
 	if (r)
 		return r;
 	r = tree_remove(AT_FDCWD, directory);

@@ -113,10 +113,14 @@ static int place(posix_spawn_file_actions_t *actions, int fd, int at, int *ret_p
 static int spawn(const struct process_shim *s, int order, int status, pid_t *ret_pid)
 {
 	const int fds[][2] = {
-		{s->input, 0},          {s->output, 1},
-		{s->output, 2},         {order, SHIM_FD_ORDER},
-		{s->watch_fd, SHIM_FD_WATCH}, {status, SHIM_FD_STATUS},
-		{s->lock_fd, SHIM_FD_LOCK}, {s->directory_fd, SHIM_FD_DIRECTORY},
+	    {s->input, 0},
+	    {s->output, 1},
+	    {s->output, 2},
+	    {order, SHIM_FD_ORDER},
+	    {s->watch_fd, SHIM_FD_WATCH},
+	    {status, SHIM_FD_STATUS},
+	    {s->lock_fd, SHIM_FD_LOCK},
+	    {s->directory_fd, SHIM_FD_DIRECTORY},
 	};
 	enum { N = sizeof fds / sizeof fds[0] };
 	int parked[N];
@@ -205,15 +209,16 @@ int process_report_error(const struct process_report *r, const char *what, struc
 	static const struct {
 		const char *stage, *text;
 	} texts[] = {
-		{"program", "cannot execute"},
-		{"directory", "cannot enter the working directory"},
-		{"user", "cannot become the services' user"},
-		{"record", "cannot write its record"},
+	    {"program", "cannot execute"},
+	    {"directory", "cannot enter the working directory"},
+	    {"user", "cannot become the services' user"},
+	    {"record", "cannot write its record"},
 	};
 	if (r->status != PROCESS_FAILED)
 		return error_set(err, ERROR_BACKEND_SPAWN_FAILED, "%s: the shim ended before the program ran", what);
 	if (!strcmp(r->stage, "program") && r->err == ENOENT)
-		return error_set(err, ERROR_PROGRAM_NOT_FOUND, "%s: the program, or the interpreter that it names, is not there", what);
+		return error_set(err, ERROR_PROGRAM_NOT_FOUND,
+		                 "%s: the program, or the interpreter that it names, is not there", what);
 	enum error_code code = r->err == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED;
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		if (!strcmp(texts[i].stage, r->stage))
@@ -236,8 +241,8 @@ static bool status_read(int fd, struct buffer *text)
 	}
 }
 
-int process_report_wait(const struct process_settings *p, int status_fd, bool once, int timeout_ms, struct process_report *ret,
-                        struct error *err)
+int process_report_wait(const struct process_settings *p, int status_fd, bool once, int timeout_ms,
+                        struct process_report *ret, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	uint64_t deadline = now_monotonic_ms() + (uint64_t)timeout_ms;

@@ -108,7 +108,9 @@ static int data_own(const struct process_settings *p, const char *data_dir, stru
 	if (p->uid == (uid_t)-1 || lstat(data_dir, &st) || st.st_uid == p->uid)
 		return 0;
 	int r = tree_chown(AT_FDCWD, data_dir, p->uid, (gid_t)p->uid);
-	return r ? error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -r, "%s: cannot be given to uid %d", data_dir, (int)p->uid) : 0;
+	return r ? error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -r, "%s: cannot be given to uid %d", data_dir,
+	                           (int)p->uid)
+	         : 0;
 }
 
 /* Empty: Postgres has a lock file with a pid beside its socket as well. */
@@ -157,8 +159,14 @@ static int attempt(struct process_start *s, const char *program, struct process_
 	if (r)
 		return r == -EBUSY ? error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, EBUSY, "service %s", s->service) : r;
 	cleanup_close int directory = open(s->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct process_shim shim = {.settings = s->settings, .service = s->service, .order = &order, .watch_fd = s->settings->watch_fd,
-	                            .input = -1, .output = -1, .lock_fd = lock, .directory_fd = directory};
+	struct process_shim shim = {.settings = s->settings,
+	                            .service = s->service,
+	                            .order = &order,
+	                            .watch_fd = s->settings->watch_fd,
+	                            .input = -1,
+	                            .output = -1,
+	                            .lock_fd = lock,
+	                            .directory_fd = directory};
 	cleanup_close int pidfd = process_shim_start(&shim, &status, err);
 	close(move_fd(&lock));
 	if (pidfd < 0)
@@ -172,7 +180,9 @@ static bool try_again(struct process_settings *p, const struct process_report *r
 {
 	if (!strcmp(report->stage, "cgroup") && report->err == ENOENT && (*tries)++ < CGROUP_TRIES)
 		return true; /* somebody tidied the empty one up */
-	atomic_bool *what = !strcmp(report->stage, "namespaces") ? &p->no_namespaces : !strcmp(report->stage, "cgroup") ? &p->no_cgroups : NULL;
+	atomic_bool *what = !strcmp(report->stage, "namespaces") ? &p->no_namespaces
+	                    : !strcmp(report->stage, "cgroup")   ? &p->no_cgroups
+	                                                         : NULL;
 	if (!what || report->status != PROCESS_FAILED || atomic_exchange(what, true))
 		return false;
 	log_warning(AREA, "this host refuses us %s (%s): services run without", report->stage, strerror(report->err));
@@ -222,7 +232,8 @@ static int turn_take(struct process_start *s, int *ret_turn, int *ret_pidfd, str
 int process_start_run(struct process_start *s, int *ret_pidfd, struct error *err)
 {
 	if (s->settings->uid == (uid_t)-1 && geteuid() == 0)
-		return error_set(err, ERROR_BACKEND_SPAWN_FAILED, "service %s: there is no user to run it as, and root it shall not be", s->service);
+		return error_set(err, ERROR_BACKEND_SPAWN_FAILED,
+		                 "service %s: there is no user to run it as, and root it shall not be", s->service);
 	if (!s->command || !s->command[0])
 		return error_set(err, ERROR_CONFIG_INVALID, "service %s: nothing to run", s->service);
 	cleanup_close int turn = -1, running = -1;

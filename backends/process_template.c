@@ -1,9 +1,9 @@
-/* Where a data directory comes from: a template is made once for all environments of the user, copies of it are made ahead of
- * need, and a rename gives one away.
+/* Where a data directory comes from: a template is made once for all environments of the user, copies of it are made
+ * ahead of need, and a rename gives one away.
  *
- * A rename is the commit everywhere: what has its final name is complete; *.tmp is swept by the next who holds the key's lock, and
- * DIR.making, beside a data directory, by the next who has the service's turn. Copies made ahead are not flushed to disk, so they
- * carry the boot they were made in, and are dropped after another. */
+ * A rename is the commit everywhere: what has its final name is complete; *.tmp is swept by the next who holds the
+ * key's lock, and DIR.making, beside a data directory, by the next who has the service's turn. Copies made ahead are
+ * not flushed to disk, so they carry the boot they were made in, and are dropped after another. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -80,7 +80,8 @@ static int place_open(const struct process_settings *p, const char *name, int *r
 }
 
 /* Waits unless `wait` is false: then -EBUSY. The file stays: who removes a lock file gives it to two. */
-static int key_lock(const struct process_settings *p, int place, const char *key, bool wait, int *ret_fd, struct error *err)
+static int key_lock(const struct process_settings *p, int place, const char *key, bool wait, int *ret_fd,
+                    struct error *err)
 {
 	cleanup_free char *name = xasprintf("%s.lock", key);
 	cleanup_close int fd = openat(place, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -139,8 +140,8 @@ static bool long_unused(int place, const char *lock)
 	return !fstatat(place, lock, &st, AT_SYMLINK_NOFOLLOW) && st.st_mtime + UNUSED_S < time(NULL);
 }
 
-/* One name of templates/ or spares/: remains of a crash, copies of an earlier boot, and what no environment has used for long (a
- * recipe changed, Postgres was upgraded). */
+/* One name of templates/ or spares/: remains of a crash, copies of an earlier boot, and what no environment has used
+ * for long (a recipe changed, Postgres was upgraded). */
 static void sweep_one(const struct process_settings *p, int place, const char *name, const char *own_key)
 {
 	cleanup_free char *of_now = xasprintf(".%s.", boot());
@@ -179,7 +180,8 @@ static void sweep(const struct process_settings *p, int place, const char *own_k
 
 /* ---- making a template ---- */
 
-/* initdb wants a name for its uid, so root's leased ones will not do: an account makes it, and the copies are given away. */
+/* initdb wants a name for its uid, so root's leased ones will not do: an account makes it, and the copies are given
+ * away. */
 static int account(uid_t *ret_uid, gid_t *ret_gid, struct error *err)
 {
 	static const char *const names[] = {"postgres", "nobody"};
@@ -208,7 +210,8 @@ static char *with_data(const char *text, const char *data)
 	return buffer_detach(&out);
 }
 
-static int step_failed(const struct process_template *t, const char *program, int code, const struct buffer *output, struct error *err)
+static int step_failed(const struct process_template *t, const char *program, int code, const struct buffer *output,
+                       struct error *err)
 {
 	const char *text = buffer_str(output);
 	if (output->len > ERROR_OUTPUT_MAX)
@@ -219,13 +222,14 @@ static int step_failed(const struct process_template *t, const char *program, in
 	size_t line = end;
 	while (line && text[line - 1] != '\n')
 		line--;
-	error_set(err, ERROR_BACKEND_SPAWN_FAILED, "template %s: %s ended with %d: %.*s", t->key, program, code, (int)(end - line), text + line);
+	error_set(err, ERROR_BACKEND_SPAWN_FAILED, "template %s: %s ended with %d: %.*s", t->key, program, code,
+	          (int)(end - line), text + line);
 	error_detail(err, "output", json_string(text));
 	return -EIO;
 }
 
-static int step_run(const struct process_settings *p, const struct process_template *t, size_t i, const char *data, uid_t uid, gid_t gid,
-                    struct error *err)
+static int step_run(const struct process_settings *p, const struct process_template *t, size_t i, const char *data,
+                    uid_t uid, gid_t gid, struct error *err)
 {
 	cleanup_buffer struct buffer order = BUFFER_INIT, output = BUFFER_INIT;
 	cleanup_free char *program = NULL;
@@ -246,7 +250,8 @@ static int step_run(const struct process_settings *p, const struct process_templ
 	return r ? r : code ? step_failed(t, program, code, &output, err) : 0;
 }
 
-static int template_fill(const struct process_settings *p, const struct process_template *t, int place, const char *name, struct error *err)
+static int template_fill(const struct process_settings *p, const struct process_template *t, int place,
+                         const char *name, struct error *err)
 {
 	uid_t uid = (uid_t)-1;
 	gid_t gid = (gid_t)-1;
@@ -254,14 +259,16 @@ static int template_fill(const struct process_settings *p, const struct process_
 	if (r)
 		return r;
 	if (mkdirat(place, name, 0700) || (!geteuid() && fchownat(place, name, uid, gid, AT_SYMLINK_NOFOLLOW)))
-		return error_set_errno(err, errno == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, errno, "template %s", t->key);
+		return error_set_errno(err, errno == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, errno, "template %s",
+		                       t->key);
 	cleanup_free char *data = xasprintf("%s/templates/%s", p->shared_dir, name);
 	for (size_t i = 0; t->init[i] && !r; i++)
 		r = step_run(p, t, i, data, uid, gid, err);
 	/* a template outlives power failures, so its bytes come before its name */
 	cleanup_close int fd = r ? -1 : openat(place, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (!r && (fd < 0 || syncfs(fd)))
-		r = error_set_errno(err, errno == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, errno, "template %s", t->key);
+		r = error_set_errno(err, errno == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, errno, "template %s",
+		                    t->key);
 	return r;
 }
 
@@ -331,7 +338,8 @@ int process_spares_make(const struct process_settings *p, const struct process_t
 		if (!r && renameat(place, unfinished, place, name))
 			r = -errno;
 		if (r)
-			error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, -r, "spare copy of %s", t->key);
+			error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, -r, "spare copy of %s",
+			                t->key);
 	}
 	return r;
 }
@@ -350,7 +358,8 @@ static bool spare_claim(const struct process_settings *p, const struct process_t
 	return false;
 }
 
-static int data_fill(const struct process_settings *p, const struct process_template *t, const char *to, struct error *err)
+static int data_fill(const struct process_settings *p, const struct process_template *t, const char *to,
+                     struct error *err)
 {
 	if (!t->key)
 		return mkdir(to, 0700) ? -errno : 0;
@@ -382,7 +391,8 @@ static bool has_content(const char *directory)
 	return false;
 }
 
-int process_data_make(const struct process_settings *p, const struct process_template *t, const char *data_dir, struct error *err)
+int process_data_make(const struct process_settings *p, const struct process_template *t, const char *data_dir,
+                      struct error *err)
 {
 	if (has_content(data_dir))
 		return 0;

@@ -4,9 +4,9 @@
 #include "backends/backends.h"
 
 static const struct backend_ops *const backends[] = {
-	&backend_process,
-	&backend_memory,
-	NULL,
+    &backend_process,
+    &backend_memory,
+    NULL,
 };
 
 const struct backend_ops *backend_find(const char *name)

@@ -28,7 +28,7 @@ struct shim {
 	int code;        /* exit status, or 128 + signal */
 	bool stopping;
 	bool timed_out;
-	bool killing;    /* the service ended or may live no longer: everything goes */
+	bool killing; /* the service ended or may live no longer: everything goes */
 	bool nothing_left;
 	int64_t deadline_ms; /* monotonic: when killing begins; 0: none */
 	struct log log;
@@ -98,9 +98,8 @@ static int record_write(const struct shim *s)
 	                 "stop_signal %lld\nstop_grace_ms %lld\nnamespaces %s\nrun_dir %s\n",
 	                 (int)getpid(), (unsigned long long)own_start_ticks(), (int)s->service,
 	                 (long long)clock_ms(CLOCK_REALTIME), s->order.config_hash ? s->order.config_hash : "-",
-	                 (long long)s->order.generation, (long long)s->order.stop_signal,
-	                 (long long)s->order.stop_grace_ms, s->order.namespaces ? s->order.namespaces : "-",
-	                 s->order.run_dir ? s->order.run_dir : "");
+	                 (long long)s->order.generation, (long long)s->order.stop_signal, (long long)s->order.stop_grace_ms,
+	                 s->order.namespaces ? s->order.namespaces : "-", s->order.run_dir ? s->order.run_dir : "");
 	r = n < (int)sizeof text ? file_put("record.tmp", text, (size_t)n) : -E2BIG;
 	if (!r && renameat(SHIM_FD_DIRECTORY, "record.tmp", SHIM_FD_DIRECTORY, "record"))
 		r = -errno;
@@ -118,7 +117,8 @@ static void record_drop(void)
 static void record_exit(struct shim *s, bool out_of_memory)
 {
 	char text[SHIM_EXIT_SIZE + 1];
-	int n = snprintf(text, sizeof text, "exit %d %lld %d\n", s->code, (long long)clock_ms(CLOCK_REALTIME), out_of_memory);
+	int n =
+	    snprintf(text, sizeof text, "exit %d %lld %d\n", s->code, (long long)clock_ms(CLOCK_REALTIME), out_of_memory);
 	int fd = openat(SHIM_FD_DIRECTORY, "exit", O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || pwrite(fd, text, (size_t)n, 0) != n)
 		log_say(&s->log, "the exit with %d could not be recorded: %s", s->code, strerror(errno));
@@ -264,7 +264,8 @@ static int live(struct shim *s)
 {
 	int failed = 0;
 	while (!s->nothing_left) {
-		struct pollfd fds[] = {{s->signals, POLLIN, 0}, {s->watch, POLLIN, 0}, {s->exec_status, POLLIN, 0}, {s->log.pipe, POLLIN, 0}};
+		struct pollfd fds[] = {
+		    {s->signals, POLLIN, 0}, {s->watch, POLLIN, 0}, {s->exec_status, POLLIN, 0}, {s->log.pipe, POLLIN, 0}};
 		poll(fds, sizeof fds / sizeof fds[0], timeout_ms(s));
 		if (fds[2].revents)
 			failed = on_exec(s);

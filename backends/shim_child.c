@@ -18,9 +18,9 @@
 #include "backends/shim_order.h"
 
 static const char *const stage_names[] = {
-	[STAGE_NONE] = "none",           [STAGE_ORDER] = "order",   [STAGE_NAMESPACES] = "namespaces",
-	[STAGE_FORK] = "fork",           [STAGE_CGROUP] = "cgroup", [STAGE_RECORD] = "record",
-	[STAGE_USER] = "user",           [STAGE_DIRECTORY] = "directory", [STAGE_PROGRAM] = "program",
+    [STAGE_NONE] = "none", [STAGE_ORDER] = "order",         [STAGE_NAMESPACES] = "namespaces",
+    [STAGE_FORK] = "fork", [STAGE_CGROUP] = "cgroup",       [STAGE_RECORD] = "record",
+    [STAGE_USER] = "user", [STAGE_DIRECTORY] = "directory", [STAGE_PROGRAM] = "program",
 };
 
 const char *stage_name(enum stage stage)
@@ -80,7 +80,7 @@ static _Noreturn void init_run(int ready)
 	sigprocmask(SIG_SETMASK, &all, NULL); /* whatever the service sends it */
 	signal(SIGCHLD, SIG_IGN);             /* the kernel reaps */
 	if (write(ready, "", 1) != 1)
-		_exit(1); /* the shim ended before it could be told of */
+		_exit(1);                   /* the shim ended before it could be told of */
 	for (int fd = 0; fd < 64; fd++) /* the shim has but a few */
 		if (fd != SHIM_FD_LOCK)
 			close(fd);

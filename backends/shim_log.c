@@ -1,5 +1,5 @@
-/* A service's output: read from a pipe, kept in `log`, which becomes `log.1` at SHIM_LOG_MAX. What finds no room on the disk is
- * counted and dropped: the service must neither block nor die for it. */
+/* A service's output: read from a pipe, kept in `log`, which becomes `log.1` at SHIM_LOG_MAX. What finds no room on the
+ * disk is counted and dropped: the service must neither block nor die for it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -67,7 +67,8 @@ static void store(struct log *l, const char *data, size_t len)
 		rotate(l);
 	if (l->lost) {
 		char note[96];
-		int n = snprintf(note, sizeof note, "\naetherfs: %llu bytes of output found no room here\n", (unsigned long long)l->lost);
+		int n = snprintf(note, sizeof note, "\naetherfs: %llu bytes of output found no room here\n",
+		                 (unsigned long long)l->lost);
 		if (put(l, note, (size_t)n) < (size_t)n) {
 			l->lost += len;
 			return;

@@ -1,5 +1,5 @@
-/* What the contract tests of backends stand on: one loop, one backend, services of one's own, and everything waited for with a limit.
- * Included by test_backend*.c alone. */
+/* What the contract tests of backends stand on: one loop, one backend, services of one's own, and everything waited for
+ * with a limit. Included by test_backend*.c alone. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -33,7 +33,7 @@ struct world {
 	uv_loop_t loop;
 	uv_timer_t guard;
 	struct backend *b;
-	char *dir;          /* private; removed at the end */
+	char *dir; /* private; removed at the end */
 	char *state, *shared;
 	int keeper_pidfd;
 	unsigned changes;
@@ -50,11 +50,11 @@ const char *__tsan_default_options(void)
 }
 #endif
 
-#define skip_saying(name, why)                 \
-	do {                                       \
-		printf("skip: %s: %s\n", (name), (why)); \
-		fflush(stdout);                        \
-		skip();                                \
+#define skip_saying(name, why)                                                                                         \
+	do {                                                                                                               \
+		printf("skip: %s: %s\n", (name), (why));                                                                       \
+		fflush(stdout);                                                                                                \
+		skip();                                                                                                        \
 	} while (0)
 
 /* ---- waiting ---- */
@@ -192,10 +192,18 @@ static int pidfd_of(pid_t pid)
 
 static struct backend_params params_of(struct world *w)
 {
-	return (struct backend_params){
-		.loop = &w->loop, .target = w->target, .namespace_ = "aether-contract-test", .workspace = "w",
-		.workspace_root = w->dir, .state_dir = w->state, .shared_dir = w->shared, .shim = shim_path(),
-		.keeper_pidfd = w->keeper_pidfd, .uid = geteuid() ? (uid_t)-1 : SERVICES_UID, .changed = on_changed, .changed_arg = w};
+	return (struct backend_params){.loop = &w->loop,
+	                               .target = w->target,
+	                               .namespace_ = "aether-contract-test",
+	                               .workspace = "w",
+	                               .workspace_root = w->dir,
+	                               .state_dir = w->state,
+	                               .shared_dir = w->shared,
+	                               .shim = shim_path(),
+	                               .keeper_pidfd = w->keeper_pidfd,
+	                               .uid = geteuid() ? (uid_t)-1 : SERVICES_UID,
+	                               .changed = on_changed,
+	                               .changed_arg = w};
 }
 
 static void world_open(struct world *w)
@@ -287,13 +295,22 @@ static void service_init(struct service *s, const char *name, const char *script
 	s->command[1] = (char *)"-c";
 	s->command[2] = (char *)script;
 	s->process = (struct process_spec){.command = s->command, .env = &s->env, .directory = "/"};
-	s->spec = (struct service_spec){.name = name, .env = &s->env, .stop_signal = SIGTERM, .stop_grace_ms = 3000,
-	                                .config_hash = "c0ffee", .generation = 1, .process = &s->process};
+	s->spec = (struct service_spec){.name = name,
+	                                .env = &s->env,
+	                                .stop_signal = SIGTERM,
+	                                .stop_grace_ms = 3000,
+	                                .config_hash = "c0ffee",
+	                                .generation = 1,
+	                                .process = &s->process};
 }
 
 static const char *const FOREVER = "exec sleep 1000";
 
-#define must(o) do { if ((o).code != ERROR_NONE) fail_msg("%s: %s", error_code_name((o).code), (o).message); } while (0)
+#define must(o)                                                                                                        \
+	do {                                                                                                               \
+		if ((o).code != ERROR_NONE)                                                                                    \
+			fail_msg("%s: %s", error_code_name((o).code), (o).message);                                                \
+	} while (0)
 
 static void start(struct world *w, const struct service *s)
 {

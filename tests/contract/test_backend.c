@@ -418,8 +418,8 @@ static void chaos_fails_instead_and_afterwards(void **state)
 {
 	struct world *w = *state;
 	static const struct chaos_rule rules[] = {
-		{.op = CHAOS_START, .count = 1, .instead = ERROR_BACKEND_UNREACHABLE},
-		{.op = CHAOS_START, .skip = 1, .count = 1, .afterwards = ERROR_NOT_READY},
+	    {.op = CHAOS_START, .count = 1, .instead = ERROR_BACKEND_UNREACHABLE},
+	    {.op = CHAOS_START, .skip = 1, .count = 1, .afterwards = ERROR_NOT_READY},
 	};
 	chaos(w, rules, 2);
 	SERVICE s;
@@ -440,7 +440,8 @@ static void chaos_fails_instead_and_afterwards(void **state)
 static void chaos_delays_and_is_canceled(void **state)
 {
 	struct world *w = *state;
-	static const struct chaos_rule rules[] = {{.op = CHAOS_LIST, .count = 1, .delay_ms = 150}, {.op = CHAOS_START, .delay_ms = 100000}};
+	static const struct chaos_rule rules[] = {{.op = CHAOS_LIST, .count = 1, .delay_ms = 150},
+	                                          {.op = CHAOS_START, .delay_ms = 100000}};
 	chaos(w, rules, 2);
 	uint64_t before = now_monotonic_ms();
 	look(w, "db");
@@ -465,30 +466,33 @@ static const struct {
 	body *run;
 	const char *only; /* backend; NULL: all */
 } cases[] = {
-#define CASE(f) {#f, f, NULL}
-	CASE(start_is_idempotent),
-	CASE(list_tells_what_it_was_started_with),
-	CASE(stop_and_remove_are_idempotent),
-	CASE(two_starts_at_once_start_one),
-	CASE(operations_keep_their_order),
-	CASE(specs_are_borrowed_for_the_call_only),
-	CASE(an_exit_is_told_once),
-	CASE(it_starts_again_after_an_exit),
-	CASE(services_outlive_the_backend),
-	CASE(start_adopts_what_runs),
-	CASE(an_adopted_service_tells_of_its_exit),
-	CASE(close_answers_everything_once),
-	CASE(close_at_any_moment_of_a_start),
-	CASE(exec_gives_code_and_output),
-	CASE(exec_ends_in_time),
-	CASE(bad_names_are_refused),
-	CASE(a_port_without_a_lease_is_refused),
-	CASE(probe_and_prepare_answer),
-	CASE(chaos_fails_instead_and_afterwards),
-	CASE(chaos_delays_and_is_canceled),
+#define CASE(f)                                                                                                        \
+	{                                                                                                                  \
+#f, f, NULL                                                                                                    \
+	}
+    CASE(start_is_idempotent),
+    CASE(list_tells_what_it_was_started_with),
+    CASE(stop_and_remove_are_idempotent),
+    CASE(two_starts_at_once_start_one),
+    CASE(operations_keep_their_order),
+    CASE(specs_are_borrowed_for_the_call_only),
+    CASE(an_exit_is_told_once),
+    CASE(it_starts_again_after_an_exit),
+    CASE(services_outlive_the_backend),
+    CASE(start_adopts_what_runs),
+    CASE(an_adopted_service_tells_of_its_exit),
+    CASE(close_answers_everything_once),
+    CASE(close_at_any_moment_of_a_start),
+    CASE(exec_gives_code_and_output),
+    CASE(exec_ends_in_time),
+    CASE(bad_names_are_refused),
+    CASE(a_port_without_a_lease_is_refused),
+    CASE(probe_and_prepare_answer),
+    CASE(chaos_fails_instead_and_afterwards),
+    CASE(chaos_delays_and_is_canceled),
 #undef CASE
-	{"memory_listens", memory_listens, "memory"},
-	{"memory_fails_as_asked", memory_fails_as_asked, "memory"},
+    {"memory_listens", memory_listens, "memory"},
+    {"memory_fails_as_asked", memory_fails_as_asked, "memory"},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
@@ -537,8 +541,9 @@ int main(void)
 			size_t c = i % N_CASES;
 			if (cases[c].only && strcmp(cases[c].only, (*b)->name))
 				continue;
-			tests[n++] = (struct CMUnitTest){xasprintf("%s%s: %s", behind ? "chaos over " : "", (*b)->name, cases[c].name), cases[c].run,
-			                                 behind ? setup_behind_chaos : setup, teardown, (void *)(*b)->name};
+			tests[n++] =
+			    (struct CMUnitTest){xasprintf("%s%s: %s", behind ? "chaos over " : "", (*b)->name, cases[c].name),
+			                        cases[c].run, behind ? setup_behind_chaos : setup, teardown, (void *)(*b)->name};
 		}
 	int failed = _cmocka_run_group_tests("backends", tests, n, NULL, NULL);
 	for (size_t i = 1; i < n; i++)

@@ -1,5 +1,5 @@
-/* The process backend: nothing of a service is left, whoever dies; and what a service is given. All of it with namespaces and
- * cgroups, where the host allows them, and without. */
+/* The process backend: nothing of a service is left, whoever dies; and what a service is given. All of it with
+ * namespaces and cgroups, where the host allows them, and without. */
 #include "tests/contract/backend_world.h"
 
 #include <sys/prctl.h>
@@ -153,7 +153,8 @@ static void standard_output_can_be_opened(void **state)
 {
 	struct world *w = *state;
 	SERVICE s;
-	service_init(&s, "db", "echo first; echo second > /dev/stdout; echo third > /dev/stderr; read x; echo input ends; pwd");
+	service_init(&s, "db",
+	             "echo first; echo second > /dev/stdout; echo third > /dev/stderr; read x; echo input ends; pwd");
 	s.process.directory = w->dir;
 	assert_int_equal(run(w, &s), 0);
 	cleanup_free char *text = log_of(w, "db");
@@ -213,7 +214,8 @@ static void failed_starts_say_why_and_leave_nothing(void **state)
 	start(w, &s);
 }
 
-static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field, const char *text, const char *hint)
+static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
+                          const char *text, const char *hint)
 {
 	buffer_printf(arg, "%s %s\n", level == DIAGNOSTIC_UNSUPPORTED ? "unsupported" : "warning", field);
 }
@@ -308,7 +310,8 @@ static void an_exit_leaves_no_daemon(void **state)
 	struct world *w = *state;
 	SERVICE s;
 	cleanup_free char *mark = unique_sleep();
-	cleanup_free char *script = xasprintf("(setsid sleep %s >/dev/null 2>&1 &); (setsid sleep %s &); sleep 0.1; exit 9", mark, mark);
+	cleanup_free char *script =
+	    xasprintf("(setsid sleep %s >/dev/null 2>&1 &); (setsid sleep %s &); sleep 0.1; exit 9", mark, mark);
 	service_init(&s, "db", script);
 	assert_int_equal(run(w, &s), 9);
 	assert_int_equal(processes_with(mark, NULL), 0);
@@ -321,8 +324,9 @@ static void a_killed_shim_takes_all_with_it(void **state)
 	struct world *w = *state;
 	SERVICE s;
 	cleanup_free char *mark = unique_sleep();
-	cleanup_free char *script = xasprintf("sleep %s & (setsid sh -c 'sleep %s & exec sleep %s' >/dev/null 2>&1 </dev/null &) ; exec sleep %s", mark,
-	                                      mark, mark, mark);
+	cleanup_free char *script =
+	    xasprintf("sleep %s & (setsid sh -c 'sleep %s & exec sleep %s' >/dev/null 2>&1 </dev/null &) ; exec sleep %s",
+	              mark, mark, mark, mark);
 	service_init(&s, "db", script);
 	for (unsigned i = 1; i <= 2; i++) {
 		start(w, &s);
@@ -401,7 +405,8 @@ static void a_hung_shim_is_not_waited_for(void **state)
 	stop(w, "db", SIGTERM, 100);
 	assert_true(now_monotonic_ms() - before < 10000);
 	assert_int_equal(look(w, "db").exit_code, 137);
-	/* without a namespace, a daemon that let go of the lock as well belongs to nobody: nothing can prove that it was ours */
+	/* without a namespace, a daemon that let go of the lock as well belongs to nobody: nothing can prove that it was
+	 * ours */
 	if (processes_with(mark, NULL)) {
 		pid_t pid = 0;
 		assert_non_null(getenv("AETHER_PROCESS_NAMESPACES"));
@@ -544,7 +549,8 @@ static void a_full_disk_stops_nobody(void **state)
 	assert_int_equal(mkdir(out, 0777) | chmod(out, 0777), 0);
 	assert_int_equal(mount("small", w->state, "tmpfs", 0, "size=128k,mode=0711"), 0);
 	SERVICE s;
-	cleanup_free char *script = xasprintf("head -c 3000000 /dev/zero | tr '\\0' x; echo done > %s/done; while [ ! -e %s/go ]; do sleep 0.02; done; echo later; exit 6",
+	cleanup_free char *script = xasprintf("head -c 3000000 /dev/zero | tr '\\0' x; echo done > %s/done; while [ ! -e "
+	                                      "%s/go ]; do sleep 0.02; done; echo later; exit 6",
 	                                      out, out);
 	service_init(&s, "db", script);
 	start(w, &s);
@@ -727,13 +733,34 @@ static int without(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(environment_is_exact), T(descriptors_are_four), T(user_and_limits), T(standard_output_can_be_opened), T(root_is_never_lent),
-		T(failed_starts_say_why_and_leave_nothing), T(what_cannot_be_is_said_before),
-		T(a_stop_is_asked_for_first), T(then_it_is_killed), T(a_frozen_service_stops), T(stop_leaves_no_daemon), T(an_exit_leaves_no_daemon),
-		T(a_killed_shim_takes_all_with_it), T(a_killed_shim_is_cleaned_up_after_by_the_next_server), T(a_reader_of_the_lock_is_spared),
-		T(a_hung_shim_is_not_waited_for), T(services_end_with_the_keeper), T(services_outlive_a_killed_server), T(many_servers_start_one),
-		T(logs_are_bounded), T(a_full_disk_stops_nobody), T(an_exit_needs_no_room), T(memory_is_limited), T(processes_are_limited),
-		T(exec_sees_what_the_service_sees), T(exec_output_is_bounded), T(exec_leaves_nothing), T(exec_fails_with_a_reason),
+	    T(environment_is_exact),
+	    T(descriptors_are_four),
+	    T(user_and_limits),
+	    T(standard_output_can_be_opened),
+	    T(root_is_never_lent),
+	    T(failed_starts_say_why_and_leave_nothing),
+	    T(what_cannot_be_is_said_before),
+	    T(a_stop_is_asked_for_first),
+	    T(then_it_is_killed),
+	    T(a_frozen_service_stops),
+	    T(stop_leaves_no_daemon),
+	    T(an_exit_leaves_no_daemon),
+	    T(a_killed_shim_takes_all_with_it),
+	    T(a_killed_shim_is_cleaned_up_after_by_the_next_server),
+	    T(a_reader_of_the_lock_is_spared),
+	    T(a_hung_shim_is_not_waited_for),
+	    T(services_end_with_the_keeper),
+	    T(services_outlive_a_killed_server),
+	    T(many_servers_start_one),
+	    T(logs_are_bounded),
+	    T(a_full_disk_stops_nobody),
+	    T(an_exit_needs_no_room),
+	    T(memory_is_limited),
+	    T(processes_are_limited),
+	    T(exec_sees_what_the_service_sees),
+	    T(exec_output_is_bounded),
+	    T(exec_leaves_nothing),
+	    T(exec_fails_with_a_reason),
 	};
 	int failed = cmocka_run_group_tests_name("with namespaces and cgroups", tests, NULL, NULL);
 	return failed + cmocka_run_group_tests_name("without", tests, without, NULL);

@@ -1,5 +1,5 @@
-/* The process backend's data directories: made once, copied ahead, given away by a rename; and nothing half made is ever taken
- * for whole. */
+/* The process backend's data directories: made once, copied ahead, given away by a rename; and nothing half made is
+ * ever taken for whole. */
 #include "tests/contract/backend_world.h"
 
 #include <sys/prctl.h>
@@ -23,7 +23,9 @@ static void database_init(struct world *w, struct database *db, const char *name
 	service_init(&db->s, name, FOREVER);
 	db->data = xasprintf("%s/data/1/%s", w->state, name);
 	db->run_dir = xasprintf("%s/run/%s", w->dir, name);
-	db->script = xasprintf("echo made >> %s/made; mkdir {{data}}/sub; cat > {{data}}/sub/input; echo whole > {{data}}/whole; %s", db->out, then);
+	db->script =
+	    xasprintf("echo made >> %s/made; mkdir {{data}}/sub; cat > {{data}}/sub/input; echo whole > {{data}}/whole; %s",
+	              db->out, then);
 	db->argv[0] = (char *)"sh";
 	db->argv[1] = (char *)"-c";
 	db->argv[2] = db->script;
@@ -200,7 +202,8 @@ static void a_stale_lock_of_postgres_goes(void **state)
 	DATABASE db;
 	database_init(w, &db, "a", "");
 	start(w, &db.s);
-	cleanup_free char *lock = xasprintf("%s/postmaster.pid", db.data), *socket = xasprintf("%s/.s.PGSQL.1.lock", db.run_dir);
+	cleanup_free char *lock = xasprintf("%s/postmaster.pid", db.data),
+	                  *socket = xasprintf("%s/.s.PGSQL.1.lock", db.run_dir);
 	assert_int_equal(file_write_atomic(AT_FDCWD, lock, "1\n", 2, 0600), 0);
 	assert_int_equal(file_write_atomic(AT_FDCWD, socket, "1\n", 2, 0600), 0);
 	start(w, &db.s); /* it runs: nothing is touched */
@@ -350,7 +353,8 @@ static void killed_while_making(void **state)
 static void remains_are_swept(void **state)
 {
 	struct world *w = *state;
-	static const char *const stale[] = {"spares/test-1.00000000.0", "spares/other.00000000.1", "spares/gone.tmp", "templates/gone.tmp", "templates/old"};
+	static const char *const stale[] = {"spares/test-1.00000000.0", "spares/other.00000000.1", "spares/gone.tmp",
+	                                    "templates/gone.tmp", "templates/old"};
 	static const char *const kept[] = {"templates/young"};
 	for (size_t i = 0; i < sizeof stale / sizeof stale[0]; i++) {
 		cleanup_free char *path = xasprintf("%s/%s/x", w->shared, stale[i]);
@@ -408,10 +412,20 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(made_once_and_cloned), T(prepared_ahead_and_claimed), T(what_is_there_is_never_touched), T(an_empty_directory_is_filled),
-		T(without_a_template_it_begins_empty), T(data_of_another_uid_changes_hands), T(a_stale_lock_of_postgres_goes),
-		T(a_failed_step_says_why_and_leaves_nothing), T(a_missing_program_of_a_step_is_named), T(closing_ends_a_step),
-		T(four_processes_make_one), T(killed_while_making), T(remains_are_swept), T(removal_spares_the_data),
+	    T(made_once_and_cloned),
+	    T(prepared_ahead_and_claimed),
+	    T(what_is_there_is_never_touched),
+	    T(an_empty_directory_is_filled),
+	    T(without_a_template_it_begins_empty),
+	    T(data_of_another_uid_changes_hands),
+	    T(a_stale_lock_of_postgres_goes),
+	    T(a_failed_step_says_why_and_leaves_nothing),
+	    T(a_missing_program_of_a_step_is_named),
+	    T(closing_ends_a_step),
+	    T(four_processes_make_one),
+	    T(killed_while_making),
+	    T(remains_are_swept),
+	    T(removal_spares_the_data),
 	};
 	return cmocka_run_group_tests_name("templates", tests, NULL, NULL);
 }
