@@ -14,7 +14,7 @@
 #include "base/log.h"
 
 #define AREA "process"
-#define CGROUP_TRIES 3
+#define SPAWN_TRIES 4
 
 struct process_start {
 	const struct process_settings *settings;
@@ -175,17 +175,18 @@ static int attempt(struct process_start *s, const char *program, struct process_
 	return r ? r : move_fd(&pidfd);
 }
 
-/* Can the start be tried again, without what was refused? Remembered, so that it is refused once. */
+/* Can the start be tried again, without what was refused? Remembered, so that it is refused once; but starts that run
+ * side by side are refused side by side. */
 static bool try_again(struct process_settings *p, const struct process_report *report, int *tries)
 {
-	if (!strcmp(report->stage, "cgroup") && report->err == ENOENT && (*tries)++ < CGROUP_TRIES)
-		return true; /* somebody tidied the empty one up */
-	atomic_bool *what = !strcmp(report->stage, "namespaces") ? &p->no_namespaces
-	                    : !strcmp(report->stage, "cgroup")   ? &p->no_cgroups
-	                                                         : NULL;
-	if (!what || report->status != PROCESS_FAILED || atomic_exchange(what, true))
+	bool cgroup = !strcmp(report->stage, "cgroup");
+	atomic_bool *what = cgroup ? &p->no_cgroups : !strcmp(report->stage, "namespaces") ? &p->no_namespaces : NULL;
+	if (!what || report->status != PROCESS_FAILED || ++*tries > SPAWN_TRIES)
 		return false;
-	log_warning(AREA, "this host refuses us %s (%s): services run without", report->stage, strerror(report->err));
+	if (cgroup && report->err == ENOENT && *tries < SPAWN_TRIES)
+		return true; /* somebody tidied the empty one up */
+	if (!atomic_exchange(what, true))
+		log_warning(AREA, "this host refuses us %s (%s): services run without", report->stage, strerror(report->err));
 	return true;
 }
 
