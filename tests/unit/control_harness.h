@@ -85,6 +85,19 @@ static json_t *server_leases(void *arg)
 	return control_leases(arg);
 }
 
+static void (*real_open)(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+
+static void restless_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	static unsigned n;
+	if (fake->restless) {
+		snprintf(fake->env, sizeof fake->env, "N=%0*u\n", 1 + n % 200, n);
+		n++;
+		control_changed(fuse_req_userdata(req), CHANGED_ENV);
+	}
+	real_open(req, ino, fi);
+}
+
 static void serve(void)
 {
 	static struct server s;
@@ -101,8 +114,10 @@ static void serve(void)
 	fake_environment = calloc(1, sizeof *fake_environment);
 	*fake_environment = (struct environment){.leases = server_leases, .leases_arg = s.control};
 	control_set_environment(s.control, fake_environment);
-	const struct fuse_lowlevel_ops *ops = control_ops(&ops_size);
-	if (session_new(m.fd, SESSION_CONTROL, m.shared, ops, ops_size, s.control, &s.session, &err) < 0) {
+	struct fuse_lowlevel_ops ops = *control_ops(&ops_size);
+	real_open = ops.open;
+	ops.open = restless_open;
+	if (session_new(m.fd, SESSION_CONTROL, m.shared, &ops, ops_size, s.control, &s.session, &err) < 0) {
 		fprintf(stderr, "session: %s\n", err.message);
 		_exit(91);
 	}
@@ -153,7 +168,7 @@ static void end_server(void)
 	kill(m.orders->server, SIGKILL);
 }
 
-static void kill_server(void)
+static inline void kill_server(void)
 {
 	kill(m.orders->server, SIGKILL);
 	while (kill(m.orders->server, 0) == 0)
