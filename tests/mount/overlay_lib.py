@@ -30,8 +30,11 @@ class Mount:
     def __exit__(self, *failure):
         os.close(self.beneath)
         keeper = self.status()['keeper_pid']
-        # a test that failed may hold something open, and says why itself
-        subprocess.run(['fusermount3', '-u', *(['-z'] if failure[0] else []), self.path], check=True)
+        # a test that failed may hold something open, and says why itself; the walk that prewarms holds it for a moment
+        unmount = ['fusermount3', '-u', *(['-z'] if failure[0] else []), self.path]
+        until = time.monotonic() + 5
+        while subprocess.run(unmount, stderr=subprocess.DEVNULL).returncode and time.monotonic() < until:
+            time.sleep(0.05)
         while is_running(keeper):
             time.sleep(0.01)
 
