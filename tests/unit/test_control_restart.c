@@ -180,7 +180,8 @@ static void twenty_deaths_under_readers_and_writers(void **state)
 				o->err = put("env", "A=1\n", O_TRUNC);
 			else
 				read_into(at(names[i % 4]), O_RDONLY, o);
-			if (!o->err && i < 5 && (size_t)o->size != o->len)
+			/* 0: the writer truncates the same file, and as with any file an fstat may meet that */
+			if (!o->err && i < 5 && o->size != 0 && (size_t)o->size != o->len)
 				o->err = 1000;
 		}
 		_exit(0);
