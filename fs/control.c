@@ -298,6 +298,9 @@ int control_new(const struct control_params *params, struct control **ret, struc
 	add_timer(c, &c->signal_timer);
 	add_timer(c, &c->log_timer);
 	add_timer(c, &c->tell_timer);
+	add_timer(c, &c->settle_timer);
+	c->delayed_tail = &c->delayed;
+	uv_timer_start(&c->settle_timer, control_settle_now, CONTROL_SETTLE_MS, 0);
 	c->versions = versions_new(params->shared);
 	for (size_t i = 0; i < SHARED_VERSION_MAX; i++) /* an earlier server's: who looks is unknown, and so is what changed */
 		c->views[i] = (struct control_view){.stale = true, .seen = true};
@@ -321,6 +324,8 @@ void control_changed(struct control *c, unsigned what)
 	if (c->closing)
 		return;
 	control_wake(c, what);
+	if (what & CHANGED_SERVICES) /* the first time says that there are any, or none */
+		control_settle(c);
 	control_tell(c, what);
 }
 
@@ -369,8 +374,9 @@ void control_free(struct control *c)
 	if (!c)
 		return;
 	c->closing = true;
+	control_delay_end(c);
 	control_park_end(c);
-	uv_timer_t *all[] = {&c->signal_timer, &c->log_timer, &c->tell_timer};
+	uv_timer_t *all[] = {&c->signal_timer, &c->log_timer, &c->tell_timer, &c->settle_timer};
 	control_watch_end(c);
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		uv_close((uv_handle_t *)all[i], timer_closed);

@@ -93,9 +93,8 @@ static const char *service_of_dir(struct control *c, fuse_ino_t ino)
 	return version && !control_file_of(version->file) ? control_service_of(c->env, version->file) : NULL;
 }
 
-void control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void lookup(struct control *c, fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct control *c = fuse_req_userdata(req);
 	if (!control_allows(c, req)) {
 		fuse_reply_err(req, EACCES);
 	} else if (parent == FUSE_ROOT_ID) {
@@ -113,6 +112,18 @@ void control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		else
 			fuse_reply_err(req, service ? ENOENT : ESTALE);
 	}
+}
+
+static void lookup_delayed(struct control *c, struct delayed *d)
+{
+	lookup(c, d->req, d->ino, d->name);
+}
+
+void control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct control *c = fuse_req_userdata(req);
+	if (!control_delay(c, &(struct delayed){.run = lookup_delayed, .req = req, .ino = parent}, name, NULL))
+		lookup(c, req, parent, name);
 }
 
 static void forget(struct control *c, fuse_ino_t ino, uint64_t count)
@@ -210,9 +221,8 @@ static bool list_at(struct control *c, fuse_req_t req, fuse_ino_t ino, const cha
 	return ino == CONTROL_INO_SERVICES ? list_services(c, i - 2, ret) : list_service(c, service, i - 2, ret);
 }
 
-void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+static void list(struct control *c, fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset)
 {
-	struct control *c = fuse_req_userdata(req);
 	const char *service = service_of_dir(c, ino);
 	if (!service && ino != FUSE_ROOT_ID && ino != CONTROL_INO_SERVICES) {
 		fuse_reply_buf(req, NULL, 0); /* its service is gone: an empty directory */
@@ -231,6 +241,19 @@ void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 		used += len;
 	}
 	fuse_reply_buf(req, buf, used);
+}
+
+static void list_delayed(struct control *c, struct delayed *d)
+{
+	list(c, d->req, d->ino, d->size, d->offset);
+}
+
+void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct control *c = fuse_req_userdata(req);
+	struct delayed d = {.run = list_delayed, .req = req, .ino = ino, .size = size, .offset = offset};
+	if (!control_delay(c, &d, NULL, NULL))
+		list(c, req, ino, size, offset);
 }
 
 /* ---- deletion ----------------------------------------------------------------------------------------------------- */
@@ -283,9 +306,8 @@ void control_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 }
 
 /* It stays listed, `absent`: by another number, for the kernel counts the removed directory as dead. */
-void control_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void remove_directory(struct control *c, fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct control *c = fuse_req_userdata(req);
 	struct requester who;
 	if (!control_allows(c, req)) {
 		fuse_reply_err(req, EACCES);
@@ -301,6 +323,18 @@ void control_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (r == 0)
 		version_retire(c->versions, version_current(c->versions, control_dir_key(name)));
 	fuse_reply_err(req, -r);
+}
+
+static void remove_delayed(struct control *c, struct delayed *d)
+{
+	remove_directory(c, d->req, d->ino, d->name);
+}
+
+void control_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct control *c = fuse_req_userdata(req);
+	if (!control_delay(c, &(struct delayed){.run = remove_delayed, .req = req, .ino = parent}, name, NULL))
+		remove_directory(c, req, parent, name);
 }
 
 /* ---- other changes of names --------------------------------------------------------------------------------------- */

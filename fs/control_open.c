@@ -172,11 +172,10 @@ static void open_scratch(struct control *c, const struct opening *o, struct shar
 		handle_drop(c, h);
 }
 
-void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+static void open_file(struct control *c, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, bool resent)
 {
-	struct control *c = fuse_req_userdata(req);
 	struct requester who;
-	struct opening o = {req, fi, &who, fuse_req_ctx(req)->pid, session_request_resent()};
+	struct opening o = {req, fi, &who, fuse_req_ctx(req)->pid, resent};
 	if (!control_allows(c, req)) {
 		fuse_reply_err(req, EACCES);
 		return;
@@ -200,6 +199,18 @@ void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		demand(c, &o, version);
 	else
 		open_version(c, &o, version);
+}
+
+static void open_delayed(struct control *c, struct delayed *d)
+{
+	open_file(c, d->req, d->ino, &d->fi, d->resent);
+}
+
+void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct control *c = fuse_req_userdata(req);
+	if (!control_delay(c, &(struct delayed){.run = open_delayed, .req = req, .ino = ino}, NULL, fi))
+		open_file(c, req, ino, fi, session_request_resent());
 }
 
 /* ---- create ------------------------------------------------------------------------------------------------------- */

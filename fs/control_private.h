@@ -16,6 +16,7 @@
 #define CONTROL_TELL_INTERVAL_MS 1000 /* at most once in this time */
 #define CONTROL_TELL_MAX 64           /* files told at once */
 #define CONTROL_LOG_POLL_MS 200       /* how often a log is looked at while somebody polls it */
+#define CONTROL_SETTLE_MS 2000        /* how long names wait for the first configuration */
 #define CONTROL_RETRIES 16            /* opens answered ESTALE that are remembered */
 #define CONTROL_RETRY_MS 2000
 
@@ -32,6 +33,19 @@ struct parked {
 	pid_t tid;
 	struct demand *demand; /* NULL: a command */
 	bool interrupted, resent;
+};
+
+/* A request that came before the environment knew its services: the arguments of its operation. */
+struct delayed {
+	struct delayed *next;
+	void (*run)(struct control *c, struct delayed *d);
+	fuse_req_t req;
+	fuse_ino_t ino;
+	char *name;
+	size_t size;
+	off_t offset;
+	struct fuse_file_info fi;
+	bool resent;
 };
 
 /* What this server knows of a version; by version_index(). */
@@ -70,6 +84,11 @@ struct control {
 	size_t next_retry;
 	uv_timer_t signal_timer;
 
+	bool settled; /* the environment has read its configuration */
+	struct delayed *delayed, **delayed_tail;
+	size_t delayed_count;
+	uv_timer_t settle_timer;
+
 	uv_timer_t log_timer;
 	uv_timer_t tell_timer;
 	unsigned untold; /* changes of which nobody was told since the mount */
@@ -99,6 +118,13 @@ void control_scratch_entry(struct control *c, const struct shared_scratch *s, st
 void control_stale(struct control *c, unsigned what);
 bool control_is_lease(const struct shared_handle *h);
 void control_closed(struct control *c); /* the last libuv handle is closed */
+
+/* ---- control_delay.c ---- */
+/* True: the request waits until the environment is settled, and `run` then answers it. `name` and `fi` may be NULL. */
+bool control_delay(struct control *c, const struct delayed *d, const char *name, const struct fuse_file_info *fi);
+void control_settle(struct control *c);
+void control_settle_now(uv_timer_t *timer);
+void control_delay_end(struct control *c);
 
 /* ---- control_names.c ---- */
 /* The name by which fs/unlinked.h knows a file of the root. `buf` holds it. */

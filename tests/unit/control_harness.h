@@ -114,6 +114,8 @@ static void serve(void)
 	fake_environment = calloc(1, sizeof *fake_environment);
 	*fake_environment = (struct environment){.leases = server_leases, .leases_arg = s.control};
 	control_set_environment(s.control, fake_environment);
+	if (!fake->loading)
+		control_changed(s.control, CHANGED_SERVICES);
 	struct fuse_lowlevel_ops ops = *control_ops(&ops_size);
 	real_open = ops.open;
 	ops.open = restless_open;

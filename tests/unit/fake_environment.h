@@ -23,6 +23,7 @@ struct fake {
 	_Atomic int demand_errno;     /* demands and commands end with it */
 	_Atomic int render_errno;     /* env cannot be rendered */
 	_Atomic bool finish;          /* ends everything that waits, once */
+	_Atomic bool loading;         /* a server that starts has not read its configuration */
 	_Atomic bool restless;        /* env changes between every lookup and its open */
 	_Atomic unsigned changed;     /* calls environment_params.changed with it, once */
 	_Atomic int service_count;    /* of `db`, `cache`, `a b` */

@@ -71,6 +71,47 @@ static void a_parked_open_comes_again(void **state)
 	eventually(live_handles() == 0);
 }
 
+/* To a new server the services are not known at once. */
+static void names_wait_for_the_configuration(void **state)
+{
+	need_resend(__func__);
+	fake->ready = true;
+	int held = open(at("env"), O_RDONLY);
+	char text[16];
+	expect_text("services/db/url", "url of db\n");
+	kill_server();
+	fake->loading = true;
+	fake->service_count = 0;
+	start_server();
+	assert_int_equal(pread(held, text, sizeof text, 0), 4); /* what is open is not kept waiting */
+	pid_t pids[3] = {reader(0, at("services/db/url"), O_RDONLY, NULL), reader(1, at("env"), O_RDONLY, NULL), client()};
+	if (pids[2] == 0) {
+		DIR *dir = opendir(at("services"));
+		int n = 0;
+		while (readdir(dir))
+			n++;
+		m.outcome[2].done = n;
+		_exit(0);
+	}
+	assert_false(within(&m.outcome[0].done, 100));
+	assert_false(m.outcome[1].done || m.outcome[2].done);
+	fake->service_count = FAKE_SERVICES;
+	changed(CHANGED_SERVICES);
+	for (int i = 0; i < 3; i++)
+		join(pids[i]);
+	assert_string_equal(m.outcome[0].text, "url of db\n");
+	assert_string_equal(m.outcome[1].text, "A=1\n");
+	assert_int_equal(m.outcome[2].done, FAKE_SERVICES + 2);
+	close(held);
+	/* but not for ever */
+	kill_server();
+	start_server();
+	pid_t pid = reader(0, at("env"), O_RDONLY, NULL);
+	assert_false(within(&m.outcome[0].done, 1000));
+	assert_true(within(&m.outcome[0].done, 2500));
+	join(pid);
+}
+
 /* Its server died after it had made the handle and before it answered. */
 static void an_open_answered_twice_is_one_lease(void **state)
 {
@@ -205,6 +246,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(open_files_go_on),
 		T(a_parked_open_comes_again),
+		T(names_wait_for_the_configuration),
 		T(an_open_answered_twice_is_one_lease),
 		T(what_is_being_written_is_not_lost),
 		T(a_poll_is_answered_by_the_heir),
