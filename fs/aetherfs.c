@@ -99,6 +99,26 @@ static int open_root(struct start *s, struct error *err)
 	return mount_is(s->dir, MOUNT_TYPE_OVERLAY);
 }
 
+static bool is_above(const char *dir, const char *path)
+{
+	size_t n = strlen(dir);
+	return !strcmp(dir, "/") || (!strncmp(dir, path, n) && (path[n] == '/' || path[n] == '\0'));
+}
+
+/* What the server itself works in would lie beneath its own mount, and its first look there would wait for itself. */
+static int refuse_own_home(const struct start *s, struct error *err)
+{
+	const char *const ours[] = {s->id.shared_dir, s->id.runtime_dir};
+	for (int i = 0; i < 2; i++) {
+		if (!is_above(s->dir, ours[i]))
+			continue;
+		error_set(err, ERROR_MOUNT_FAILED, "%s cannot be mounted: aetherfs keeps its own files below it, in %s", s->dir, ours[i]);
+		error_hint(err, "mount a directory below it, or set %s to one outside", i ? "AETHER_RUNTIME_DIR" : "AETHER_STATE_DIR");
+		return -error_code_errno(ERROR_MOUNT_FAILED);
+	}
+	return 0;
+}
+
 /* 0, or 1 when it is mounted already. */
 static int find(struct start *s, struct error *err)
 {
@@ -110,6 +130,8 @@ static int find(struct start *s, struct error *err)
 	r = share(s, err);
 	if (!r)
 		r = identity_of(s->dir, s->options->workspace, &s->id, err);
+	if (!r)
+		r = refuse_own_home(s, err);
 	if (!r)
 		r = identity_make_dirs(&s->id, err);
 	if (!r)
