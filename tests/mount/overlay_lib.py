@@ -35,7 +35,8 @@ class Mount:
         until = time.monotonic() + 5
         while subprocess.run(unmount, stderr=subprocess.DEVNULL).returncode and time.monotonic() < until:
             time.sleep(0.05)
-        while is_running(keeper):
+        until = time.monotonic() + 20
+        while is_running(keeper) and time.monotonic() < until:
             time.sleep(0.01)
 
     def __truediv__(self, name):
