@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 
-#define DIRECTORY_S 1.0         /* services come and go with the configuration */
+#define DIRECTORY_S 1.0 /* services come and go with the configuration */
 
 bool control_allows(const struct control *c, fuse_req_t req)
 {
@@ -18,7 +18,7 @@ bool control_allows(const struct control *c, fuse_req_t req)
 	return uid == 0 || uid == c->p.owner;
 }
 
-/* ---- versions ----------------------------------------------------------------------------------------------------- */
+/* ---- versions ---- */
 
 static bool is_fresh(const struct control *c, const struct control_file *file, const struct shared_version *version)
 {
@@ -90,7 +90,7 @@ void control_stale(struct control *c, unsigned what)
 	}
 }
 
-/* ---- attributes --------------------------------------------------------------------------------------------------- */
+/* ---- attributes ---- */
 
 static void fill(const struct control *c, uint64_t ino, mode_t mode, uint64_t size, int64_t mtime_ms, struct stat *ret)
 {
@@ -209,7 +209,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	op_getattr(req, ino, fi);
 }
 
-/* ---- the rest ----------------------------------------------------------------------------------------------------- */
+/* ---- the rest ---- */
 
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
@@ -270,7 +270,7 @@ const struct fuse_lowlevel_ops *control_ops(size_t *ret_size)
 	return &ops;
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static void handles_of_old_files(struct control *c)
 {

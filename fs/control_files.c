@@ -4,7 +4,7 @@
 
 #include "base/hash.h"
 
-/* ---- texts -------------------------------------------------------------------------------------------------------- */
+/* ---- texts ---- */
 
 static int render_env(struct environment *e, const char *service, struct buffer *out, struct error *err)
 {
@@ -71,7 +71,7 @@ static int render_state(struct environment *e, const char *service, struct buffe
 	return environment_service(e, service, SERVICE_STATE, out, err);
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static uint64_t events_size(struct environment *e, const char *service, struct shared_version *node)
 {
@@ -89,7 +89,7 @@ static size_t events_read(struct environment *e, const char *service, struct sha
 
 static const struct control_growing events = {.size = events_size, .read = events_read};
 
-/* ---- the table ---------------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 /* clang-format off */
 const struct control_file control_files[] = {
@@ -123,7 +123,7 @@ const struct control_file *control_file_find(enum control_place place, const cha
 	return NULL;
 }
 
-/* ---- keys --------------------------------------------------------------------------------------------------------- */
+/* ---- keys ---- */
 
 /* Never 0, which is the root's. */
 static uint64_t service_bits(const char *service)

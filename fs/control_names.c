@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "fs/control_private.h"
 
-/* ---- names -------------------------------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 const char *control_hidden_name(const struct control_file *file, char buf[CONTROL_HIDDEN_NAME])
 {
@@ -75,7 +75,8 @@ static void lookup_in_root(struct control *c, fuse_req_t req, const char *name)
 	const struct control_file *file = control_file_find(IN_ROOT, name);
 	struct shared_scratch *scratch = file ? NULL : scratch_by_name(c->versions, name);
 	if (strcmp(name, "services") == 0) {
-		struct fuse_entry_param entry = {.ino = CONTROL_INO_SERVICES, .attr_timeout = CONTROL_FOREVER_S, .entry_timeout = CONTROL_FOREVER_S};
+		struct fuse_entry_param entry = {.ino = CONTROL_INO_SERVICES};
+		entry.attr_timeout = entry.entry_timeout = CONTROL_FOREVER_S;
 		control_directory_attr(c, CONTROL_INO_SERVICES, &entry.attr);
 		fuse_reply_entry(req, &entry);
 	} else if (file && !is_hidden(c, req, file))
@@ -149,7 +150,7 @@ void control_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data 
 	fuse_reply_none(req);
 }
 
-/* ---- directories -------------------------------------------------------------------------------------------------- */
+/* ---- directories ---- */
 
 void control_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -256,7 +257,7 @@ void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 		list(c, req, ino, size, offset);
 }
 
-/* ---- deletion ----------------------------------------------------------------------------------------------------- */
+/* ---- deletion ---- */
 
 /* Never waits for the teardown: the kernel holds the directory's lock until this is answered. */
 static void unlink_environment(struct control *c, fuse_req_t req, const struct control_file *file)
@@ -337,7 +338,7 @@ void control_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 		remove_directory(c, req, parent, name);
 }
 
-/* ---- other changes of names --------------------------------------------------------------------------------------- */
+/* ---- other changes of names ---- */
 
 static bool is_fixed(struct control *c, fuse_ino_t parent, const char *name)
 {

@@ -7,7 +7,7 @@
 #include "base/file.h"
 #include "fs/control_private.h"
 
-/* ---- handles ------------------------------------------------------------------------------------------------------ */
+/* ---- handles ---- */
 
 struct shared_handle *control_handle(struct control *c, uint64_t file, uint64_t ino, const struct fuse_file_info *fi,
                                      const struct requester *who, pid_t tid)
@@ -82,7 +82,7 @@ static void open_version(struct control *c, const struct opening *o, struct shar
 		handle_drop(c, h); /* the opener is gone */
 }
 
-/* ---- demands ------------------------------------------------------------------------------------------------------ */
+/* ---- demands ---- */
 
 static bool is_retry(const struct control *c, pid_t tid, uint64_t file)
 {
@@ -154,7 +154,7 @@ static void demand(struct control *c, const struct opening *o, struct shared_ver
 		fuse_reply_err(o->req, r < 0 ? -r : EAGAIN);
 }
 
-/* ---- open --------------------------------------------------------------------------------------------------------- */
+/* ---- open ---- */
 
 static void open_scratch(struct control *c, const struct opening *o, struct shared_scratch *s)
 {
@@ -213,7 +213,7 @@ void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		open_file(c, req, ino, fi, session_request_resent());
 }
 
-/* ---- create ------------------------------------------------------------------------------------------------------- */
+/* ---- create ---- */
 
 /* The answer to a create is two: an entry, and an open file. */
 static void reply_create(struct control *c, const struct opening *o, struct shared_handle *h, struct fuse_entry_param *entry,
@@ -293,7 +293,7 @@ void control_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 		create_scratch(c, &o, name, mode);
 }
 
-/* ---- read --------------------------------------------------------------------------------------------------------- */
+/* ---- read ---- */
 
 static void reply_part(fuse_req_t req, const char *data, uint64_t len, size_t size, off_t offset)
 {

@@ -26,7 +26,7 @@
 #include "base/strv.h"
 #include "fs/control_private.h"
 
-/* ---- poll(2) ------------------------------------------------------------------------------------------------------ */
+/* ---- poll(2) ---- */
 
 static unsigned ready_now(struct control *c, struct shared_handle *h)
 {
@@ -104,7 +104,7 @@ void control_log_look(uv_timer_t *timer)
 		uv_timer_stop(timer);
 }
 
-/* ---- inotify ------------------------------------------------------------------------------------------------------ */
+/* ---- inotify ---- */
 
 bool control_is_helper(const struct control *c, fuse_req_t req)
 {

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "fs/control_private.h"
 
-/* ---- env ---------------------------------------------------------------------------------------------------------- */
+/* ---- env ---- */
 
 static bool writes_text(const struct shared_handle *h)
 {
@@ -152,7 +152,7 @@ static int write_scratch(struct control *c, struct shared_scratch *s, const stru
 	return scratch_write(c->versions, s, offset, buf, size);
 }
 
-/* ---- ctl ---------------------------------------------------------------------------------------------------------- */
+/* ---- ctl ---- */
 
 static void command_ended(void *arg, const struct error *err)
 {
@@ -194,7 +194,7 @@ static void write_command(struct control *c, fuse_req_t req, fuse_ino_t ino, con
 	environment_command(c->env, line, &p->who, command_ended, p);
 }
 
-/* ---- write -------------------------------------------------------------------------------------------------------- */
+/* ---- write ---- */
 
 void control_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi)
 {

@@ -19,7 +19,7 @@ struct versions {
 	uint16_t file_head[CHAINS], file_next[SHARED_VERSION_MAX];
 };
 
-/* ---- slots -------------------------------------------------------------------------------------------------------- */
+/* ---- slots ---- */
 
 static uint32_t place_slot(uint64_t place)
 {
@@ -86,7 +86,7 @@ static void slots_give(struct versions *v, uint64_t place)
 		        (size_t)place_slots(place) * SHARED_VERSION_SLOT, MADV_REMOVE);
 }
 
-/* ---- bytes -------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ---- */
 
 char *blob_bytes(struct versions *v, const struct shared_blob *b)
 {
@@ -151,7 +151,7 @@ void blob_free(struct versions *v, struct shared_blob *b)
 	slots_give(v, old);
 }
 
-/* ---- indexes ------------------------------------------------------------------------------------------------------ */
+/* ---- indexes ---- */
 
 static size_t ino_chain(uint64_t ino)
 {
@@ -244,7 +244,7 @@ struct shared *versions_shared(struct versions *v)
 	return v->shared;
 }
 
-/* ---- versions ----------------------------------------------------------------------------------------------------- */
+/* ---- versions ---- */
 
 size_t version_index(const struct versions *v, const struct shared_version *version)
 {
@@ -390,7 +390,7 @@ void version_forget(struct versions *v, struct shared_version *version, uint64_t
 		version_drop(v, version);
 }
 
-/* ---- handles ------------------------------------------------------------------------------------------------------ */
+/* ---- handles ---- */
 
 int handle_open(struct versions *v, uint64_t file, uint64_t ino, struct shared_handle **ret)
 {

@@ -1,6 +1,6 @@
-/* A real mount of the control file system over a fake environment. The keeper, a child, starts servers: it was made before anything of the
- * mount was opened, for a server that inherits a file of its own mount hangs when it closes it. Whoever may have to wait is a
- * child too. A test program includes this once. */
+/* A real mount of the control file system over a fake environment. The keeper, a child, starts servers: it was made before
+ * anything of the mount was opened, for a server that inherits a file of its own mount hangs when it closes it. Whoever may
+ * have to wait is a child too. A test program includes this once. */
 #ifndef TESTS_CONTROL_HARNESS_H
 #define TESTS_CONTROL_HARNESS_H
 

@@ -1,4 +1,5 @@
-/* fs/version.h: the records that outlive a server. A "server" here is one struct versions; the next one over the same memory is its heir. */
+/* fs/version.h: the records that outlive a server. A "server" here is one struct versions; the next one over the same
+ * memory is its heir. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
