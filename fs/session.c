@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -20,6 +22,9 @@
 
 #define PROCESS_MAX 64 /* requests handled per call, so that the loop's other work gets its turn */
 #define INIT_WAIT_MS 5000
+#define PAGE 4096
+#define BUFFER_BYTES ((1u << 20) + PAGE) /* libfuse's: 256 pages and the header of a write */
+#define READY_BYTES (132u << 10)         /* of these are touched beforehand: a write of 128 KiB */
 #define POISON_DEATHS 2 /* servers that died by a fault of their own while they handled the same request */
 
 struct session {
@@ -28,6 +33,7 @@ struct session {
 	struct shared *shared;
 	struct shared_init *stored;
 	_Atomic unsigned workers; /* threads that took a place in shared->handling */
+	void *buffer;             /* for the requests that come before the workers, and of the first of them */
 	bool killpriv;
 	uint64_t init_unique; /* of the INIT now being answered; 0: none */
 	uint64_t init_flags;
@@ -111,6 +117,33 @@ static bool refuse_poison(struct session *s, const struct fuse_in_header *h)
 
 /* ---- between libfuse and the kernel ---- */
 
+/* A thread that is being killed may still take a request from the kernel, or give an answer. Where that has to fault a page in the kernel gives
+ * up, and the client gets EIO. So the pages are there before: those of the answer always, those of the buffer but for the end of large
+ * writes, and no fork (uv_spawn) takes away the right to write to them. */
+static void *buffer_new(void)
+{
+	char *buffer = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (buffer == MAP_FAILED)
+		return NULL;
+	madvise(buffer, BUFFER_BYTES, MADV_DONTFORK);
+	for (size_t at = 0; at < READY_BYTES; at += PAGE)
+		*(volatile char *)(buffer + at) = 0;
+	return buffer;
+}
+
+static void buffer_free(void *buffer)
+{
+	if (buffer)
+		munmap(buffer, BUFFER_BYTES);
+}
+
+static void touch(const struct iovec *iov, int count)
+{
+	for (int i = 0; i < count; i++)
+		for (size_t at = 0; at < iov[i].iov_len; at += PAGE)
+			(void)((const volatile char *)iov[i].iov_base)[at];
+}
+
 static ssize_t hook_read(int fd, void *buf, size_t len, void *userdata)
 {
 	struct session *s = session_of(fd);
@@ -118,7 +151,7 @@ static ssize_t hook_read(int fd, void *buf, size_t len, void *userdata)
 	ssize_t n;
 	handle(s, 0);
 	do {
-		n = read(fd, buf, len);
+		n = read(fd, buf, len < BUFFER_BYTES ? len : BUFFER_BYTES);
 		if (n < (ssize_t)sizeof *h)
 			return n;
 		resent = h->unique & UNIQUE_RESEND;
@@ -144,6 +177,7 @@ static ssize_t hook_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *h = iov[0].iov_base;
 	struct session *s = session_of(fd);
+	touch(iov, count);
 	if (!s->init_unique || h->unique != s->init_unique)
 		return writev(fd, iov, count);
 	s->init_unique = 0;
@@ -178,13 +212,11 @@ static int replay(struct session *s, struct error *err)
 static int receive_init(struct session *s, struct error *err)
 {
 	struct pollfd readable = {s->fd, POLLIN, 0};
-	struct fuse_buf buf = {0};
+	struct fuse_buf buf = {.mem = s->buffer};
 	if (poll(&readable, 1, INIT_WAIT_MS) <= 0)
 		return error_set(err, ERROR_MOUNT_FAILED, "the kernel did not send FUSE_INIT");
-	int r = fuse_session_receive_buf(s->fuse, &buf);
-	if (r > 0)
+	if (fuse_session_receive_buf(s->fuse, &buf) > 0)
 		fuse_session_process_buf(s->fuse, &buf);
-	free(buf.mem);
 	handle(s, 0);
 	return 0; /* a mount that is gone again is noticed by whoever reads next */
 }
@@ -203,7 +235,8 @@ int session_new(int fd, int which, struct shared *shared, const struct fuse_lowl
 	s->stored = &shared->init[which];
 	s->fuse = fuse_session_new(&args, ops, ops_size, userdata);
 	fuse_opt_free_args(&args);
-	if (!s->fuse || fuse_session_custom_io(s->fuse, &io, fd)) {
+	s->buffer = buffer_new();
+	if (!s->fuse || !s->buffer || fuse_session_custom_io(s->fuse, &io, fd)) {
 		session_free(s);
 		return error_set(err, ERROR_MOUNT_FAILED, "libfuse refused the session");
 	}
@@ -226,35 +259,52 @@ void session_free(struct session *s)
 		sessions[s->which] = NULL;
 	if (s->fuse)
 		fuse_session_destroy(s->fuse);
+	buffer_free(s->buffer);
 	free(s);
+}
+
+/* 0: go on; -EAGAIN: nothing is there now; -ENODEV: the mount is gone. */
+static int serve_one(struct session *s, void *buffer)
+{
+	struct fuse_buf buf = {.mem = buffer};
+	int r = fuse_session_receive_buf(s->fuse, &buf);
+	if (r > 0)
+		fuse_session_process_buf(s->fuse, &buf);
+	else if (r == 0)
+		r = -ENODEV;
+	return r == -EINTR || r > 0 ? 0 : r == -EAGAIN ? r : -ENODEV;
+}
+
+static void *work(void *arg)
+{
+	struct session *s = arg;
+	void *buffer = buffer_new();
+	while (buffer && serve_one(s, buffer) == 0)
+		;
+	buffer_free(buffer);
+	return NULL;
 }
 
 int session_run(struct session *s, unsigned threads)
 {
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	fuse_loop_cfg_set_clone_fd(config, 0);
-	fuse_loop_cfg_set_max_threads(config, threads);
-	fuse_loop_cfg_set_idle_threads(config, threads);
-	int r = fuse_session_loop_mt(s->fuse, config);
-	fuse_loop_cfg_destroy(config);
-	return r;
+	pthread_t others[SHARED_WORKERS];
+	unsigned n = 0;
+	while (n + 1 < threads && n < SHARED_WORKERS && !pthread_create(&others[n], NULL, work, s))
+		n++;
+	while (serve_one(s, s->buffer) == 0)
+		;
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(others[i], NULL);
+	return 0;
 }
 
 int session_process(struct session *s)
 {
-	struct fuse_buf buf = {0};
 	int r = 0;
-	for (int i = 0; i < PROCESS_MAX; i++) {
-		r = fuse_session_receive_buf(s->fuse, &buf);
-		if (r <= 0)
-			break;
-		fuse_session_process_buf(s->fuse, &buf);
-	}
-	free(buf.mem);
+	for (int i = 0; r == 0 && i < PROCESS_MAX; i++)
+		r = serve_one(s, s->buffer);
 	handle(s, 0);
-	if (r == -EAGAIN || r == -EINTR || r > 0)
-		return 0;
-	return -ENODEV;
+	return r == -EAGAIN ? 0 : r;
 }
 
 int session_fd(const struct session *s)
