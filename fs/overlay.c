@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -72,6 +74,36 @@ static bool inodes_are_stable(int fd)
 	return true;
 }
 
+static bool is_one_of(const char *word, const char *const *words)
+{
+	while (*words && strcmp(*words, word) != 0)
+		words++;
+	return *words != NULL;
+}
+
+/* A file system that other machines change, or the host of this one: nothing may be remembered. By the mount's type, for FUSE is both: the
+ * network's (sshfs, s3fs, rclone) and this machine's own (our overlay, in which this one may be nested). */
+static bool others_change_it(const struct stat *st)
+{
+	static const char *const network[] = {"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "afs", "lustre", "vboxsf", "fuse", NULL};
+	static const char *const own[] = {"fuse.aetherfs", "fuse.fuse-overlayfs", "fuse.bindfs", NULL};
+	cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t size = 0;
+	bool found = false;
+	while (f && !found && getline(&line, &size, f) > 0) {
+		unsigned major, minor;
+		char type[64];
+		const char *rest = strstr(line, " - ");
+		if (!rest || sscanf(line, "%*d %*d %u:%u", &major, &minor) != 2 || sscanf(rest, " - %63s", type) != 1 ||
+		    makedev(major, minor) != st->st_dev)
+			continue;
+		found = is_one_of(type, network) || (strncmp(type, "fuse.", 5) == 0 && !is_one_of(type, own));
+	}
+	free(line);
+	return found;
+}
+
 static bool has_xattr_support(int fd, const char *name)
 {
 	return fgetxattr(fd, name, NULL, 0) >= 0 || errno != EOPNOTSUPP;
@@ -85,6 +117,8 @@ static int probe(struct overlay *o, struct error *err)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "openat2, which the overlay needs (Linux 5.6)");
 	if (fstat(o->root_fd, &o->root) < 0)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "the covered directory");
+	bool strict = o->shared->options & MOUNT_CACHE_STRICT || others_change_it(&o->root);
+	o->timeout = strict ? 0 : OVERLAY_FOREVER;
 	o->stable_inodes = inodes_are_stable(o->root_fd);
 	o->xattrs = has_xattr_support(o->root_fd, "user.aether") || has_xattr_support(o->root_fd, "security.capability");
 	o->acls = has_xattr_support(o->root_fd, "system.posix_acl_access");
@@ -106,7 +140,6 @@ int overlay_new(const struct overlay_params *params, struct overlay **ret, struc
 	o->control_dir = xstrdup(params->control_dir);
 	o->unlinked = params->unlinked;
 	o->events = params->events;
-	o->timeout = params->shared->options & MOUNT_CACHE_STRICT ? 0 : OVERLAY_FOREVER;
 	o->listed = params->shared->options & MOUNT_LISTED;
 	pthread_mutex_init(&o->pin_lock, NULL);
 	pthread_mutex_init(&o->widen_lock, NULL);

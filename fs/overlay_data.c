@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#define READ_BUFFER (128u << 10) /* what the kernel reads ahead by default; a block of its own from malloc() would be mapped and faulted in each time */
+
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	fuse_reply_err(req, ENOSYS);
@@ -17,12 +19,14 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+	static _Thread_local char buffer[READ_BUFFER];
 	cleanup_close int fd = overlay_open_node(overlay_of(req), ino, O_RDONLY, NULL);
 	if (fd < 0) {
 		fuse_reply_err(req, -fd);
 		return;
 	}
-	cleanup_free char *data = malloc(size);
+	cleanup_free char *larger = size > sizeof(buffer) ? malloc(size) : NULL;
+	char *data = size > sizeof(buffer) ? larger : buffer;
 	ssize_t length = data ? pread(fd, data, size, offset) : -1;
 	if (length < 0)
 		fuse_reply_err(req, errno);
