@@ -1,6 +1,6 @@
 /* The keeper: mounts, holds what a new server needs, starts the server and starts it again when it dies. See keeper.h.
  *
- * It stays small because it must not fail: while it serves it allocates nothing and waits in one poll(2). */
+ * It stays small because it must not fail: while it serves it waits in one poll(2) and keeps nothing but what is declared here. */
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
@@ -28,6 +28,8 @@
 #define AREA "keeper"
 #define TELL_SECONDS 5 /* a server that does not take its descriptors must not hold the keeper */
 #define CHILDREN_MAX 256
+#define RETRY_STEP_MS 25
+#define TABLE_DELAY_MS 200 /* from a change of the mount table until it is read: changes come in bursts, and there may be many keepers */
 #define INIT_HAS_RESEND (UINT64_C(1) << 39) /* include/uapi/linux/fuse.h, 7.40 */
 
 struct stash {
@@ -38,7 +40,7 @@ struct stash {
 struct keeper {
 	const struct keeper_params *p;
 	struct error *err; /* why it never came to answer */
-	int shared_fd, pidfd, signal_fd, socket, ready_fd;
+	int shared_fd, pidfd, signal_fd, socket, ready_fd, table_fd;
 	int devices[SESSION_COUNT]; /* -1: not mounted */
 	unsigned minors[SESSION_COUNT];
 	struct shared *shared;
@@ -50,6 +52,7 @@ struct keeper {
 	bool asked;     /* ... by a signal */
 	uint64_t started_ms;                  /* the present server */
 	uint64_t answer_by_ms, stop_by_ms;    /* 0: no such limit now */
+	uint64_t look_at_ms;                  /* when to read the mount table; 0: it did not change */
 	uint64_t deaths[KEEPER_RESTARTS_MAX]; /* when, of those that died young */
 	unsigned n_deaths;
 	struct stash stash[KEEPER_STASH_MAX];
@@ -297,6 +300,8 @@ static bool replace_server(struct keeper *k, int status)
 		return false;
 	}
 	atomic_store(&k->shared->faulted, is_fault(status));
+	if (!k->answers)
+		usleep(k->n_deaths * RETRY_STEP_MS * 1000); /* a second in all until it is given up */
 	if (!can_take_over(k) && mount_again(k))
 		return false;
 	return start_server(k) == 0;
@@ -321,12 +326,17 @@ static void stop(struct keeper *k)
 	k->stopping = true;
 }
 
-static void take_failure(struct keeper *k, const char *text)
+/* The first server's failure is final, and the answer to whoever asked. A later one may have met what passes: it is tried again,
+ * as after any death. */
+static bool take_failure(struct keeper *k, const char *text)
 {
+	if (k->was_ready)
+		return true;
 	json_t *json = json_loads(text, 0, NULL);
-	if (json && !k->was_ready)
+	if (json)
 		error_from_json(k->err, json);
 	json_decref(json);
+	return false;
 }
 
 /* false: it is over. */
@@ -337,8 +347,7 @@ static bool take_message(struct keeper *k, const struct keeper_message *m, int f
 		answer_ready(k);
 		return true;
 	case KEEPER_FAILED:
-		take_failure(k, m->text);
-		return false;
+		return take_failure(k, m->text);
 	case KEEPER_STASH:
 		keep_stash(k, m->key, fd);
 		return true;
@@ -419,11 +428,26 @@ static bool hear_signals(struct keeper *k)
 	return true;
 }
 
+/* Lazily detached, a mount in which somebody stands answers on, and its server hears nothing: but nobody can come in any more, and what was
+ * wanted is the end. */
+static void look_at_table(struct keeper *k)
+{
+	k->look_at_ms = 0;
+	if (k->stopping || (mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY) &&
+	                    mount_exists(k->minors[SESSION_CONTROL], MOUNT_TYPE_CONTROL)))
+		return;
+	log_info(AREA, "a mount is gone: the services are stopped");
+	stop(k);
+	tell(k, KEEPER_STOP, 0, -1);
+}
+
 static int wait_ms(const struct keeper *k)
 {
-	uint64_t now = now_monotonic_ms(), by = k->answer_by_ms;
-	if (k->stop_by_ms && (!by || k->stop_by_ms < by))
-		by = k->stop_by_ms;
+	const uint64_t limits[] = {k->answer_by_ms, k->stop_by_ms, k->look_at_ms};
+	uint64_t now = now_monotonic_ms(), by = 0;
+	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+		if (limits[i] && (!by || limits[i] < by))
+			by = limits[i];
 	return !by ? -1 : by <= now ? 0 : (int)(by - now);
 }
 
@@ -440,14 +464,16 @@ static bool look_at_clock(struct keeper *k)
 		k->answer_by_ms = 0;
 		kill(k->server, SIGKILL);
 	}
+	if (k->look_at_ms && now >= k->look_at_ms)
+		look_at_table(k);
 	return true;
 }
 
 static void keep(struct keeper *k)
 {
-	enum { SIGNALS, SERVER, ASKER };
+	enum { SIGNALS, SERVER, ASKER, TABLE };
 	for (;;) {
-		struct pollfd fds[] = {{k->signal_fd, POLLIN, 0}, {k->socket, POLLIN, 0}, {k->ready_fd, 0, 0}};
+		struct pollfd fds[] = {{k->signal_fd, POLLIN, 0}, {k->socket, POLLIN, 0}, {k->ready_fd, 0, 0}, {k->table_fd, POLLPRI, 0}};
 		if (poll(fds, sizeof fds / sizeof fds[0], wait_ms(k)) < 0 && errno != EINTR)
 			return;
 		if (fds[SERVER].revents && !hear_server(k))
@@ -456,6 +482,8 @@ static void keep(struct keeper *k)
 			return;
 		if (fds[ASKER].revents && k->ready_fd >= 0)
 			return; /* whoever asked is gone before it was ready */
+		if (fds[TABLE].revents && !k->look_at_ms)
+			k->look_at_ms = now_monotonic_ms() + TABLE_DELAY_MS;
 		if (!look_at_clock(k))
 			return;
 	}
@@ -539,6 +567,7 @@ static int prepare(struct keeper *k, struct error *err)
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	k->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	k->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0); /* close-on-exec by itself */
+	k->table_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	if (k->signal_fd < 0 || k->pidfd < 0)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "cannot watch processes");
 	return 0;

@@ -20,7 +20,7 @@ enum { KEEPER_FD_OVERLAY = 3, KEEPER_FD_CONTROL, KEEPER_FD_SHARED, KEEPER_FD_ROO
 enum keeper_message_type {
 	/* server -> keeper */
 	KEEPER_READY = 1, /* both sessions answer: the mount command may return */
-	KEEPER_FAILED,    /* start-up failed for good; text is a JSON error object. The keeper unmounts and ends */
+	KEEPER_FAILED,    /* could not start; text is a JSON error object. From the first server it is final: the keeper unmounts and ends */
 	KEEPER_STASH,     /* + descriptor: keep it under `key` for the next server */
 	KEEPER_UNSTASH,   /* close what is kept under `key` */
 	KEEPER_ENDING,    /* a mount is gone: services are being stopped, KEEPER_DONE comes within KEEPER_STOP_MS */

@@ -38,20 +38,26 @@ static void unescape(char *s)
 	*out = '\0';
 }
 
+struct mount_line {
+	unsigned device;
+	const char *point, *type;
+	size_t type_len;
+};
+
 /* "ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAGS] - TYPE SOURCE ...": proc_pid_mountinfo(5) */
-static bool parse_entry(char *line, const char *path, struct mount_entry *ret)
+static bool parse_line(char *line, struct mount_line *ret)
 {
-	unsigned minor;
 	int point_at = 0, point_end = 0;
-	if (sscanf(line, "%*d %*d %*u:%u %*s %n%*s%n", &minor, &point_at, &point_end) != 1 || !point_end)
+	if (sscanf(line, "%*d %*d %*u:%u %*s %n%*s%n", &ret->device, &point_at, &point_end) != 1 || !point_end)
 		return false;
 	char *rest = strstr(line + point_end, " - ");
+	if (!rest)
+		return false;
 	line[point_end] = '\0';
 	unescape(line + point_at);
-	if (!rest || strcmp(line + point_at, path))
-		return false;
-	ret->device = minor;
-	snprintf(ret->type, sizeof ret->type, "%.*s", (int)strcspn(rest + 3, " "), rest + 3);
+	ret->point = line + point_at;
+	ret->type = rest + 3;
+	ret->type_len = strcspn(ret->type, " ");
 	return true;
 }
 
@@ -61,9 +67,28 @@ bool mount_find(const char *path, struct mount_entry *ret)
 	cleanup_free char *line = NULL;
 	size_t cap = 0;
 	bool found = false;
-	while (f && getline(&line, &cap, f) > 0)
-		found |= parse_entry(line, path, ret); /* the last one is on top */
+	while (f && getline(&line, &cap, f) > 0) {
+		struct mount_line l;
+		if (!parse_line(line, &l) || strcmp(l.point, path))
+			continue;
+		found = true; /* the last one is on top */
+		ret->device = l.device;
+		snprintf(ret->type, sizeof ret->type, "%.*s", (int)l.type_len, l.type);
+	}
 	return found;
+}
+
+bool mount_exists(unsigned device, const char *type)
+{
+	cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
+	cleanup_free char *line = NULL;
+	size_t cap = 0;
+	while (f && getline(&line, &cap, f) > 0) {
+		struct mount_line l;
+		if (parse_line(line, &l) && l.device == device && l.type_len == strlen(type) && !strncmp(l.type, type, l.type_len))
+			return true;
+	}
+	return !f; /* who cannot look must not conclude */
 }
 
 bool mount_is(const char *path, const char *type)

@@ -18,6 +18,8 @@ struct mount_entry {
 /* `path` is canonical. */
 bool mount_find(const char *path, struct mount_entry *ret);
 bool mount_is(const char *path, const char *type);
+/* Is that one still mounted anywhere, whatever covers it or wherever it was moved? */
+bool mount_exists(unsigned device, const char *type);
 
 /* Could this process mount at all? NO_FUSE, MOUNT_NO_NEW_PRIVS, MOUNT_FAILED with the remedy as a hint. */
 int mount_check(struct error *err);
