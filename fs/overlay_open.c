@@ -11,10 +11,8 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-/* openat2 does not add O_LARGEFILE by itself as open(2) does, and the C library's is 0 here: without it a file above 2 GiB is EOVERFLOW. */
-#define REAL_O_LARGEFILE 0100000
 /* A file that became a fifo, a terminal or leased through another door must not hold a worker. */
-#define DATA_FLAGS (O_NONBLOCK | O_NOCTTY | REAL_O_LARGEFILE)
+#define DATA_FLAGS (O_NONBLOCK | O_NOCTTY)
 
 struct fd_path fd_path(int fd)
 {
