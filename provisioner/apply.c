@@ -266,12 +266,45 @@ static bool is_changed(const struct apply_service *s)
 	return s->made && s->model && s->config_hash && strcmp(s->config_hash, s->model->spec.config_hash) != 0;
 }
 
+/* What does not run is made by the next start as the model says then. */
+static bool is_of_use(const struct apply_service *s)
+{
+	return s->present == PRESENT_COMPLETED || (service_runs(s) && s->proven);
+}
+
 bool apply_has_changes(const struct apply *a)
 {
-	for (size_t i = 0; i < a->count; i++)
-		if (is_changed(a->services[i]) || (!a->services[i]->model && a->services[i]->made))
+	for (size_t i = 0; i < a->count; i++) {
+		const struct apply_service *s = a->services[i];
+		if ((is_changed(s) && is_of_use(s)) || (!s->model && s->made))
 			return true;
+	}
 	return false;
+}
+
+bool apply_may_follow(const struct apply *a, const struct model *model)
+{
+	bool broken = false;
+	for (size_t i = 0; i < a->count; i++) {
+		const struct apply_service *s = a->services[i];
+		const struct model_service *m = model_service(model, s->name);
+		if (s->operation != OPERATION_NONE)
+			return false;
+		if (!is_of_use(s))
+			broken = broken || s->goal == GOAL_UP;
+		else if (!m || !s->config_hash || strcmp(s->config_hash, m->spec.config_hash))
+			return false;
+	}
+	return broken;
+}
+
+void apply_renew(struct apply_service *s)
+{
+	if (!is_changed(s) || is_of_use(s) || s->operation != OPERATION_NONE)
+		return;
+	service_backoff_end(s);
+	s->recreate = true;
+	s->quick_exits = 0;
 }
 
 void apply_changes(struct apply *a)
@@ -411,6 +444,7 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up)
 		s->config_hash = found->config_hash && *found->config_hash ? xstrdup(found->config_hash) : NULL;
 		s->started_ms = found->started_ms;
 		s->goal = up && s->model ? GOAL_UP : GOAL_NONE;
+		s->proven = true;
 		if (found->state == INSTANCE_RUNNING) {
 			s->present = PRESENT_RUNNING;
 			take_details(s, found);

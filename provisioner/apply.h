@@ -51,6 +51,7 @@ struct apply_service {
 	bool taken; /* a foreigner sits on its port: waiting for another number */
 	unsigned port_tries;
 	bool exited; /* while its start was under way */
+	bool proven; /* has been ready since its last start (or may have been: it was found running) */
 	pid_t pid;
 	char *handle;
 	char *config_hash; /* as it was started with */
@@ -106,6 +107,11 @@ void apply_restart(struct apply_service *s);
  */
 void apply_changes(struct apply *a);
 bool apply_has_changes(const struct apply *a);
+/* May a demand go by another model than the one that services were started with? When something that is wanted has never
+ * been ready (the old model may be why), and what is of use to somebody runs as `model` says, too. */
+bool apply_may_follow(const struct apply *a, const struct model *model);
+/* A service that is of no use as it is, and was made with another configuration than the model's, is made anew. */
+void apply_renew(struct apply_service *s);
 /* No service is started while held (the store has to know first). */
 void apply_hold(struct apply *a, bool held);
 void apply_port_failed(struct apply_service *s, const struct error *err);

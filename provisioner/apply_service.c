@@ -249,6 +249,7 @@ static void on_ready(void *arg)
 	struct apply_service *s = arg;
 	s->probe = NULL;
 	s->present = PRESENT_READY;
+	s->proven = true;
 	error_release(&s->error);
 	service_tell(s, false);
 	apply_wake(s->apply);
@@ -384,7 +385,7 @@ void service_start(struct apply_service *s)
 	if (!ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
-	s->exited = false;
+	s->exited = s->proven = false;
 	s->started_at = now_monotonic_ms();
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);

@@ -260,6 +260,7 @@ static void want(struct demand *d)
 			apply_restart(s);
 		else
 			apply_want(s, GOAL_UP);
+		apply_renew(s);
 	}
 }
 
@@ -374,6 +375,8 @@ static void judge_ready(struct demand *d)
 		if (s && s->present == PRESENT_FAILED && s->goal == GOAL_UP) {
 			d->known = true; /* told when it failed */
 			finish(d, &s->error);
+			if (e->config_changed)
+				error_hint(&d->error, "the configuration has changed since, and more than this service: `ajj up` applies it");
 			return;
 		}
 		if (!s || s->goal != GOAL_UP) {

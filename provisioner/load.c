@@ -353,7 +353,8 @@ static void take_over_and_compare(struct environment *e, struct model *model)
 static bool may_take_over(const struct environment *e, const struct load_job *job, const struct model *model)
 {
 	return !e->model || (job->flags & LOAD_APPLY) || !apply_is_active(e->apply) || !e->model->planned ||
-	       !strcmp(e->model->signature, model->signature);
+	       !strcmp(e->model->signature, model->signature) ||
+	       ((job->flags & LOAD_NEEDED) && apply_may_follow(e->apply, model));
 }
 
 static void take_model(struct environment *e, struct load_job *job)

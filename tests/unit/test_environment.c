@@ -711,6 +711,63 @@ static void a_broken_change_lets_what_runs_run(void **state)
 	assert_int_equal(command("reload"), ERROR_CONFIG_INVALID);
 }
 
+/* Services are made and mended by people who look at a read's error: no command is needed in between. */
+static void a_mended_configuration_mends_what_failed(void **state)
+{
+	compose(TWO("one"));
+	env_open();
+	scripted_get("db")->deaf = true;
+	scripted_get("db")->exit_ms = 5;
+	scripted_get("db")->exit_code = 1;
+	assert_int_equal(ask(NULL), ERROR_SERVICE_FAILED);
+	assert_int_equal(ask("cache"), ERROR_NONE);
+	scripted_get("db")->deaf = false;
+	scripted_get("db")->exit_ms = 0;
+	char hash[32];
+	snprintf(hash, sizeof hash, "%s", scripted_get("db")->hash);
+	compose(TWO("two"));
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_string_not_equal(scripted_get("db")->hash, hash);
+	assert_int_equal(scripted_get("cache")->starts, 1);
+	run_for(1200);
+	json_t *json = status();
+	assert_true(json_is_false(json_object_get(json, "config_changed")));
+	json_decref(json);
+}
+
+static void a_mended_configuration_mends_what_was_never_ready(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {P: one}}}\n" SHORT);
+	env_open();
+	scripted_get("db")->deaf = true;
+	assert_int_equal(ask(NULL), ERROR_NOT_READY);
+	scripted_get("db")->deaf = false;
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {P: two}}}\n" SHORT);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(scripted_get("db")->stops, 1);
+}
+
+/* What is in use is not restarted by a read; its error says what would. */
+static void a_mended_configuration_disturbs_nobody(void **state)
+{
+	struct answer a;
+	compose(TWO("one"));
+	env_open();
+	assert_int_equal(ask("db"), ERROR_NONE);
+	scripted_get("cache")->deaf = true;
+	scripted_get("cache")->exit_ms = 5;
+	scripted_get("cache")->exit_code = 1;
+	assert_int_equal(ask(NULL), ERROR_SERVICE_FAILED);
+	compose(TWO("two"));
+	assert_int_equal(demand(NULL, &a), 1);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_SERVICE_FAILED);
+	assert_non_null(strstr(a.error.hint, "ajj up"));
+	error_release(&a.error);
+	assert_int_equal(scripted_get("db")->starts, 1);
+}
+
 static void what_was_not_approved_does_not_run(void **state)
 {
 	struct answer a;
@@ -1192,6 +1249,9 @@ int main(void)
 	    T(a_changed_configuration_is_said_and_applied_by_up_alone),
 	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
+	    T(a_mended_configuration_mends_what_failed),
+	    T(a_mended_configuration_mends_what_was_never_ready),
+	    T(a_mended_configuration_disturbs_nobody),
 	    T(what_was_not_approved_does_not_run),
 	    T(destroying_leaves_nothing_and_the_next_is_fresh),
 	    T(a_demand_during_a_teardown_waits_and_starts_afresh),
