@@ -60,6 +60,13 @@ struct process_spec {
 	char *const *const *init;    /* NULL-terminated list of argvs; "{{data}}" in an argument is the directory being made */
 	const char *const *init_stdin; /* parallel to init: text for its standard input; NULL entries: none. May be NULL */
 	const struct keyvals *init_env;
+
+	/* Data that an earlier start has left may not know the values of today's configuration (a user, a password): steps
+	 * like those of `init`, run before the start unless this data has had them already. NULL: none are known. */
+	const char *adapt_key; /* a fingerprint of them */
+	char *const *const *adapt;
+	const char *const *adapt_stdin;
+
 	bool needs_unprivileged;     /* refuses uid 0 (Postgres): under root it gets the environment's own uid */
 };
 

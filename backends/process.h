@@ -150,10 +150,15 @@ struct process_template *process_start_refill(struct process_start *s);
 
 /* ---- process_template.c: where a data directory comes from. Worker ---- */
 
-struct process_template {
-	char *key;    /* NULL: an empty directory */
-	char ***init; /* NULL-terminated list of argvs */
+struct process_steps {
+	char ***argv; /* NULL-terminated list of argvs; NULL: none */
 	char **input; /* parallel; NULL entries */
+};
+struct process_template {
+	char *key; /* NULL: an empty directory */
+	struct process_steps init;
+	char *adapt_key; /* NULL: nothing to adapt */
+	struct process_steps adapt;
 	struct keyvals env;
 };
 struct process_template *process_template_new(const struct process_spec *spec);
@@ -161,6 +166,10 @@ void process_template_free(struct process_template *t);
 /* Makes data_dir unless it is there with content: 1, else 0. */
 int process_data_make(const struct process_settings *p, const struct process_template *t, const char *data_dir,
                       struct error *err);
+/* Brings the data in line with what the configuration says now, unless that was done; `made`: it is new, and is. Nothing
+ * runs on it; the caller has the service's turn. */
+int process_data_adapt(const struct process_settings *p, const struct process_template *t, const char *data_dir,
+                       bool made, struct error *err);
 /* The template, made unless it is there. */
 int process_template_make(const struct process_settings *p, const struct process_template *t, struct error *err);
 /* Fills up the spare copies; sweeps those of an earlier boot. */

@@ -133,6 +133,10 @@ static int directories_make(struct process_start *s, struct error *err)
 		r = data_own(s->settings, s->data_dir, err);
 	if (!r && s->data_dir)
 		stale_locks_remove(s->data_dir);
+	if (!r && s->data_dir)
+		r = process_data_adapt(s->settings, s->template, s->data_dir, s->took_copy, err);
+	if (r)
+		return error_prefix(err, "service %s", s->service);
 	if (!r && s->run_dir)
 		r = run_dir_make(s->settings, s->run_dir, err);
 	return r;

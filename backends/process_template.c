@@ -23,6 +23,8 @@
 #include "base/log.h"
 
 #define AREA "process"
+#define ADAPTED ".aether-values" /* in a data directory: the adapt_key of the values that it knows */
+#define ADAPTED_MAX 64
 #define LOCK_WAIT_MS 20
 #define UNUSED_S (30 * 24 * 3600)           /* a template that nobody has used for so long is dropped */
 #define SPARES_FREE_MIN (UINT64_C(1) << 30) /* bytes that stay free: below, nothing is copied ahead */
@@ -30,21 +32,39 @@
 
 /* ---- the copy of a spec ---- */
 
+static bool steps_copy(struct process_steps *to, char *const *const *argv, const char *const *input)
+{
+	size_t n = 0;
+	while (argv && argv[n])
+		n++;
+	if (!n)
+		return false;
+	to->argv = xcalloc(n + 1, sizeof *to->argv);
+	to->input = xcalloc(n + 1, sizeof *to->input);
+	for (size_t i = 0; i < n; i++) {
+		to->argv[i] = strv_copy(argv[i]);
+		to->input[i] = input ? xstrdup(input[i]) : NULL;
+	}
+	return true;
+}
+
+static void steps_release(struct process_steps *s)
+{
+	for (size_t i = 0; s->argv && s->argv[i]; i++) {
+		strv_free(s->argv[i]);
+		free(s->input[i]);
+	}
+	free(s->argv);
+	free(s->input);
+}
+
 struct process_template *process_template_new(const struct process_spec *spec)
 {
 	struct process_template *t = xcalloc(1, sizeof *t);
-	size_t n = 0;
-	while (spec->init && spec->init[n])
-		n++;
-	if (!n || !spec->template_key)
-		return t;
-	t->key = xstrdup(spec->template_key);
-	t->init = xcalloc(n + 1, sizeof *t->init);
-	t->input = xcalloc(n + 1, sizeof *t->input);
-	for (size_t i = 0; i < n; i++) {
-		t->init[i] = strv_copy(spec->init[i]);
-		t->input[i] = spec->init_stdin ? xstrdup(spec->init_stdin[i]) : NULL;
-	}
+	if (spec->template_key && steps_copy(&t->init, spec->init, spec->init_stdin))
+		t->key = xstrdup(spec->template_key);
+	if (spec->adapt_key && steps_copy(&t->adapt, spec->adapt, spec->adapt_stdin))
+		t->adapt_key = xstrdup(spec->adapt_key);
 	if (spec->init_env)
 		keyvals_copy(&t->env, spec->init_env);
 	return t;
@@ -54,13 +74,10 @@ void process_template_free(struct process_template *t)
 {
 	if (!t)
 		return;
-	for (size_t i = 0; t->init && t->init[i]; i++) {
-		strv_free(t->init[i]);
-		free(t->input[i]);
-	}
-	free(t->init);
-	free(t->input);
+	steps_release(&t->init);
+	steps_release(&t->adapt);
 	free(t->key);
+	free(t->adapt_key);
 	keyvals_release(&t->env);
 	free(t);
 }
@@ -210,8 +227,7 @@ static char *with_data(const char *text, const char *data)
 	return buffer_detach(&out);
 }
 
-static int step_failed(const struct process_template *t, const char *program, int code, const struct buffer *output,
-                       struct error *err)
+static int step_failed(const char *what, const char *program, int code, const struct buffer *output, struct error *err)
 {
 	const char *text = buffer_str(output);
 	if (output->len > ERROR_OUTPUT_MAX)
@@ -222,32 +238,49 @@ static int step_failed(const struct process_template *t, const char *program, in
 	size_t line = end;
 	while (line && text[line - 1] != '\n')
 		line--;
-	error_set(err, ERROR_BACKEND_SPAWN_FAILED, "template %s: %s ended with %d: %.*s", t->key, program, code,
-	          (int)(end - line), text + line);
+	error_set(err, ERROR_BACKEND_SPAWN_FAILED, "%s: %s ended with %d: %.*s", what, program, code, (int)(end - line),
+	          text + line);
 	error_detail(err, "output", json_string(text));
 	return -EIO;
 }
 
-static int step_run(const struct process_settings *p, const struct process_template *t, size_t i, const char *data,
-                    uid_t uid, gid_t gid, struct error *err)
+struct steps_run {
+	const struct process_settings *settings;
+	const char *what; /* for messages */
+	const struct process_steps *steps;
+	const struct keyvals *env;
+	const char *data;
+	uid_t uid;
+	gid_t gid;
+};
+
+static int step_run(const struct steps_run *s, size_t i, struct error *err)
 {
 	cleanup_buffer struct buffer order = BUFFER_INIT, output = BUFFER_INIT;
 	cleanup_free char *program = NULL;
-	int r = process_program(t->init[i][0], &t->env, &program, err);
+	int r = process_program(s->steps->argv[i][0], s->env, &program, err);
 	if (r)
 		return r;
 	process_order_add(&order, "program", "%s", program);
-	for (char **arg = t->init[i]; *arg; arg++) {
-		cleanup_free char *text = with_data(*arg, data);
+	for (char **arg = s->steps->argv[i]; *arg; arg++) {
+		cleanup_free char *text = with_data(*arg, s->data);
 		process_order_add(&order, "arg", "%s", text);
 	}
-	process_order_env(&order, &t->env);
-	process_order_user(&order, uid, gid);
-	process_order_add(&order, "directory", "%s", data);
-	cleanup_free char *input = t->input[i] ? with_data(t->input[i], data) : NULL;
+	process_order_env(&order, s->env);
+	process_order_user(&order, s->uid, s->gid);
+	process_order_add(&order, "directory", "%s", s->data);
+	cleanup_free char *input = s->steps->input[i] ? with_data(s->steps->input[i], s->data) : NULL;
 	int code;
-	r = process_run_once(p, t->key, &order, input, PROCESS_INIT_MS, &code, &output, err);
-	return r ? r : code ? step_failed(t, program, code, &output, err) : 0;
+	r = process_run_once(s->settings, s->what, &order, input, PROCESS_INIT_MS, &code, &output, err);
+	return r ? r : code ? step_failed(s->what, program, code, &output, err) : 0;
+}
+
+static int steps_run(const struct steps_run *s, struct error *err)
+{
+	int r = 0;
+	for (size_t i = 0; s->steps->argv && s->steps->argv[i] && !r; i++)
+		r = step_run(s, i, err);
+	return r;
 }
 
 static int template_fill(const struct process_settings *p, const struct process_template *t, int place,
@@ -262,8 +295,8 @@ static int template_fill(const struct process_settings *p, const struct process_
 		return error_set_errno(err, errno == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, errno, "template %s",
 		                       t->key);
 	cleanup_free char *data = xasprintf("%s/templates/%s", p->shared_dir, name);
-	for (size_t i = 0; t->init[i] && !r; i++)
-		r = step_run(p, t, i, data, uid, gid, err);
+	cleanup_free char *what = xasprintf("template %s", t->key);
+	r = steps_run(&(struct steps_run){p, what, &t->init, &t->env, data, uid, gid}, err);
 	/* a template outlives power failures, so its bytes come before its name */
 	cleanup_close int fd = r ? -1 : openat(place, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (!r && (fd < 0 || syncfs(fd)))
@@ -414,4 +447,68 @@ int process_data_make(const struct process_settings *p, const struct process_tem
 		return r;
 	}
 	return error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, -r, "%s", data_dir);
+}
+
+/* ---- what the data knows of the configuration ---- */
+
+/* The directory is the service's own: what stands under that name may be anything. */
+static bool is_adapted(int directory, const char *key)
+{
+	char text[ADAPTED_MAX + 1];
+	cleanup_close int fd = openat(directory, ADAPTED, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, ADAPTED_MAX);
+	if (n < 0)
+		return false;
+	text[n] = '\0';
+	return !strcmp(text, key);
+}
+
+/* The service's own file: what copies a whole data directory (pg_basebackup) must be able to read it. */
+static int adapted(const struct process_settings *p, int directory, const char *key)
+{
+	int r = file_write_atomic(directory, ADAPTED, key, strlen(key), 0600);
+	if (!r && p->uid != (uid_t)-1 && fchownat(directory, ADAPTED, p->uid, (gid_t)p->uid, AT_SYMLINK_NOFOLLOW))
+		r = -errno;
+	return r;
+}
+
+/* A program that wants a name for its uid (Postgres, as initdb) gets the data lent under root. The directory itself goes
+ * first and comes back last: whoever finds it another's after a crash takes all of it back. */
+static int adapt(const struct process_settings *p, const struct process_template *t, const char *data_dir,
+                 struct error *err)
+{
+	uid_t uid = (uid_t)-1;
+	gid_t gid = (gid_t)-1;
+	int r = geteuid() ? 0 : account(&uid, &gid, err);
+	if (!r && uid != (uid_t)-1 && (lchown(data_dir, uid, gid) || tree_chown(AT_FDCWD, data_dir, uid, gid)))
+		r = error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, errno, "%s", data_dir);
+	if (!r)
+		r = steps_run(&(struct steps_run){p, data_dir, &t->adapt, &t->env, data_dir, uid, gid}, err);
+	int back = uid == (uid_t)-1 ? 0 : tree_chown(AT_FDCWD, data_dir, p->uid, (gid_t)p->uid);
+	return r || !back ? r : error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -back, "%s", data_dir);
+}
+
+int process_data_adapt(const struct process_settings *p, const struct process_template *t, const char *data_dir,
+                       bool made, struct error *err)
+{
+	if (!t->adapt_key)
+		return 0;
+	cleanup_close int directory = open(data_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (directory < 0)
+		return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, errno, "%s", data_dir);
+	if (!made && is_adapted(directory, t->adapt_key))
+		return 0;
+	int r = 0;
+	if (!made) {
+		r = adapt(p, t, data_dir, err);
+		if (r && err && err->code == ERROR_BACKEND_SPAWN_FAILED) {
+			error_prefix(err, "its data was made with other values, and they cannot be changed");
+			error_hint(err, "put the old values back, or start fresh: ajj destroy (the data goes to the trash)");
+		}
+		if (r)
+			return r;
+		log_info(AREA, "%s: brought in line with the configuration", data_dir);
+	}
+	r = adapted(p, directory, t->adapt_key);
+	return r ? error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED, -r, "%s", data_dir) : 0;
 }

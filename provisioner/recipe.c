@@ -22,6 +22,16 @@
 
 /* ---- releasing ---- */
 
+static void steps_free(struct recipe_init *steps, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		strv_free(steps[i].argv);
+		free(steps[i].stdin_);
+		free(steps[i].when);
+	}
+	free(steps);
+}
+
 static void recipe_release(struct recipe *r)
 {
 	free(r->name);
@@ -38,12 +48,8 @@ static void recipe_release(struct recipe *r)
 	free(r->package);
 	free(r->version_pattern);
 	strv_free(r->version_argv);
-	for (size_t i = 0; i < r->n_init; i++) {
-		strv_free(r->init[i].argv);
-		free(r->init[i].stdin_);
-		free(r->init[i].when);
-	}
-	free(r->init);
+	steps_free(r->init, r->n_init);
+	steps_free(r->adapt, r->n_adapt);
 	strv_free(r->command);
 	keyvals_release(&r->process_env);
 	free(r);
@@ -241,22 +247,33 @@ static const struct field_reader init_fields[] = {
     {NULL, NULL},
 };
 
-static int read_init(const struct field *f, void *out)
+static int read_steps(const struct field *f, struct recipe_init **steps, size_t *n)
 {
-	struct recipe *recipe = out;
 	if (f->node->type != YAML_LIST)
 		return field_expected(f, "a list of steps");
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field item = field_child(f, i);
-		array_grow(recipe->init, recipe->n_init);
-		struct recipe_init *step = &recipe->init[recipe->n_init++];
+		array_grow(*steps, *n);
+		struct recipe_init *step = &(*steps)[(*n)++];
 		*step = (struct recipe_init){NULL, NULL, NULL};
 		r = field_read_map(&item, init_fields, UNKNOWN_FAILS, "a mapping with run", step);
 		if (r == 0 && !step->argv)
 			r = field_error(&item, "expected run");
 	}
 	return r;
+}
+
+static int read_init(const struct field *f, void *out)
+{
+	struct recipe *recipe = out;
+	return read_steps(f, &recipe->init, &recipe->n_init);
+}
+
+static int read_adapt(const struct field *f, void *out)
+{
+	struct recipe *recipe = out;
+	return read_steps(f, &recipe->adapt, &recipe->n_adapt);
 }
 
 static int read_command(const struct field *f, void *out)
@@ -280,6 +297,7 @@ static const struct field_reader process_fields[] = {
     {"package", read_package},
     {"version", read_version},
     {"init", read_init},
+    {"adapt", read_adapt},
     {"command", read_command},
     {"env", read_process_env},
     {"unprivileged", read_unprivileged},

@@ -33,6 +33,8 @@ struct recipe {
 	char **version_argv;  /* NULL: the directory is matched */
 	struct recipe_init *init;
 	size_t n_init;
+	struct recipe_init *adapt; /* of data that is there already: to what the templates say now */
+	size_t n_adapt;
 	char **command;       /* templates; {{args...}} is what the service's own `command:` adds (recipe_arguments) */
 	struct keyvals process_env; /* templates: its whole environment */
 	bool needs_unprivileged;

@@ -342,36 +342,60 @@ static uint64_t hash_keyvals(uint64_t h, const struct keyvals *kv)
 	return hash_str(h, "");
 }
 
+struct steps {
+	char ***argv; /* NULL-terminated */
+	const char **input;
+	size_t n;
+	uint64_t hash;
+};
+
+/* {{data}} stays: the backend alone knows whether it is a template's or a service's own. */
+static int expand_steps(const struct build *b, const struct recipe_init *from, size_t count, struct steps *ret)
+{
+	int r = 0;
+	*ret = (struct steps){.argv = keep_array(b->s, count + 1, sizeof *ret->argv),
+	                      .input = keep_array(b->s, count + 1, sizeof *ret->input),
+	                      .hash = hash_str(HASH_INIT, b->s->recipe->name)};
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		const struct recipe_init *step = &from[i];
+		const char *when = step->when ? expand(b, "{{data}}", step->when, &r) : "always", *input;
+		if (r < 0 || !*when)
+			continue;
+		ret->argv[ret->n] = expand_argv(b, "{{data}}", step->argv, &r);
+		ret->input[ret->n] = input = step->stdin_ ? expand(b, "{{data}}", step->stdin_, &r) : NULL;
+		if (r < 0)
+			break;
+		ret->hash = hash_str(hash_argv(ret->hash, ret->argv[ret->n]), input ? input : "");
+		ret->n++;
+	}
+	return r;
+}
+
 static int build_init(const struct build *b)
 {
 	const struct recipe *recipe = b->s->recipe;
-	char ***init = keep_array(b->s, recipe->n_init + 1, sizeof *init);
-	const char **input = keep_array(b->s, recipe->n_init + 1, sizeof *input);
-	uint64_t h = hash_str(HASH_INIT, recipe->name);
-	size_t n = 0;
-	int r = 0;
-	for (size_t i = 0; r == 0 && i < recipe->n_init; i++) {
-		const struct recipe_init *step = &recipe->init[i];
-		const char *when = step->when ? expand(b, "{{data}}", step->when, &r) : "always";
-		if (r < 0 || !*when)
-			continue;
-		init[n] = expand_argv(b, "{{data}}", step->argv, &r);
-		input[n] = step->stdin_ ? expand(b, "{{data}}", step->stdin_, &r) : NULL;
-		if (r < 0)
-			break;
-		h = hash_argv(h, init[n]);
-		h = hash_str(h, input[n] ? input[n] : "");
-		n++;
-	}
-	if (r < 0 || !n)
+	struct steps steps;
+	int r = expand_steps(b, recipe->init, recipe->n_init, &steps);
+	if (r < 0 || !steps.n)
 		return r;
-	h = hash_str(h, b->s->program_dir ? b->s->program_dir : "");
-	b->s->process.init = (char *const *const *)init;
-	b->s->process.init_stdin = input;
-	b->s->process.init_env = &b->s->process_env;
+	uint64_t h = hash_str(steps.hash, b->s->program_dir ? b->s->program_dir : "");
+	b->s->process.init = (char *const *const *)steps.argv;
+	b->s->process.init_stdin = steps.input;
 	b->s->process.template_key =
 	    keep(b->s, xasprintf("%s-%s-%016llx", recipe->name, b->s->program_major ? b->s->program_major : "0",
 	                         (unsigned long long)h));
+	return 0;
+}
+
+static int build_adapt(const struct build *b)
+{
+	struct steps steps;
+	int r = expand_steps(b, b->s->recipe->adapt, b->s->recipe->n_adapt, &steps);
+	if (r < 0 || !steps.n)
+		return r;
+	b->s->process.adapt = (char *const *const *)steps.argv;
+	b->s->process.adapt_stdin = steps.input;
+	b->s->process.adapt_key = keep(b->s, xasprintf("%016llx", (unsigned long long)steps.hash));
 	return 0;
 }
 
@@ -394,8 +418,11 @@ static int build_recipe_process(const struct build *b)
 	s->process.command = expand_argv(b, s->process.data_dir, s->recipe->command, &r);
 	s->process.env = &s->process_env;
 	s->process.needs_unprivileged = s->recipe->needs_unprivileged;
+	s->process.init_env = &s->process_env;
 	if (r == 0 && s->recipe->n_init)
 		r = build_init(b);
+	if (r == 0 && s->recipe->n_adapt)
+		r = build_adapt(b);
 	s->spec.process = &s->process;
 	return r;
 }

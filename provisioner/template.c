@@ -114,16 +114,52 @@ static void filter_urlencode(struct buffer *value, const char *argument)
 	buffer_adds(value, encoded);
 }
 
+static bool is_control(char c)
+{
+	return (unsigned char)c < ' ' || c == 0x7f;
+}
+
+static bool has_control(const char *text)
+{
+	for (; *text; text++)
+		if (is_control(*text))
+			return true;
+	return false;
+}
+
+enum escapes { AS_IT_IS, AS_UNICODE, AS_HEX };
+
+/* How control characters are written: a newline would end the statement where lines are statements (Postgres's
+ * single-user mode), and make another one of what follows. */
+static void add_quoted(struct buffer *out, const char *text, char quote, enum escapes escapes)
+{
+	buffer_addc(out, quote);
+	for (const char *c = text; *c; c++) {
+		if (escapes != AS_IT_IS && is_control(*c)) {
+			buffer_printf(out, escapes == AS_UNICODE ? "\\%04x" : "\\x%02x", (unsigned)*c);
+			continue;
+		}
+		if (*c == quote || (escapes != AS_IT_IS && *c == '\\'))
+			buffer_addc(out, *c);
+		buffer_addc(out, *c);
+	}
+	buffer_addc(out, quote);
+}
+
 static void filter_sql_identifier(struct buffer *value, const char *argument)
 {
 	cleanup_free char *name = buffer_detach(value);
-	buffer_addc(value, '"');
-	for (const char *c = name; *c; c++) {
-		if (*c == '"')
-			buffer_addc(value, '"');
-		buffer_addc(value, *c);
-	}
-	buffer_addc(value, '"');
+	bool control = has_control(name);
+	buffer_adds(value, control ? "U&" : "");
+	add_quoted(value, name, '"', control ? AS_UNICODE : AS_IT_IS);
+}
+
+/* Of Postgres: E'' means the same whatever standard_conforming_strings says. */
+static void filter_sql_literal(struct buffer *value, const char *argument)
+{
+	cleanup_free char *text = buffer_detach(value);
+	buffer_addc(value, 'E');
+	add_quoted(value, text, '\'', AS_HEX);
 }
 
 static void filter_unless(struct buffer *value, const char *argument)
@@ -152,6 +188,7 @@ static const struct {
 	void (*apply)(struct buffer *value, const char *argument);
 } filters[] = {
     {"urlencode", false, filter_urlencode}, {"sql_identifier", false, filter_sql_identifier},
+    {"sql_literal", false, filter_sql_literal},
     {"unless", true, filter_unless},        {"prefix", true, filter_prefix},
     {"suffix", true, filter_suffix},
 };

@@ -155,6 +155,50 @@ static void what_is_there_is_never_touched(void **state)
 	assert_false(exists("%s", whole));
 }
 
+/* What the configuration says now reaches data that is there: once, and not when the data was made by it. */
+static void old_data_learns_new_values(void **state)
+{
+	struct world *w = *state;
+	DATABASE db;
+	database_init(w, &db, "a", "");
+	cleanup_free char *script = xasprintf("cat >> {{data}}/values; echo >> {{data}}/values; exit $(cat %s/code 2>/dev/null || echo 0)", db.out);
+	char *argv[] = {(char *)"sh", (char *)"-c", script, NULL};
+	char *const *steps[] = {argv, NULL};
+	const char *input[] = {"two", NULL};
+	db.s.process.adapt = steps;
+	db.s.process.adapt_stdin = input;
+	db.s.process.adapt_key = "one";
+	start(w, &db.s);
+	assert_false(exists("%s/values", db.data));
+	stop(w, "a", SIGTERM, 1000);
+	start(w, &db.s);
+	assert_false(exists("%s/values", db.data));
+	stop(w, "a", SIGTERM, 1000);
+	db.s.process.adapt_key = "two";
+	for (int i = 0; i < 2; i++) {
+		start(w, &db.s);
+		cleanup_free char *values = read_text("%s/values", db.data);
+		assert_string_equal(values, "two\n");
+		stop(w, "a", SIGTERM, 1000);
+	}
+	cleanup_free char *mark = xasprintf("%s/.aether-values", db.data), *code = xasprintf("%s/code", db.out);
+	struct stat st;
+	assert_int_equal(stat(mark, &st), 0);
+	assert_int_equal(st.st_uid, geteuid() ? geteuid() : SERVICES_UID);
+	assert_whole(&db);
+
+	db.s.process.adapt_key = "three";
+	assert_int_equal(file_write_atomic(AT_FDCWD, code, "3", 1, 0644), 0);
+	OUTCOME o = {0};
+	backend_start(w->b, &db.s.spec, on_done, &o);
+	await_calls(w, &o.calls, 1);
+	assert_int_equal(o.code, ERROR_BACKEND_SPAWN_FAILED);
+	assert_non_null(strstr(o.message, "other values"));
+	assert_whole(&db); /* still the service's own */
+	assert_int_equal(unlink(code), 0);
+	start(w, &db.s); /* and tried again */
+}
+
 static void an_empty_directory_is_filled(void **state)
 {
 	struct world *w = *state;
@@ -415,6 +459,7 @@ int main(void)
 	    T(made_once_and_cloned),
 	    T(prepared_ahead_and_claimed),
 	    T(what_is_there_is_never_touched),
+	    T(old_data_learns_new_values),
 	    T(an_empty_directory_is_filled),
 	    T(without_a_template_it_begins_empty),
 	    T(data_of_another_uid_changes_hands),

@@ -18,7 +18,7 @@ static const char *value(void *arg, const char *name)
 		const char *name, *value;
 	} known[] = {
 	    {"port", "5432"},         {"empty", ""}, {"user", "a b/\xc3\xa9"}, {"services.my.db.ports.80", "20001"},
-	    {"words", "--a 'b c' d"}, {"open", "'"}, {"sql", "my\"db"},        {"braces", "{{port}}"}};
+	    {"words", "--a 'b c' d"}, {"open", "'"}, {"sql", "my\"db"}, {"lines", "a\nb\\'"},        {"braces", "{{port}}"}};
 	char **last = arg;
 	free(*last);
 	*last = NULL;
@@ -76,6 +76,8 @@ static void filters(void **state)
 	expect("{{user|urlencode}}", "a%20b%2F%C3%A9");
 	expect("{{empty ?? user | urlencode}}", "a%20b%2F%C3%A9");
 	expect("{{sql|sql_identifier}}", "\"my\"\"db\"");
+	expect("{{lines|sql_identifier}}", "U&\"a\\000ab\\\\'\""); /* one line, and no way out of it */
+	expect("{{lines|sql_literal}}", "E'a\\x0ab\\\\'''");
 	expect("{{port|unless \"5432\"}}", "");
 	expect("{{port|unless \"543\"}}", "5432");
 	expect("{{port|prefix \":\"|suffix \"/\"}}", ":5432/");
