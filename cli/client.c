@@ -11,7 +11,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
-#include "cli/mounts.h"
+#include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/registry.h"
 

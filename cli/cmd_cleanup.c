@@ -13,7 +13,7 @@
 #include "cli/commands.h"
 #include "cli/leftovers.h"
 #include "cli/mounting.h"
-#include "cli/mounts.h"
+#include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/registry.h"
 

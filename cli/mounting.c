@@ -18,7 +18,7 @@
 #include "base/program.h"
 #include "base/strv.h"
 #include "cli/holders.h"
-#include "cli/mounts.h"
+#include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/process.h"
 

@@ -124,13 +124,14 @@ static bool looks_like_ours(const char *line, size_t len)
 
 /* ---- rendering ---- */
 
-static void render_user(const char *user, const struct keyvals *generated, struct buffer *out)
+static void render_user(const char *user, const struct envset *set, struct buffer *out)
 {
 	struct envfile_cursor cursor = envfile_scan(user);
 	struct envfile_statement st;
 	while (envfile_next(&cursor, &st)) {
 		cleanup_free char *key = st.key && st.assigns ? xstrndup(st.key, st.key_len) : NULL;
-		bool overridden = key && keyvals_has(generated, key);
+		const struct env_entry *entry = key ? envset_find(set, key) : NULL;
+		bool overridden = entry && !entry->own_line;
 		for (const char *line = st.start; line < st.end;) {
 			size_t len = line_length(line);
 			if (overridden || looks_like_ours(line, len))
@@ -148,7 +149,7 @@ static bool is_name(const char *key)
 	       !key[strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789")];
 }
 
-static int render_generated(const struct keyval *kv, struct buffer *out, char ***flagged, struct error *err)
+static int render_generated(const struct env_entry *kv, struct buffer *out, char ***flagged, struct error *err)
 {
 	if (!is_name(kv->key))
 		return error_set(err, ERROR_CONFIG_INVALID, "%s is no name for a variable: [A-Za-z_][A-Za-z0-9_]*", kv->key);
@@ -168,15 +169,39 @@ static int render_generated(const struct keyval *kv, struct buffer *out, char **
 	return 0;
 }
 
-int envfile_render(const char *user, const struct keyvals *generated, struct buffer *out, char ***flagged,
-                   struct error *err)
+/* A user's own statement goes as it is; one that reads as a marker would end the block early. What the user wrote is no
+ * error of the configuration: where it has no form it is left out, and flagged. */
+static int render_entry(const struct env_entry *e, struct buffer *out, char ***flagged, struct error *err)
+{
+	cleanup_error struct error no_form = ERROR_INIT;
+	size_t before = out->len;
+	if (e->own_line)
+		return 0;
+	if (e->statement && !strstr(e->statement, ENVFILE_BEGIN) && !strstr(e->statement, ENVFILE_END)) {
+		buffer_adds(out, e->statement);
+		return 0;
+	}
+	int r = render_generated(e, out, flagged, &no_form);
+	if (r < 0 && (e->layer == ENV_MAIN || e->layer == ENV_OWN)) {
+		out->len = before;
+		out->data[before] = '\0';
+		if (flagged)
+			strv_push(flagged, xstrdup(e->key));
+		return 0;
+	}
+	if (r < 0 && err)
+		error_move(err, &no_form);
+	return r;
+}
+
+int envfile_render(const char *user, const struct envset *set, struct buffer *out, char ***flagged, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	render_user(user, generated, &text);
+	render_user(user, set, &text);
 	bool open_end = text.len && text.data[text.len - 1] != '\n';
 	buffer_adds(&text, open_end ? "\n" ENVFILE_BEGIN "\n" NO_NEWLINE "\n" : ENVFILE_BEGIN "\n");
-	for (size_t i = 0; i < generated->count; i++) {
-		int r = generated->items[i].value ? render_generated(&generated->items[i], &text, flagged, err) : 0;
+	for (size_t i = 0; i < set->count; i++) {
+		int r = render_entry(&set->items[i], &text, flagged, err);
 		if (r)
 			return r;
 	}

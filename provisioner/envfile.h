@@ -12,6 +12,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/strv.h"
+#include "provisioner/envset.h"
 
 #define ENVFILE_BEGIN "# >>> aether (generated: edits here are not kept) >>>"
 #define ENVFILE_END "# <<< aether <<<"
@@ -33,10 +34,9 @@ enum envfile_form {
 /* Appends the value in its best form. */
 enum envfile_form envfile_quote(const char *value, struct buffer *out);
 
-/* Renders the text. `user` is the workspace's own text ("" for none). `flagged` (may be NULL) collects the keys that
- * are QUOTED; an UNREPRESENTABLE one is CONFIG_INVALID naming the key. */
-int envfile_render(const char *user, const struct keyvals *generated, struct buffer *out, char ***flagged,
-                   struct error *err);
+/* Renders the text. `user` is the workspace's own text ("" for none), of which `set` was made. `flagged` (may be NULL)
+ * collects the keys that are QUOTED; an UNREPRESENTABLE one is CONFIG_INVALID naming the key. */
+int envfile_render(const char *user, const struct envset *set, struct buffer *out, char ***flagged, struct error *err);
 
 /* The user's part of a text that was written over `.env`: what is outside the markers, `#~ ` turned back; with the
  * markers gone, lines equal to ones of `served` (the text last shown; may be NULL) inside its block are dropped.

@@ -10,6 +10,7 @@
 #include "provisioner/apply.h"
 #include "provisioner/environment.h"
 #include "provisioner/events.h"
+#include "provisioner/main_layer.h"
 #include "provisioner/model.h"
 #include "provisioner/store.h"
 
@@ -77,6 +78,9 @@ struct environment {
 	char **warnings;
 	struct buffer user_text;
 	uint64_t user_stamp;
+	struct main_layer main;
+	struct envset env; /* of what env_key says; environment_variables */
+	uint64_t env_key;
 	json_t *requested_by;
 
 	/* as the store has it */
@@ -136,10 +140,14 @@ uint64_t environment_load(struct environment *e, enum load_flags flags); /* done
 void environment_store_desired(struct environment *e, const char *desired);
 void environment_store_up(struct environment *e); /* before the first start: the data's directory, the backend, "up" */
 void environment_port_taken(void *arg, const char *service, const struct port_binding *port);
-void environment_refresh_user(struct environment *e);
+void environment_set_user_text(struct environment *e, const struct buffer *text); /* as it stands in the file now */
+void environment_refresh_user(struct environment *e); /* and the main checkout's */
 const char *environment_backend_name(const struct environment *e); /* NULL: there is none to be opened */
 void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
 void environment_backend_close(struct environment *e);
+
+/* texts.c */
+const struct envset *environment_variables(struct environment *e); /* borrowed until anything changes */
 
 /* demand.c */
 void demands_admit(struct environment *e);

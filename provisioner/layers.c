@@ -12,7 +12,7 @@
 #include "base/hash.h"
 #include "provisioner/envfile.h"
 
-static uint64_t stamp(uint64_t h, int dirfd, const char *path, int flags)
+uint64_t layers_stamp(uint64_t h, int dirfd, const char *path, int flags)
 {
 	struct stat st;
 	struct {
@@ -33,11 +33,11 @@ uint64_t layers_user_stamp(int root_fd, bool *ret_is_link)
 {
 	struct stat st;
 	*ret_is_link = fstatat(root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-	return stamp(HASH_INIT, root_fd, ".env", AT_SYMLINK_NOFOLLOW);
+	return layers_stamp(HASH_INIT, root_fd, ".env", AT_SYMLINK_NOFOLLOW);
 }
 
 /* O_NONBLOCK: what answers by waiting (another environment's demand, a FIFO) is not a file of lines. */
-static void read_lines(int dirfd, const char *path, struct buffer *out)
+void layers_read_lines(int dirfd, const char *path, struct buffer *out)
 {
 	cleanup_close int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	char self[64];
@@ -50,12 +50,12 @@ static void read_lines(int dirfd, const char *path, struct buffer *out)
 }
 
 /* The directory that holds the link's target. A target below the workspace is looked up beneath the mount. */
-static int open_parent(const struct identity *id, int root_fd, char *target, const char **ret_base)
+static int open_parent(const char *root, int root_fd, char *target, const char **ret_base)
 {
-	size_t len = strlen(id->root);
+	size_t len = strlen(root);
 	const char *dir = ".";
 	int from = root_fd;
-	if (!strncmp(target, id->root, len) && target[len] == '/')
+	if (!strncmp(target, root, len) && target[len] == '/')
 		target += len + 1;
 	char *slash = strrchr(target, '/');
 	*ret_base = slash ? slash + 1 : target;
@@ -72,12 +72,12 @@ static bool is_served(int parent, const char *base)
 	return !strcmp(base, ".env") && readlinkat(parent, ".aether", mounted, sizeof mounted) > 0;
 }
 
-static void read_link(const struct identity *id, int root_fd, char *target, struct buffer *out)
+static void read_link(const char *root, int root_fd, char *target, struct buffer *out)
 {
 	const char *base;
-	cleanup_close int parent = open_parent(id, root_fd, target, &base);
+	cleanup_close int parent = open_parent(root, root_fd, target, &base);
 	if (parent >= 0)
-		read_lines(parent, is_served(parent, base) ? ".aether/env.own" : base, out);
+		layers_read_lines(parent, is_served(parent, base) ? ".aether/env.own" : base, out);
 }
 
 int layers_open_link(const struct identity *id, int root_fd)
@@ -88,7 +88,7 @@ int layers_open_link(const struct identity *id, int root_fd)
 	if (n < 0)
 		return -errno;
 	target[n] = '\0';
-	cleanup_close int parent = open_parent(id, root_fd, target, &base);
+	cleanup_close int parent = open_parent(id->root, root_fd, target, &base);
 	if (parent < 0)
 		return -errno;
 	if (is_served(parent, base))
@@ -97,16 +97,21 @@ int layers_open_link(const struct identity *id, int root_fd)
 	return fd < 0 ? -errno : fd;
 }
 
-void layers_user_text(const struct identity *id, int root_fd, struct buffer *out)
+void layers_text_at(const char *root, int root_fd, struct buffer *out)
 {
 	char target[PATH_MAX];
 	ssize_t n = readlinkat(root_fd, ".env", target, sizeof target - 1);
 	if (n < 0) {
-		read_lines(root_fd, ".env", out);
+		layers_read_lines(root_fd, ".env", out);
 		return;
 	}
 	target[n] = '\0';
-	read_link(id, root_fd, target, out);
+	read_link(root, root_fd, target, out);
+}
+
+void layers_user_text(const struct identity *id, int root_fd, struct buffer *out)
+{
+	layers_text_at(id->root, root_fd, out);
 }
 
 static const char *const config_names[] = {"aether.yaml",         "compose.yaml",       "compose.yml",
@@ -115,7 +120,7 @@ static const char *const config_names[] = {"aether.yaml",         "compose.yaml"
 static uint64_t stamp_directory(uint64_t h, int dirfd)
 {
 	for (size_t i = 0; i < sizeof config_names / sizeof *config_names; i++)
-		h = stamp(h, dirfd, config_names[i], 0);
+		h = layers_stamp(h, dirfd, config_names[i], 0);
 	return h;
 }
 
@@ -128,6 +133,6 @@ uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char 
 		h = stamp_directory(h, fd);
 	}
 	if (config_file && (strncmp(config_file, id->root, len) || config_file[len] != '/'))
-		h = stamp(h, AT_FDCWD, config_file, 0);
+		h = layers_stamp(h, AT_FDCWD, config_file, 0);
 	return h;
 }

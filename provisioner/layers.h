@@ -16,6 +16,14 @@
  * which any thread may read. */
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out);
 
+/* The same of any directory: `root` is its path, `root_fd` its descriptor. */
+void layers_text_at(const char *root, int root_fd, struct buffer *out);
+/* One regular file of lines; nothing for anything else. */
+void layers_read_lines(int dirfd, const char *path, struct buffer *out);
+
+/* What tells one state of a file from another, mixed into `h`; a file that is not there has a stamp too. */
+uint64_t layers_stamp(uint64_t h, int dirfd, const char *path, int flags);
+
 /* A descriptor to replace the contents of the link's target; -EXDEV when that is the `.env` of another mounted
  * workspace, whose server could be waiting for this one. */
 int layers_open_link(const struct identity *id, int root_fd);

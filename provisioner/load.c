@@ -165,6 +165,7 @@ struct load_job {
 	uint64_t old_stamp, stamp;
 	char *config_file;
 	struct buffer user_text;
+	struct buffer main_text; /* as it is known; of a link, as it is */
 	bool unchanged;
 	struct store_environment stored;
 	struct model *model;
@@ -223,6 +224,10 @@ static void load_work(struct job *base)
 	struct environment *e = base->e;
 	int r = job->first ? register_environment(job) : 0;
 	layers_user_text(e->id, e->params.root_fd, &job->user_text);
+	if (e->main.is_link) {
+		buffer_clear(&job->main_text);
+		main_layer_read_link(&e->main, &job->main_text);
+	}
 	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->config_file);
 	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp) {
 		job->unchanged = true;
@@ -240,6 +245,7 @@ static void load_work(struct job *base)
 	    .recipes = e->recipes,
 	    .store = e->store,
 	    .user_text = buffer_str(&job->user_text),
+	    .main_text = buffer_str(&job->main_text),
 	    .backend = job->stored.backend,
 	    .backend_reason = job->stored.backend_reason,
 	    .generation = job->stored.generation,
@@ -267,6 +273,27 @@ static void take_stored(struct environment *e, struct load_job *job)
 	e->up_stored = e->desired && !strcmp(e->desired, "up");
 }
 
+static void publish_own_lines(struct environment *e)
+{
+	int r = main_layer_publish(e->id, buffer_str(&e->user_text), e->user_text.len);
+	if (r < 0)
+		log_warning("environment", "other workspaces may see an old .env of this checkout: %s", strerror(-r));
+}
+
+static void replace_text(struct buffer *old, const struct buffer *text)
+{
+	buffer_clear(old);
+	buffer_add(old, buffer_str(text), text->len);
+}
+
+static void take_main_text(struct environment *e, struct load_job *job)
+{
+	if (!e->main.is_link || !strcmp(buffer_str(&e->main.text), buffer_str(&job->main_text)))
+		return;
+	replace_text(&e->main.text, &job->main_text);
+	environment_mark(e, CHANGED_ENV | CHANGED_STATUS);
+}
+
 /* What a regular file holds is read here and now; a link's target only the job may read. */
 static void take_user_text(struct environment *e, struct load_job *job)
 {
@@ -279,9 +306,7 @@ static void take_user_text(struct environment *e, struct load_job *job)
 	e->user_stamp = stamp;
 	if (!strcmp(buffer_str(&e->user_text), buffer_str(&job->user_text)))
 		return;
-	buffer_clear(&e->user_text);
-	buffer_adds(&e->user_text, buffer_str(&job->user_text));
-	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+	environment_set_user_text(e, &job->user_text);
 }
 
 static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
@@ -390,6 +415,7 @@ static void load_after(struct job *base)
 	bool was_error = error_is_set(&e->config_error);
 	e->load_done++;
 	take_user_text(e, job);
+	take_main_text(e, job);
 	if (!job->unchanged) {
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
@@ -400,6 +426,7 @@ static void load_after(struct job *base)
 	store_environment_release(&job->stored);
 	error_release(&job->error);
 	buffer_release(&job->user_text);
+	buffer_release(&job->main_text);
 	free(job->config_file);
 	free(job);
 }
@@ -411,6 +438,7 @@ static void load_begin(struct environment *e, struct job *base)
 	if (base->work != load_work)
 		return;
 	job->flags = e->load_flags;
+	replace_text(&job->main_text, &e->main.text);
 	job->first = e->load_started == 0;
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
@@ -439,7 +467,14 @@ uint64_t environment_load(struct environment *e, enum load_flags flags)
 	return seq;
 }
 
-void environment_refresh_user(struct environment *e)
+void environment_set_user_text(struct environment *e, const struct buffer *text)
+{
+	replace_text(&e->user_text, text);
+	publish_own_lines(e);
+	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+}
+
+static void refresh_own(struct environment *e)
 {
 	bool is_link;
 	uint64_t stamp = layers_user_stamp(e->params.root_fd, &is_link);
@@ -450,11 +485,15 @@ void environment_refresh_user(struct environment *e)
 		return; /* its target may lie behind another mount: the next load reads it */
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	layers_user_text(e->id, e->params.root_fd, &text);
-	if (!strcmp(buffer_str(&text), buffer_str(&e->user_text)))
-		return;
-	buffer_clear(&e->user_text);
-	buffer_adds(&e->user_text, buffer_str(&text));
-	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+	if (strcmp(buffer_str(&text), buffer_str(&e->user_text)) != 0)
+		environment_set_user_text(e, &text);
+}
+
+void environment_refresh_user(struct environment *e)
+{
+	refresh_own(e);
+	if (main_layer_refresh(&e->main))
+		environment_mark(e, CHANGED_ENV | CHANGED_STATUS);
 }
 
 /* ---- a port that is a foreigner's ---- */

@@ -115,7 +115,7 @@ static void want_port(struct model_service *s, uint16_t internal, const char *pr
 	s->ports[s->n_ports++] = (struct port_binding){internal, 0, protocol};
 }
 
-static const char *protocol_of(const struct config_port *p)
+const char *model_protocol(const struct config_port *p)
 {
 	return p->protocol && !strcmp(p->protocol, "udp") ? "udp" : "tcp";
 }
@@ -124,11 +124,11 @@ static void want_ports(struct model_service *s)
 {
 	const struct config_service *c = s->config;
 	for (size_t i = 0; i < c->n_ports; i++)
-		want_port(s, c->ports[i].internal, protocol_of(&c->ports[i]));
+		want_port(s, c->ports[i].internal, model_protocol(&c->ports[i]));
 	if (s->recipe)
 		want_port(s, s->recipe->port, "tcp");
 	for (size_t i = 0; i < c->n_expose; i++)
-		want_port(s, c->expose[i].internal, protocol_of(&c->expose[i]));
+		want_port(s, c->expose[i].internal, model_protocol(&c->expose[i]));
 	if (c->ready.kind == PROBE_TCP || c->ready.kind == PROBE_HTTP)
 		want_port(s, c->ready.port, "tcp");
 }
@@ -140,7 +140,7 @@ static uint16_t preferred(const struct model_params *params, const struct config
 	if (!params->id->main_root || strcmp(params->id->main_root, params->id->root))
 		return 0;
 	for (size_t i = 0; i < c->n_ports; i++)
-		if (c->ports[i].internal == p->internal && !strcmp(protocol_of(&c->ports[i]), p->protocol))
+		if (c->ports[i].internal == p->internal && !strcmp(model_protocol(&c->ports[i]), p->protocol))
 			return c->ports[i].published;
 	return 0;
 }
@@ -338,53 +338,7 @@ static int expand_env(struct model *m, const struct model_params *params, const 
 	return 0;
 }
 
-/* ---- generated variables ---- */
-
-void model_service_variables(const struct model_service *s, struct keyvals *out)
-{
-	uint16_t port = model_external_port(s, s->recipe ? s->recipe->port : 0);
-	if (!port)
-		return;
-	cleanup_free char *url = model_variable_name(s->config->name, "URL");
-	cleanup_free char *host = model_variable_name(s->config->name, "HOST");
-	cleanup_free char *name = model_variable_name(s->config->name, "PORT");
-	char number[8];
-	snprintf(number, sizeof number, "%u", port);
-	if (s->url)
-		keyvals_set(out, url, s->url);
-	keyvals_set(out, host, MODEL_HOST);
-	keyvals_set(out, name, number);
-}
-
-/* For the first such service in the file; one that a demand starts goes before one that it does not. */
-static void add_recipe_variables(const struct model *m, const struct keyvals *user, struct keyvals *out)
-{
-	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
-	const struct plan_selection by_default = {false, NULL, NULL};
-	if (plan_select(m->config, &by_default, chosen, NULL, NULL) < 0)
-		memset(chosen, 0, m->n_services * sizeof *chosen);
-	for (int pass = 0; pass < 2; pass++)
-		for (size_t i = 0; i < m->n_services; i++) {
-			const struct model_service *s = &m->services[i];
-			if (!s->recipe || !s->url || chosen[i] != (pass == 0) || error_is_set(&s->unsupported))
-				continue;
-			for (size_t v = 0; v < s->recipe_env.count; v++) {
-				const char *key = s->recipe_env.items[v].key;
-				if (!keyvals_has(user, key) && !keyvals_has(out, key))
-					keyvals_set(out, key, s->recipe_env.items[v].value);
-			}
-		}
-}
-
-void model_generated(const struct model *m, const struct keyvals *user, struct keyvals *out)
-{
-	keyvals_copy(out, &m->base);
-	for (size_t i = 0; i < m->n_services; i++)
-		model_service_variables(&m->services[i], out);
-	add_recipe_variables(m, user, out);
-	keyvals_copy(out, &m->app_ports);
-	keyvals_copy(out, &m->env);
-}
+/* ---- recipes' variables ---- */
 
 static int expand_recipe_variables(struct model *m, struct model_service *s, const struct model_params *params,
                                    struct error *err)
@@ -506,10 +460,10 @@ static int build_services(struct model *m, const struct model_params *params, co
 	}
 	if (r == 0)
 		r = expand_env(m, params, user, err);
-	cleanup_keyvals struct keyvals env = KEYVALS_INIT, generated = KEYVALS_INIT;
-	keyvals_copy(&env, user);
-	model_generated(m, user, &generated);
-	keyvals_copy(&env, &generated);
+	cleanup_envset struct envset set = {NULL, 0};
+	cleanup_keyvals struct keyvals env = KEYVALS_INIT;
+	model_environment(m, params->main_text, params->user_text, &set);
+	envset_values(&set, &env);
 	for (size_t i = 0; r == 0 && i < m->n_services; i++)
 		r = model_build_spec(m, &m->services[i], params, &env, err);
 	return r;
@@ -518,8 +472,8 @@ static int build_services(struct model *m, const struct model_params *params, co
 static void sign(struct model *m)
 {
 	uint64_t h = HASH_INIT;
-	cleanup_keyvals struct keyvals none = KEYVALS_INIT, generated = KEYVALS_INIT;
-	model_generated(m, &none, &generated);
+	cleanup_keyvals struct keyvals generated = KEYVALS_INIT;
+	model_generated(m, &generated, &generated);
 	for (size_t i = 0; i < generated.count; i++) {
 		h = hash_str(h, generated.items[i].key);
 		h = hash_str(h, generated.items[i].value);
@@ -549,20 +503,32 @@ static int check_approval(struct model *m, const struct model_params *params, st
 	return r < 0 ? r : 0;
 }
 
-static int load(struct model *m, const struct model_params *params, struct error *err)
+static int read_config(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
 {
-	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
-	envfile_parse(params->user_text, NULL, NULL, NULL, &user);
 	const struct config_params config = {
 	    .root_fd = params->root_fd,
 	    .root = params->id->root,
 	    .main_root = params->id->main_root,
 	    .search_upwards = params->id->kind == WORKSPACE_PLAIN,
-	    .variables = &user,
+	    .variables = user,
 	    .recipes = params->recipes,
 	    .environ_ = environ,
 	};
-	int r = config_load(&config, &m->config, err);
+	return config_load(&config, &m->config, err);
+}
+
+/* Interpolation sees the user's layers as they are written. The main checkout's is one of them until the configuration says otherwise. */
+static int load(struct model *m, const struct model_params *params, struct error *err)
+{
+	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
+	envset_user(params->main_text, params->user_text, &user);
+	int r = read_config(m, params, &user, err);
+	if (r == 0 && !m->config->inherit && *params->main_text) {
+		config_free(move_ptr(m->config));
+		keyvals_release(&user);
+		envset_user(NULL, params->user_text, &user);
+		r = read_config(m, params, &user, err);
+	}
 	if (r == 0)
 		r = plan_check_circles(m->config, err);
 	if (r == 0)

@@ -7,6 +7,7 @@
 
 #include "backends/backend.h"
 #include "provisioner/config.h"
+#include "provisioner/envset.h"
 #include "provisioner/identity.h"
 #include "provisioner/recipe.h"
 #include "provisioner/store.h"
@@ -55,7 +56,8 @@ struct model_params {
 	int root_fd;
 	const struct recipes *recipes;
 	struct store *store;
-	const char *user_text; /* the user's own lines */
+	const char *user_text; /* the workspace's own lines */
+	const char *main_text; /* the main checkout's, "": none */
 	const char *backend;   /* as decided before; NULL: not yet */
 	const char *backend_reason;
 	uint32_t generation;
@@ -69,9 +71,11 @@ void model_free(struct model *m);
 
 struct model_service *model_service(const struct model *m, const char *name); /* borrowed; NULL: none */
 
-/* Adds the generated variables to `out`: `user` are the names that the user's own lines set, which a recipe's variables
- * yield to. */
-void model_generated(const struct model *m, const struct keyvals *user, struct keyvals *out);
+/* Adds the generated variables: `imposed` on the user's, and `offered` where the user has none; both may be one list. */
+void model_generated(const struct model *m, struct keyvals *offered, struct keyvals *imposed);
+
+/* The user's texts with what is generated: what `.env` and env.json show. `m` may be NULL: the workspace's own lines. */
+void model_environment(const struct model *m, const char *main_text, const char *user_text, struct envset *ret);
 
 /* Its NAME_URL, NAME_HOST, NAME_PORT are added; nothing without a leased port. */
 void model_service_variables(const struct model_service *s, struct keyvals *out);
@@ -87,6 +91,9 @@ char *model_mask(const struct model *m, const char *text);
 
 /* NAME of NAME_URL: upper case, everything but [A-Z0-9] is _. new */
 char *model_variable_name(const char *service, const char *suffix);
+
+/* "tcp" or "udp" */
+const char *model_protocol(const struct config_port *p);
 
 /* ---- spec.c ---- */
 

@@ -158,15 +158,44 @@ static json_t *warnings_of(const struct status_view *v)
 	return warnings;
 }
 
+/* A user's value, for people to see what became of it: never a secret. */
+static json_t *shown_value(const char *key, const char *value)
+{
+	if (env_name_is_secret(key))
+		return json_string("***");
+	cleanup_free char *masked = url_mask_password(value);
+	return json_string(masked);
+}
+
+static json_t *rewrite_of(const struct env_entry *e)
+{
+	return json_pack("{s:s, s:s, s:s, s:o, s:o}", "key", e->key, "layer", env_layer_name(e->layer), "service", e->service,
+	                 "before", shown_value(e->key, e->before), "after", shown_value(e->key, e->value));
+}
+
+static bool is_flagged(const struct env_entry *e)
+{
+	cleanup_buffer struct buffer form = BUFFER_INIT;
+	return !e->own_line && !e->statement && envfile_quote(e->value, &form) == ENVFILE_QUOTED;
+}
+
 static void add_environment_keys(json_t *json, const struct status_view *v)
 {
-	cleanup_strv char **flagged = NULL, **overridden = NULL;
-	cleanup_buffer struct buffer unused = BUFFER_INIT;
-	status_env(v->model, v->user_text, &unused, &flagged, NULL);
-	overridden = status_overridden(v->model, v->user_text);
-	json_object_set_new(json, "overridden", strings(overridden));
-	json_object_set_new(json, "rewrites", json_array());
-	json_object_set_new(json, "flagged", strings(flagged));
+	json_t *overridden = json_array(), *rewrites = json_array(), *flagged = json_array(), *layers = json_object();
+	for (size_t i = 0; v->env && i < v->env->count; i++) {
+		const struct env_entry *e = &v->env->items[i];
+		json_object_set_new(layers, e->key, json_string(env_layer_name(e->layer)));
+		if (e->layer == ENV_IMPOSED && e->overrides)
+			json_array_append_new(overridden, json_string(e->key));
+		if (e->service && e->before)
+			json_array_append_new(rewrites, rewrite_of(e));
+		if (is_flagged(e))
+			json_array_append_new(flagged, json_string(e->key));
+	}
+	json_object_set_new(json, "overridden", overridden);
+	json_object_set_new(json, "rewrites", rewrites);
+	json_object_set_new(json, "flagged", flagged);
+	json_object_set_new(json, "layers", layers);
 }
 
 void status_json(const struct status_view *v, struct buffer *out)
@@ -219,45 +248,15 @@ void status_ports(const struct model *m, struct buffer *out)
 
 /* ---- env ---- */
 
-/* The layers, later ones win: (the main checkout's `.env` has its place here) < the workspace's own lines < generated.
- */
-static void generate(const struct model *m, const char *user_text, struct keyvals *user, struct keyvals *generated)
+void status_env_json(const struct envset *env, struct buffer *out)
 {
-	envfile_parse(user_text, NULL, NULL, NULL, user);
-	if (m)
-		model_generated(m, user, generated);
-}
-
-int status_env(const struct model *m, const char *user_text, struct buffer *out, char ***flagged, struct error *err)
-{
-	cleanup_keyvals struct keyvals user = KEYVALS_INIT, generated = KEYVALS_INIT;
-	generate(m, user_text, &user, &generated);
-	return envfile_render(user_text, &generated, out, flagged, err);
-}
-
-void status_env_json(const struct model *m, const char *user_text, struct buffer *out)
-{
-	cleanup_keyvals struct keyvals user = KEYVALS_INIT, generated = KEYVALS_INIT;
-	generate(m, user_text, &user, &generated);
-	keyvals_copy(&user, &generated);
 	json_t *json = json_object();
-	for (size_t i = 0; i < user.count; i++)
-		set_string(json, user.items[i].key, user.items[i].value ? user.items[i].value : "");
+	for (size_t i = 0; i < env->count; i++)
+		set_string(json, env->items[i].key, env->items[i].value);
 	cleanup_free char *text = json_dumps(json, JSON_INDENT(2));
 	json_decref(json);
 	buffer_adds(out, text ? text : "{}");
 	buffer_addc(out, '\n');
-}
-
-char **status_overridden(const struct model *m, const char *user_text)
-{
-	cleanup_keyvals struct keyvals user = KEYVALS_INIT, generated = KEYVALS_INIT;
-	char **keys = NULL;
-	generate(m, user_text, &user, &generated);
-	for (size_t i = 0; i < user.count; i++)
-		if (keyvals_has(&generated, user.items[i].key))
-			strv_push(&keys, xstrdup(user.items[i].key));
-	return keys;
 }
 
 int status_service_env(const struct model_service *s, struct buffer *out, struct error *err)

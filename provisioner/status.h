@@ -18,7 +18,7 @@ struct status_view {
 	uint32_t generation;
 	const struct model *model; /* NULL: none (yet) */
 	const struct apply *apply;
-	const char *user_text;
+	const struct envset *env;
 	bool config_changed;
 	const struct error *failure; /* of the environment as a whole; NULL: none */
 	char *const *warnings;       /* beside the model's; NULL: none */
@@ -37,11 +37,8 @@ json_t *status_resources(const struct model *m);
 /* `service internal host external` a line; x-aether.ports by the variable's name. */
 void status_ports(const struct model *m, struct buffer *out);
 
-/* What `.env` holds. `flagged` (may be NULL) gets the keys that not every reader reads alike. */
-int status_env(const struct model *m, const char *user_text, struct buffer *out, char ***flagged, struct error *err);
-void status_env_json(const struct model *m, const char *user_text, struct buffer *out);
-/* The user's keys that a generated one overrides; new, NULL when there are none */
-char **status_overridden(const struct model *m, const char *user_text);
+/* The variables as one JSON object, expanded. */
+void status_env_json(const struct envset *env, struct buffer *out);
 
 /* The variables of one service: NAME_URL, NAME_HOST, NAME_PORT and its recipe's. */
 int status_service_env(const struct model_service *s, struct buffer *out, struct error *err);

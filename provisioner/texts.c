@@ -8,22 +8,45 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "provisioner/envfile.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
 #include "provisioner/status.h"
 
+/* A model is replaced as a whole, but for a teardown's taking its ports away and what the backend's check says of it. */
+static uint64_t variables_key(const struct environment *e)
+{
+	uint64_t h = hash_str(HASH_INIT, buffer_str(&e->user_text));
+	h = hash_str(h, buffer_str(&e->main.text));
+	h = hash_bytes(h, &e->model, sizeof e->model);
+	for (size_t i = 0; e->model && i < e->model->n_services; i++)
+		h = hash_bytes(h, &e->model->services[i].unsupported.code, sizeof e->model->services[i].unsupported.code);
+	return e->model ? hash_bytes(hash_str(h, e->model->signature), &e->model->planned, sizeof e->model->planned) : h;
+}
+
 /* Without a configuration there are the user's own lines: they can be appended to all the same. */
-int environment_env(struct environment *e, struct buffer *out, struct error *err)
+const struct envset *environment_variables(struct environment *e)
 {
 	environment_refresh_user(e);
-	return status_env(e->model, buffer_str(&e->user_text), out, NULL, err);
+	uint64_t key = variables_key(e);
+	if (key != e->env_key || !e->env.items) {
+		envset_release(&e->env);
+		model_environment(e->model, buffer_str(&e->main.text), buffer_str(&e->user_text), &e->env);
+		e->env_key = key;
+	}
+	return &e->env;
+}
+
+int environment_env(struct environment *e, struct buffer *out, struct error *err)
+{
+	const struct envset *set = environment_variables(e);
+	return envfile_render(buffer_str(&e->user_text), set, out, NULL, err);
 }
 
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err)
 {
-	environment_refresh_user(e);
-	status_env_json(e->model, buffer_str(&e->user_text), out);
+	status_env_json(environment_variables(e), out);
 	return 0;
 }
 
@@ -40,7 +63,6 @@ void environment_env_own(struct environment *e, struct buffer *out)
 
 void environment_status(struct environment *e, struct buffer *out)
 {
-	environment_refresh_user(e);
 	json_t *leases = e->params.leases ? e->params.leases(e->params.arg) : NULL;
 	const struct status_view view = {
 	    .id = e->id,
@@ -54,7 +76,7 @@ void environment_status(struct environment *e, struct buffer *out)
 	    .generation = e->generation,
 	    .model = e->model,
 	    .apply = e->apply,
-	    .user_text = buffer_str(&e->user_text),
+	    .env = environment_variables(e),
 	    .config_changed = e->config_changed,
 	    .failure = error_is_set(&e->failure)        ? &e->failure
 	               : error_is_set(&e->config_error) ? &e->config_error
@@ -178,8 +200,7 @@ int environment_write_env(struct environment *e, const char *text, size_t len, s
 	cleanup_free char *written = xstrndup(text, len);
 	cleanup_buffer struct buffer served = BUFFER_INIT, own = BUFFER_INIT;
 	bool changed_inside = false;
-	environment_refresh_user(e);
-	status_env(e->model, buffer_str(&e->user_text), &served, NULL, NULL);
+	envfile_render(buffer_str(&e->user_text), environment_variables(e), &served, NULL, NULL);
 	envfile_user_part(written, served.len ? buffer_str(&served) : NULL, &own, &changed_inside);
 	if (changed_inside)
 		environment_event(e, "warning",
@@ -191,9 +212,7 @@ int environment_write_env(struct environment *e, const char *text, size_t len, s
 		environment_fail(e, err);
 		return r;
 	}
-	buffer_clear(&e->user_text); /* a link's target is read again by a load; what was written is known now */
-	buffer_adds(&e->user_text, buffer_str(&own));
+	environment_set_user_text(e, &own); /* a link's target is read again by a load; what was written is known now */
 	environment_refresh_user(e);
-	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
 	return 0;
 }

@@ -8,6 +8,16 @@
 #include "base/cleanup.h"
 #include "provisioner/envfile.h"
 
+/* With generated variables that win over the user's. */
+static int render(const char *user, const struct keyvals *generated, struct buffer *out, char ***flagged, struct error *err)
+{
+	static const struct keyvals none = KEYVALS_INIT;
+	const struct envset_params params = {.own = user, .offered = &none, .imposed = generated};
+	cleanup_envset struct envset set;
+	envset_make(&params, &set);
+	return envfile_render(user, &set, out, flagged, err);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void require(bool holds)
@@ -60,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			keyvals_set(&generated, parsed.items[i].key, "generated");
 	}
 	/* keys with a dot are no names for a shell: an error, and nothing is written */
-	if (envfile_render(user, &generated, &served, NULL, NULL)) {
+	if (render(user, &generated, &served, NULL, NULL)) {
 		require(served.len == 0);
 		return 0;
 	}
@@ -70,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* what is written comes to rest: shown and saved again, it is what it was */
 	cleanup_buffer struct buffer kept = BUFFER_INIT, again = BUFFER_INIT, shown = BUFFER_INIT;
 	envfile_user_part(written, served.data, &kept, &changed);
-	require(envfile_render(buffer_str(&kept), &generated, &shown, NULL, NULL) == 0);
+	require(render(buffer_str(&kept), &generated, &shown, NULL, NULL) == 0);
 	envfile_user_part(shown.data, shown.data, &again, &changed);
 	require(!strcmp(buffer_str(&again), buffer_str(&kept)));
 	return 0;

@@ -13,6 +13,16 @@
 #include "base/file.h"
 #include "provisioner/envfile.h"
 
+/* With generated variables that win over the user's. */
+static int render(const char *user, const struct keyvals *generated, struct buffer *out, char ***flagged, struct error *err)
+{
+	static const struct keyvals none = KEYVALS_INIT;
+	const struct envset_params params = {.own = user, .offered = &none, .imposed = generated};
+	cleanup_envset struct envset set;
+	envset_make(&params, &set);
+	return envfile_render(user, &set, out, flagged, err);
+}
+
 /* ---- reading ---- */
 
 static const char *from_outside(void *arg, const char *name)
@@ -289,7 +299,7 @@ static void check_reader(const char *dir, const struct reader *r)
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_free char *path = xasprintf("%s/f", dir);
 	generate(&kv, r->quotes_are_kept ? ENVFILE_PLAIN : ENVFILE_QUOTED);
-	assert_int_equal(envfile_render("# it's a comment \"\nV0=overridden\nOWN=1\nlower=2\n", &kv, &text, NULL, NULL), 0);
+	assert_int_equal(render("# it's a comment \"\nV0=overridden\nOWN=1\nlower=2\n", &kv, &text, NULL, NULL), 0);
 	assert_int_equal(file_write_atomic(AT_FDCWD, path, text.data, text.len, 0644), 0);
 	size_t len;
 	cleanup_free char *output = run(dir, r->command, &len);
@@ -323,7 +333,7 @@ static void rendered_values_are_read_back(void **state)
 		if (forms[i].form != ENVFILE_UNREPRESENTABLE)
 			keyvals_set(&kv, key, forms[i].value);
 	}
-	assert_int_equal(envfile_render("", &kv, &text, NULL, NULL), 0);
+	assert_int_equal(render("", &kv, &text, NULL, NULL), 0);
 	envfile_parse(text.data, NULL, NULL, NULL, &back);
 	assert_int_equal(back.count, kv.count);
 	for (size_t i = 0; i < kv.count; i++)
@@ -338,7 +348,7 @@ static void expect_render(const char *user, const struct keyvals *kv, const char
 {
 	cleanup_buffer struct buffer out = BUFFER_INIT;
 	cleanup_error struct error err = ERROR_INIT;
-	if (envfile_render(user, kv, &out, NULL, &err))
+	if (render(user, kv, &out, NULL, &err))
 		fail_msg("%s", err.message);
 	assert_string_equal(out.data, expected);
 }
@@ -368,13 +378,13 @@ static void rendering_flags_and_refuses(void **state)
 	cleanup_strv char **flagged = NULL;
 	keyvals_set(&kv, "A", "plain");
 	keyvals_set(&kv, "B", "b b");
-	assert_int_equal(envfile_render("", &kv, &out, &flagged, &err), 0);
+	assert_int_equal(render("", &kv, &out, &flagged, &err), 0);
 	assert_int_equal(strv_len(flagged), 1);
 	assert_string_equal(flagged[0], "B");
 
 	buffer_clear(&out);
 	keyvals_set(&kv, "BAD_ONE", "it's $x");
-	assert_int_equal(envfile_render("", &kv, &out, NULL, &err), -EINVAL);
+	assert_int_equal(render("", &kv, &out, NULL, &err), -EINVAL);
 	assert_int_equal(err.code, ERROR_CONFIG_INVALID);
 	assert_non_null(strstr(err.message, "BAD_ONE"));
 	assert_null(strstr(err.message, "it's")); /* a value may be a secret */
@@ -384,11 +394,11 @@ static void rendering_flags_and_refuses(void **state)
 	static const char *const names[] = {"", "1A", "A-B", "A B", "A.B", "\xc3\xa9"};
 	for (size_t i = 0; i < 6; i++) {
 		keyvals_set(&kv, names[i], "1");
-		assert_int_equal(envfile_render("", &kv, &out, NULL, NULL), -EINVAL);
+		assert_int_equal(render("", &kv, &out, NULL, NULL), -EINVAL);
 		keyvals_unset(&kv, names[i]);
 	}
 	keyvals_set(&kv, "C", "x\n" ENVFILE_END "\ny");
-	assert_int_equal(envfile_render("", &kv, &out, NULL, NULL), -EINVAL);
+	assert_int_equal(render("", &kv, &out, NULL, NULL), -EINVAL);
 }
 
 /* ---- the way back ---- */
@@ -460,7 +470,7 @@ static void a_missing_last_newline_comes_back_missing(void **state)
 	cleanup_buffer struct buffer text = BUFFER_INIT, own = BUFFER_INIT;
 	bool changed;
 	keyvals_set(&kv, "A", "1");
-	assert_int_equal(envfile_render("X=1", &kv, &text, NULL, NULL), 0);
+	assert_int_equal(render("X=1", &kv, &text, NULL, NULL), 0);
 	assert_memory_equal(text.data, "X=1\n" ENVFILE_BEGIN "\n", 4 + strlen(ENVFILE_BEGIN) + 1);
 	envfile_user_part(text.data, text.data, &own, &changed);
 	assert_string_equal(own.data, "X=1");
@@ -521,7 +531,7 @@ static void any_text_survives_the_round_trip(void **state)
 		if (rand_r(&seed) % 2)
 			keyvals_set(&kv, "B", "b b");
 		bool changed = true;
-		assert_int_equal(envfile_render(buffer_str(&user), &kv, &text, NULL, NULL), 0);
+		assert_int_equal(render(buffer_str(&user), &kv, &text, NULL, NULL), 0);
 		envfile_user_part(text.data, rand_r(&seed) % 2 ? text.data : NULL, &own, &changed);
 		if (strcmp(buffer_str(&own), buffer_str(&user)) || changed)
 			fail_msg("round %d: <%s> came back as <%s> from <%s>", round, buffer_str(&user), buffer_str(&own),

@@ -139,14 +139,11 @@ static void a_recipe_becomes_a_process(void **state)
 	assert_int_equal(db->ready.kind, PROBE_TCP);
 	assert_string_equal(db->ready.send, "hi");
 
-	struct keyvals user = KEYVALS_INIT, out = KEYVALS_INIT;
-	keyvals_set(&user, "FAKE_USER", "mine");
-	model_generated(m, &user, &out);
-	assert_string_equal(keyvals_get(&out, "FAKE_URL"), url);
-	assert_string_equal(keyvals_get(&out, "DB_URL"), url);
-	assert_null(keyvals_get(&out, "FAKE_USER")); /* a layer has set it */
-	keyvals_release(&user);
-	keyvals_release(&out);
+	cleanup_envset struct envset set;
+	model_environment(m, "", "FAKE_USER=mine\n", &set);
+	assert_string_equal(envset_find(&set, "FAKE_URL")->value, url);
+	assert_string_equal(envset_find(&set, "DB_URL")->value, url);
+	assert_string_equal(envset_find(&set, "FAKE_USER")->value, "mine"); /* a layer has set it */
 	model_free(m);
 	workspace_release(&w);
 }
@@ -205,8 +202,8 @@ static void nothing_is_made_for_what_nobody_asked_for(void **state)
 	assert_null(m->services[0].url);
 	assert_int_equal(m->env.count, 0);
 	assert_string_equal(keyvals_get(&m->services[0].variables, "password"), "");
-	struct keyvals none = KEYVALS_INIT, out = KEYVALS_INIT;
-	model_generated(m, &none, &out);
+	struct keyvals out = KEYVALS_INIT;
+	model_generated(m, &out, &out);
 	assert_null(keyvals_get(&out, "DB_PORT"));
 	keyvals_release(&out);
 	model_free(m);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "provisioner/envfile.h"
 #include "provisioner/status.h"
 
 static struct config_service services[2];
@@ -30,7 +31,7 @@ static int setup(void **state)
 	services[1].name = (char *)"my-web.1";
 	services[1].has_build = true;
 	keyvals_set(&services[0].environment, "POSTGRES_PASSWORD", "s3cret");
-	config = (struct config){.file = (char *)"/w/compose.yaml", .services = services, .n_services = 2};
+	config = (struct config){.file = (char *)"/w/compose.yaml", .services = services, .n_services = 2, .inherit = true, .rewrite = true};
 	recipe.name = (char *)"postgres";
 	recipe.port = 5432;
 	models[0] = (struct model_service){.config = &services[0], .recipe = &recipe, .ports = db_ports, .n_ports = 2};
@@ -91,12 +92,14 @@ static void status_has_the_core_and_no_secret(void **state)
 	struct apply *a = make_apply();
 	char *text;
 	json_t *leases = json_pack("[{s:i, s:s}]", "pid", 5, "command", "ajj");
+	cleanup_envset struct envset set;
+	model_environment(&model, "INHERITED=1\n", "DB_PORT=5432\nX=1\nAPI_TOKEN=old\nDB_SECRET=db:5432\n", &set);
 	json_t *json = render((struct status_view){.id = &id,
 	                                           .state = "ready",
 	                                           .backend = "process",
 	                                           .model = &model,
 	                                           .apply = a,
-	                                           .user_text = "DB_PORT=5432\nX=1\n",
+	                                           .env = &set,
 	                                           .leases = leases,
 	                                           .keeper_pid = 7,
 	                                           .server_pid = 8,
@@ -115,7 +118,19 @@ static void status_has_the_core_and_no_secret(void **state)
 	assert_non_null(strstr(text, "\"state\": \"ready\""));
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(json, "app_ports"), "PORT")), 21004);
 	assert_int_equal(json_array_size(json_object_get(json, "leases")), 1);
-	assert_string_equal(json_string_value(json_array_get(json_object_get(json, "overridden"), 0)), "DB_PORT");
+	assert_string_equal(json_string_value(json_array_get(json_object_get(json, "overridden"), 0)), "API_TOKEN");
+	json_t *rewrites = json_object_get(json, "rewrites"), *port = json_array_get(rewrites, 0);
+	assert_int_equal(json_array_size(rewrites), 2);
+	assert_string_equal(json_string_value(json_object_get(port, "key")), "DB_PORT");
+	assert_string_equal(json_string_value(json_object_get(port, "service")), "db");
+	assert_string_equal(json_string_value(json_object_get(port, "before")), "5432");
+	assert_string_equal(json_string_value(json_object_get(port, "after")), "21001");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(rewrites, 1), "after")), "***");
+	json_t *layers = json_object_get(json, "layers");
+	assert_string_equal(json_string_value(json_object_get(layers, "INHERITED")), "main");
+	assert_string_equal(json_string_value(json_object_get(layers, "X")), "workspace");
+	assert_string_equal(json_string_value(json_object_get(layers, "DB_URL")), "service");
+	assert_string_equal(json_string_value(json_object_get(layers, "API_TOKEN")), "configuration");
 	json_t *aetherfs = json_object_get(json, "aetherfs");
 	assert_int_equal(json_integer_value(json_object_get(aetherfs, "keeper_pid")), 7);
 	assert_int_equal(json_integer_value(json_object_get(aetherfs, "server_restarts")), 2);
@@ -135,7 +150,7 @@ static void status_without_a_model_is_whole(void **state)
 	struct error failure = ERROR_INIT;
 	error_set(&failure, ERROR_CONFIG_NOT_FOUND, "none");
 	json_t *json = render(
-	    (struct status_view){.id = &id, .state = "absent", .apply = a, .user_text = "", .failure = &failure}, NULL);
+	    (struct status_view){.id = &id, .state = "absent", .apply = a, .failure = &failure}, NULL);
 	assert_true(json_is_null(json_object_get(json, "backend")));
 	assert_true(json_is_object(json_object_get(json, "resources")));
 	assert_string_equal(json_string_value(json_object_get(json_object_get(json, "error"), "code")), "CONFIG_NOT_FOUND");
@@ -152,7 +167,7 @@ static void unsupported_and_failed_services_say_why(void **state)
 	db->state = SERVICE_FAILED;
 	error_set(&db->error, ERROR_SERVICE_FAILED, "service db has ended");
 	json_t *json =
-	    render((struct status_view){.id = &id, .state = "failed", .model = &model, .apply = a, .user_text = ""}, NULL);
+	    render((struct status_view){.id = &id, .state = "failed", .model = &model, .apply = a}, NULL);
 	json_t *list = json_object_get(json, "services");
 	json_t *error = json_object_get(json_object_get(list, "db"), "error");
 	assert_string_equal(json_string_value(json_object_get(error, "message")), "service db has ended");
@@ -189,11 +204,18 @@ static bool has_line(const char *text, const char *line)
 	return false;
 }
 
+static int render_env(const struct model *m, const char *user, struct buffer *out)
+{
+	cleanup_envset struct envset set;
+	model_environment(m, "", user, &set);
+	return envfile_render(user, &set, out, NULL, NULL);
+}
+
 static void env_layers_win_in_their_order(void **state)
 {
 	cleanup_buffer struct buffer out = BUFFER_INIT;
 	const char *user = "PGPORT=1\nDB_HOST=db\nMINE=x\nAPI_TOKEN=old\n";
-	assert_int_equal(status_env(&model, user, &out, NULL, NULL), 0);
+	assert_int_equal(render_env(&model, user, &out), 0);
 	const char *text = buffer_str(&out);
 	assert_true(has_line(text, "PGPORT=1")); /* a recipe's variable yields to the user's */
 	assert_false(has_line(text, "PGPORT=21001"));
@@ -209,7 +231,9 @@ static void env_layers_win_in_their_order(void **state)
 	assert_true(has_line(text, "AETHER_NAMESPACE=aether-1-w"));
 
 	cleanup_buffer struct buffer json_text = BUFFER_INIT;
-	status_env_json(&model, user, &json_text);
+	cleanup_envset struct envset set;
+	model_environment(&model, "", user, &set);
+	status_env_json(&set, &json_text);
 	json_t *json = json_loads(buffer_str(&json_text), 0, NULL);
 	assert_string_equal(json_string_value(json_object_get(json, "PGPORT")), "1");
 	assert_string_equal(json_string_value(json_object_get(json, "MINE")), "x");
@@ -260,7 +284,7 @@ static void after_a_teardown_nothing_names_a_port(void **state)
 	model_unplan(&m);
 	cleanup_buffer struct buffer out = BUFFER_INIT;
 	status_ports(&m, &out);
-	assert_int_equal(status_env(&m, "", &out, NULL, NULL), 0);
+	assert_int_equal(render_env(&m, "", &out), 0);
 	assert_null(strstr(buffer_str(&out), "2100"));
 	assert_null(strstr(buffer_str(&out), "DATABASE_URL"));
 }

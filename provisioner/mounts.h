@@ -1,6 +1,6 @@
 /* What is mounted, from the kernel's own table (/proc/self/mountinfo, Documentation/filesystems/proc.rst section 3.5). */
-#ifndef CLI_MOUNTS_H
-#define CLI_MOUNTS_H
+#ifndef PROVISIONER_MOUNTS_H
+#define PROVISIONER_MOUNTS_H
 
 #include <stdbool.h>
 #include <stddef.h>

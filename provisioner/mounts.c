@@ -1,4 +1,4 @@
-#include "cli/mounts.h"
+#include "provisioner/mounts.h"
 
 #include <fcntl.h>
 #include <poll.h>

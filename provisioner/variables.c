@@ -1,0 +1,119 @@
+/* The variables of a model: what it generates, and how the user's own are laid under them. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/model.h"
+#include "provisioner/plan.h"
+
+/* ---- generated ---- */
+
+void model_service_variables(const struct model_service *s, struct keyvals *out)
+{
+	uint16_t port = model_external_port(s, s->recipe ? s->recipe->port : 0);
+	if (!port)
+		return;
+	cleanup_free char *url = model_variable_name(s->config->name, "URL");
+	cleanup_free char *host = model_variable_name(s->config->name, "HOST");
+	cleanup_free char *name = model_variable_name(s->config->name, "PORT");
+	char number[8];
+	snprintf(number, sizeof number, "%u", port);
+	if (s->url)
+		keyvals_set(out, url, s->url);
+	keyvals_set(out, host, MODEL_HOST);
+	keyvals_set(out, name, number);
+}
+
+/* For the first such service in the file; one that a demand starts goes before one that it does not. */
+static void add_recipe_variables(const struct model *m, struct keyvals *out)
+{
+	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
+	const struct plan_selection by_default = {false, NULL, NULL};
+	if (plan_select(m->config, &by_default, chosen, NULL, NULL) < 0)
+		memset(chosen, 0, m->n_services * sizeof *chosen);
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < m->n_services; i++) {
+			const struct model_service *s = &m->services[i];
+			if (!s->recipe || !s->url || chosen[i] != (pass == 0) || error_is_set(&s->unsupported))
+				continue;
+			for (size_t v = 0; v < s->recipe_env.count; v++)
+				if (!keyvals_has(out, s->recipe_env.items[v].key))
+					keyvals_set(out, s->recipe_env.items[v].key, s->recipe_env.items[v].value);
+		}
+}
+
+void model_generated(const struct model *m, struct keyvals *offered, struct keyvals *imposed)
+{
+	for (size_t i = 0; i < m->n_services; i++)
+		model_service_variables(&m->services[i], offered);
+	add_recipe_variables(m, offered);
+	keyvals_copy(imposed, &m->base);
+	keyvals_copy(imposed, &m->app_ports);
+	keyvals_copy(imposed, &m->env);
+}
+
+/* ---- where the services are ---- */
+
+static uint16_t number_of(const struct keyvals *kv, const char *key)
+{
+	const char *text = keyvals_get(kv, key);
+	unsigned long n = text ? strtoul(text, NULL, 10) : 0;
+	return n <= 65535 ? (uint16_t)n : 0;
+}
+
+static size_t add_app_ports(const struct model *m, struct rewrite_target *targets, struct rewrite_port *ports)
+{
+	size_t n = m->app_ports.count;
+	for (size_t i = 0; i < n; i++) {
+		const char *key = m->app_ports.items[i].key;
+		ports[i] = (struct rewrite_port){number_of(&m->app_preferred, key), 0, number_of(&m->app_ports, key)};
+		targets[i] = (struct rewrite_target){key, {NULL, NULL}, true, &ports[i], 1};
+	}
+	return n;
+}
+
+static uint16_t published(const struct model_service *s, const struct port_binding *port)
+{
+	for (size_t i = 0; i < s->config->n_ports; i++) {
+		const struct config_port *p = &s->config->ports[i];
+		if (p->internal == port->internal && p->published && !strcmp(model_protocol(p), port->protocol))
+			return p->published;
+	}
+	return 0;
+}
+
+static struct rewrite_target target_of(const struct model_service *s, struct rewrite_port *ports)
+{
+	struct rewrite_target t = {s->config->name, {s->config->name, s->config->container_name}, s->config->has_build, ports, 0};
+	for (size_t i = 0; i < s->n_ports; i++)
+		if (!strcmp(s->ports[i].protocol, "tcp"))
+			ports[t.n_ports++] = (struct rewrite_port){published(s, &s->ports[i]), s->ports[i].internal, s->ports[i].external};
+	return t;
+}
+
+void model_environment(const struct model *m, const char *main_text, const char *user_text, struct envset *ret)
+{
+	cleanup_keyvals struct keyvals offered = KEYVALS_INIT, imposed = KEYVALS_INIT;
+	size_t n_ports = 0, n = 0;
+	struct envset_params params = {.own = user_text, .offered = &offered, .imposed = &imposed};
+	if (!m) {
+		envset_make(&params, ret);
+		return;
+	}
+	model_generated(m, &offered, &imposed);
+	for (size_t i = 0; i < m->n_services; i++)
+		n_ports += m->services[i].n_ports;
+	cleanup_free struct rewrite_port *ports = xcalloc(m->app_ports.count + n_ports, sizeof *ports);
+	cleanup_free struct rewrite_target *targets = xcalloc(m->app_ports.count + m->n_services, sizeof *targets);
+	n = add_app_ports(m, targets, ports);
+	struct rewrite_port *next = ports + n;
+	for (size_t i = 0; i < m->n_services; i++) {
+		targets[n] = target_of(&m->services[i], next);
+		next += targets[n++].n_ports;
+	}
+	const struct rewrite_map map = {targets, n, MODEL_HOST};
+	params.main = m->config->inherit ? main_text : NULL;
+	params.map = m->config->rewrite && m->planned ? &map : NULL;
+	envset_make(&params, ret);
+}
