@@ -68,6 +68,7 @@ void config_free(struct config *c)
 		service_release(&c->services[i]);
 	free(c->services);
 	free(c->file);
+	free(c->shown);
 	free(c->directory);
 	free(c->text_hash);
 	free(c->name);
@@ -75,6 +76,7 @@ void config_free(struct config *c)
 	free(c->backend);
 	strv_free(c->service_set);
 	keyvals_release(&c->env);
+	free(c->env_places);
 	keyvals_release(&c->app_ports);
 	free(c->approval_text);
 	for (size_t i = 0; i < c->n_warnings; i++)
@@ -225,6 +227,7 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 	    .err = err, .file = "", .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
 	c->inherit = c->rewrite = true;
 	int r = load(&l);
+	c->shown = xstrdup(l.reader.file);
 	if (!c->backend)
 		c->backend = xstrdup("auto");
 	c->approval_text = approval_text(&l);

@@ -100,10 +100,15 @@ struct config_warning {
 	char *text; /* "file:line:col: ..." */
 };
 
+struct config_place {
+	unsigned line, column;
+};
+
 enum config_start { START_ON_DEMAND, START_MANUAL };
 
 struct config {
 	char *file;         /* absolute path of what was read */
+	char *shown;        /* as messages name it */
 	char *directory;    /* its directory */
 	char *text_hash;    /* hex of the text of every file read: changed means changed */
 	char *name;         /* top-level name; NULL: not given */
@@ -119,6 +124,7 @@ struct config {
 	unsigned timeout_ms;   /* of a demand; 0: default */
 	char **service_set;    /* x-aether.services; NULL: default set */
 	struct keyvals env;    /* x-aether.env: templates, checked */
+	struct config_place *env_places; /* parallel to its items */
 	struct keyvals app_ports; /* x-aether.ports: variable -> preferred number */
 	char *approval_text;   /* the fields that run code, canonical, one per line; "" when there are none */
 	struct config_warning *warnings;

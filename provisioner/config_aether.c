@@ -409,8 +409,11 @@ static int read_env(const struct field *f, void *out)
 			r = field_text(&child, &text);
 		if (r == 0)
 			r = check_template(&child, text);
-		if (r == 0)
-			keyvals_set(&c->env, child.key, text);
+		if (r < 0 || keyvals_has(&c->env, child.key))
+			continue;
+		c->env_places = xrealloc(c->env_places, (c->env.count + 1) * sizeof *c->env_places);
+		c->env_places[c->env.count] = (struct config_place){child.line, child.column};
+		keyvals_set(&c->env, child.key, text);
 	}
 	return r;
 }

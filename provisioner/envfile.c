@@ -76,14 +76,22 @@ enum envfile_form envfile_quote(const char *value, struct buffer *out)
 		buffer_add(out, value, len);
 		return ENVFILE_PLAIN;
 	}
-	char quote = strchr(value, '\'') ? '"' : '\'';
 	/* a backslash at the end would escape the quote for four readers of 13, and take the lines below with it */
-	if (quote == '"' ? strpbrk(value, "\"$`\\") != NULL : value[len - 1] == '\\')
+	if (value[len - 1] == '\\')
 		return ENVFILE_UNREPRESENTABLE;
+	char quote = strchr(value, '\'') ? '"' : '\'';
 	buffer_addc(out, quote);
-	buffer_add(out, value, len);
+	/* Who does not know an escape keeps its backslash: that value is wrong there, no other is. */
+	enum envfile_form form = ENVFILE_QUOTED;
+	for (size_t i = 0; i < len; i++) {
+		if (quote == '"' && strchr("\"$`\\", value[i])) {
+			buffer_addc(out, '\\');
+			form = ENVFILE_ESCAPED;
+		}
+		buffer_addc(out, value[i]);
+	}
 	buffer_addc(out, quote);
-	return ENVFILE_QUOTED;
+	return form;
 }
 
 /* ---- lines ---- */
@@ -159,12 +167,11 @@ static int render_generated(const struct env_entry *kv, struct buffer *out, char
 	if (form == ENVFILE_UNREPRESENTABLE) {
 		int r = error_set(err, ERROR_CONFIG_INVALID,
 		                  "the value of %s has no form that the readers of a .env file agree on", kv->key);
-		error_hint(err, "without ' beside \" $ ` or \\, a \\ at its end, a carriage return, or bytes that are no UTF-8 "
-		                "it would have");
+		error_hint(err, ENVFILE_FORM_HINT);
 		return r;
 	}
 	buffer_addc(out, '\n');
-	if (form == ENVFILE_QUOTED && flagged)
+	if (form != ENVFILE_PLAIN && flagged)
 		strv_push(flagged, xstrdup(kv->key));
 	return 0;
 }

@@ -28,14 +28,18 @@ void envfile_parse(const char *text, const char *(*lookup)(void *arg, const char
 enum envfile_form {
 	ENVFILE_PLAIN,           /* unquoted: all readers agree */
 	ENVFILE_QUOTED,          /* single- or double-quoted where most agree: flagged in status.json */
+	ENVFILE_ESCAPED,         /* double-quoted with backslashes: right for shells and where there is no $ or ` for most others,
+	                          * wrong for node and dotenv of js; flagged as well */
 	ENVFILE_UNREPRESENTABLE, /* no form */
 };
+
+#define ENVFILE_FORM_HINT "without a \\ at its end, a carriage return, or bytes that are no UTF-8 it would have one"
 
 /* Appends the value in its best form. */
 enum envfile_form envfile_quote(const char *value, struct buffer *out);
 
 /* Renders the text. `user` is the workspace's own text ("" for none), of which `set` was made. `flagged` (may be NULL)
- * collects the keys that are QUOTED; an UNREPRESENTABLE one is CONFIG_INVALID naming the key. */
+ * collects the keys that are QUOTED or ESCAPED; an UNREPRESENTABLE one is CONFIG_INVALID naming the key. */
 int envfile_render(const char *user, const struct envset *set, struct buffer *out, char ***flagged, struct error *err);
 
 /* The user's part of a text that was written over `.env`: what is outside the markers, `#~ ` turned back; with the

@@ -137,7 +137,7 @@ bool envfile_next(struct envfile_cursor *c, struct envfile_statement *ret)
 
 static char simple_escape(char c)
 {
-	static const char from[] = "abfnrtv\"\\", to[] = "\a\b\f\n\r\t\v\"\\";
+	static const char from[] = "abfnrtv\"\\`", to[] = "\a\b\f\n\r\t\v\"\\`";
 	const char *found = c ? strchr(from, c) : NULL;
 	return found ? to[found - from] : '\0';
 }

@@ -308,6 +308,7 @@ static void environment_free(struct environment *e)
 	free(e->stored_reason);
 	free(e->desired);
 	free(e->desired_before);
+	free(e->text_failure);
 	free(e);
 }
 

@@ -74,6 +74,7 @@ struct environment {
 	char *backend_name;
 	struct model *model;
 	struct error config_error;
+	char *text_failure;   /* why .env could not be written down, as last told; NULL: it could */
 	struct error failure; /* of the environment as a whole; cleared by the next success */
 	char **warnings;
 	struct buffer user_text;
@@ -93,6 +94,7 @@ struct environment {
 	enum load_flags load_flags;
 	bool load_queued;
 	uint64_t config_stamp;
+	uint64_t root_stamp; /* the part of it that a read may look at: the workspace's own files */
 	bool plan; /* ports may be leased: false from a teardown to the next demand */
 	bool config_changed;
 	bool adopted, adopting;

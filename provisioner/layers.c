@@ -124,6 +124,11 @@ static uint64_t stamp_directory(uint64_t h, int dirfd)
 	return h;
 }
 
+uint64_t layers_root_stamp(int root_fd)
+{
+	return stamp_directory(HASH_INIT, root_fd);
+}
+
 uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char *config_file)
 {
 	uint64_t h = stamp_directory(HASH_INIT, root_fd);

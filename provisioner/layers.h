@@ -36,4 +36,7 @@ uint64_t layers_user_stamp(int root_fd, bool *ret_is_link);
  * the one that was. Worker thread: the main checkout may lie on a slow file system. */
 uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char *config_file);
 
+/* The same of the files in the workspace alone: a few stats beneath the mount, so on the loop, too. */
+uint64_t layers_root_stamp(int root_fd);
+
 #endif

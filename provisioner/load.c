@@ -162,7 +162,7 @@ struct load_job {
 	struct job job;
 	enum load_flags flags;
 	bool plan, first;
-	uint64_t old_stamp, stamp;
+	uint64_t old_stamp, stamp, root_stamp;
 	char *config_file;
 	struct buffer user_text;
 	struct buffer main_text; /* as it is known; of a link, as it is */
@@ -228,6 +228,7 @@ static void load_work(struct job *base)
 		buffer_clear(&job->main_text);
 		main_layer_read_link(&e->main, &job->main_text);
 	}
+	job->root_stamp = layers_root_stamp(e->params.root_fd);
 	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->config_file);
 	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp) {
 		job->unchanged = true;
@@ -414,6 +415,7 @@ static void load_after(struct job *base)
 	struct environment *e = base->e;
 	bool was_error = error_is_set(&e->config_error);
 	e->load_done++;
+	e->root_stamp = job->root_stamp;
 	take_user_text(e, job);
 	take_main_text(e, job);
 	if (!job->unchanged) {

@@ -435,11 +435,74 @@ static void make_services(struct model *m, const struct model_params *params)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
 }
 
+static bool has_form(const char *value)
+{
+	cleanup_buffer struct buffer unused = BUFFER_INIT;
+	return envfile_quote(value ? value : "", &unused) != ENVFILE_UNREPRESENTABLE && !strstr(value, ENVFILE_BEGIN) &&
+	       !strstr(value, ENVFILE_END);
+}
+
+/* A directory may have any name, and is no reason to have no .env. new */
+static char *name_with_form(const char *name)
+{
+	char *text = xstrdup(name);
+	size_t len = strlen(text);
+	for (size_t i = 0; i < len; i++)
+		if (text[i] == '\r' || (text[i] == '\\' && i + 1 == len))
+			text[i] = '_';
+	for (size_t i = 0; !has_form(text) && i < len; i++)
+		if (text[i] & 0x80)
+			text[i] = '_';
+	return text;
+}
+
 static void set_base(struct model *m, const struct model_params *params)
 {
 	keyvals_set(&m->base, "AETHER_NAMESPACE", params->id->namespace_);
-	keyvals_set(&m->base, "AETHER_WORKSPACE", params->id->workspace);
+	cleanup_free char *workspace = name_with_form(params->id->workspace);
+	if (strcmp(workspace, params->id->workspace))
+		strv_pushf(&m->warnings, "AETHER_WORKSPACE is %s: the workspace's own name has no form that a .env file can hold",
+		           workspace);
+	keyvals_set(&m->base, "AETHER_WORKSPACE", workspace);
 	keyvals_set(&m->base, "AETHER_BACKEND", m->backend);
+}
+
+/* ---- values that .env can hold ---- */
+
+static int no_form(const struct config *c, struct config_place at, const char *path, const char *key, struct error *err)
+{
+	int r = error_set(err, ERROR_CONFIG_INVALID,
+	                  "%s:%u:%u: %s: the value of %s has no form that the readers of a .env file agree on", c->shown,
+	                  at.line, at.column, path, key);
+	error_detail(err, "file", json_string(c->file));
+	error_detail(err, "line", json_integer(at.line));
+	error_detail(err, "column", json_integer(at.column));
+	error_detail(err, "path", json_string(path));
+	error_hint(err, ENVFILE_FORM_HINT);
+	return r;
+}
+
+/* Found out now, where the place is known: a read of .env has nothing to show for it. */
+static int check_forms(const struct model *m, struct error *err)
+{
+	const struct config *c = m->config;
+	for (size_t i = 0; i < m->env.count; i++) {
+		const struct keyval *kv = &m->env.items[i];
+		cleanup_free char *path = xasprintf("x-aether.env.%s", kv->key);
+		for (size_t p = 0; p < c->env.count && !has_form(kv->value); p++)
+			if (!strcmp(c->env.items[p].key, kv->key))
+				return no_form(c, c->env_places[p], path, kv->key, err);
+	}
+	for (size_t i = 0; i < m->n_services; i++) {
+		const struct config_service *s = m->services[i].config;
+		cleanup_free char *path = xasprintf("services.%s", s->name);
+		for (size_t v = 0; v < m->services[i].recipe_env.count; v++) {
+			const struct keyval *kv = &m->services[i].recipe_env.items[v];
+			if (!has_form(kv->value))
+				return no_form(c, (struct config_place){s->line, s->column}, path, kv->key, err);
+		}
+	}
+	return 0;
 }
 
 static int build_services(struct model *m, const struct model_params *params, const struct keyvals *user,
@@ -460,6 +523,8 @@ static int build_services(struct model *m, const struct model_params *params, co
 	}
 	if (r == 0)
 		r = expand_env(m, params, user, err);
+	if (r == 0)
+		r = check_forms(m, err);
 	cleanup_envset struct envset set = {NULL, 0};
 	cleanup_keyvals struct keyvals env = KEYVALS_INIT;
 	model_environment(m, params->main_text, params->user_text, &set);

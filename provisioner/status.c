@@ -176,7 +176,7 @@ static json_t *rewrite_of(const struct env_entry *e)
 static bool is_flagged(const struct env_entry *e)
 {
 	cleanup_buffer struct buffer form = BUFFER_INIT;
-	return !e->own_line && !e->statement && envfile_quote(e->value, &form) == ENVFILE_QUOTED;
+	return !e->own_line && !e->statement && envfile_quote(e->value, &form) != ENVFILE_PLAIN;
 }
 
 static void add_environment_keys(json_t *json, const struct status_view *v)

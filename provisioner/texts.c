@@ -1,6 +1,7 @@
 /* What the files of an environment hold now, and the writing of its `.env`. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,6 +26,16 @@ static uint64_t variables_key(const struct environment *e)
 	return e->model ? hash_bytes(hash_str(h, e->model->signature), &e->model->planned, sizeof e->model->planned) : h;
 }
 
+/* Who reads it gets an errno alone: the words stand in errors.json, once however often it is looked at. */
+static void text_failed(struct environment *e, const struct error *err)
+{
+	if (e->text_failure && !strcmp(e->text_failure, err->message))
+		return;
+	free(e->text_failure);
+	e->text_failure = xstrdup(err->message);
+	environment_fail(e, err);
+}
+
 /* Without a configuration there are the user's own lines: they can be appended to all the same. */
 const struct envset *environment_variables(struct environment *e)
 {
@@ -41,7 +52,15 @@ const struct envset *environment_variables(struct environment *e)
 int environment_env(struct environment *e, struct buffer *out, struct error *err)
 {
 	const struct envset *set = environment_variables(e);
-	return envfile_render(buffer_str(&e->user_text), set, out, NULL, err);
+	cleanup_error struct error why = ERROR_INIT;
+	int r = envfile_render(buffer_str(&e->user_text), set, out, NULL, &why);
+	if (r < 0)
+		text_failed(e, &why);
+	else
+		free(move_ptr(e->text_failure));
+	if (r < 0 && err)
+		error_move(err, &why);
+	return r;
 }
 
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err)
@@ -139,6 +158,17 @@ bool environment_has_service(struct environment *e, const char *service)
 	return apply_find(e->apply, service) != NULL;
 }
 
+static int service_env(struct environment *e, const struct model_service *m, struct buffer *out, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	int r = status_service_env(m, out, &why);
+	if (r < 0)
+		text_failed(e, &why);
+	if (r < 0 && err)
+		error_move(err, &why);
+	return r;
+}
+
 int environment_service(struct environment *e, const char *service, enum service_text what, struct buffer *out,
                         struct error *err)
 {
@@ -159,7 +189,7 @@ int environment_service(struct environment *e, const char *service, enum service
 			buffer_printf(out, "%u\n", port);
 		break;
 	case SERVICE_ENV:
-		return m ? status_service_env(m, out, err) : 0;
+		return m ? service_env(e, m, out, err) : 0;
 	case SERVICE_STATE:
 		buffer_printf(out, "%s\n", service_state_name(s->state));
 		break;
