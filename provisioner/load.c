@@ -252,6 +252,7 @@ static void load_work(struct job *base)
 	    .generation = job->stored.generation,
 	    .uid = job->stored.uid,
 	    .plan = job->plan,
+	    .move = job->flags & LOAD_APPLY,
 	    .approve = job->flags & LOAD_APPROVE,
 	};
 	model_load(&params, &job->model, &job->error);

@@ -152,6 +152,25 @@ static uint16_t app_preferred(const struct model_params *params, const char *num
 	return (uint16_t)strtoul(number ? number : "0", NULL, 10);
 }
 
+/* A number that the file asks for and does not get is never passed over in silence. */
+static int warn_of_others(struct model *m, const struct model_params *params, const struct port_lease *leases, size_t count,
+                          struct error *err)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct port_lease *l = &leases[i];
+		cleanup_free char *holder = NULL;
+		if (!l->preferred || l->preferred == l->port)
+			continue;
+		int r = store_port_holder(params->store, l->preferred, &holder, err);
+		if (r < 0)
+			return r;
+		strv_pushf(&m->warnings, "%s: has port %u, not %u: %s; `ajj up` takes it when it is free",
+		           *l->service ? l->service : l->key, l->port, l->preferred,
+		           holder ? holder : "that one is free now, and was not asked for when the ports were leased");
+	}
+	return 0;
+}
+
 static int lease_ports(struct model *m, const struct model_params *params, struct error *err)
 {
 	size_t count = m->config->app_ports.count, n = 0;
@@ -166,14 +185,18 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 		for (size_t p = 0; p < s->n_ports; p++, n++) {
 			char *key = xasprintf("%u/%s", s->ports[p].internal, s->ports[p].protocol);
 			strv_push(&keys, key);
-			leases[n] = (struct port_lease){s->config->name, key, preferred(params, s->config, &s->ports[p]), 0};
+			leases[n] = (struct port_lease){s->config->name, key, preferred(params, s->config, &s->ports[p])};
 		}
 	}
 	for (size_t i = 0; i < m->config->app_ports.count; i++, n++) {
 		const struct keyval *app = &m->config->app_ports.items[i];
-		leases[n] = (struct port_lease){"", app->key, app_preferred(params, app->value), 0};
+		leases[n] = (struct port_lease){"", app->key, app_preferred(params, app->value)};
 	}
+	for (size_t i = 0; i < count; i++)
+		leases[i].move = params->move;
 	int r = store_ports_lease(params->store, params->id->namespace_, leases, count, err);
+	if (r == 0)
+		r = warn_of_others(m, params, leases, count, err);
 	if (r < 0)
 		return r;
 	n = 0;

@@ -63,6 +63,7 @@ struct model_params {
 	uint32_t generation;
 	uid_t uid;
 	bool plan;    /* lease ports */
+	bool move;    /* to the numbers that the file publishes, where others are held and those are free */
 	bool approve; /* what stands there now is approved */
 };
 

@@ -65,6 +65,7 @@ struct port_lease {
 	const char *key;     /* "5432/tcp", or the variable's name */
 	uint16_t preferred;  /* tried first when not 0 */
 	uint16_t port;       /* result */
+	bool move;           /* what is held already is given up for the preferred one, when that is free */
 };
 
 /* The range moves or shrinks where the kernel takes its ephemeral ports from it (net.ipv4.ip_local_port_range [low, high]):
@@ -74,6 +75,8 @@ void port_range_outside(uint32_t low, uint32_t high, uint32_t *ret_first, uint32
 /* Leases all or none, in one transaction; stable: what this namespace already holds is returned as it is. Each new
  * number is checked by bind on 127.0.0.1. PORT_ALLOCATION_FAILED when the range is exhausted. */
 int store_ports_lease(struct store *s, const char *namespace_, struct port_lease *leases, size_t count, struct error *err);
+/* Why this namespace does not have that number: who leased it, or what uses it; new. NULL: it is free. */
+int store_port_holder(struct store *s, uint16_t port, char **ret, struct error *err);
 /* A number that turned out to be taken by a foreigner: it is marked for a while and the next one leased. */
 int store_port_replace(struct store *s, const char *namespace_, const char *service, const char *key, uint16_t *ret, struct error *err);
 int store_ports_release(struct store *s, const char *namespace_, struct error *err);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -169,6 +170,40 @@ static int try_port(struct leasing *l, struct port_lease *lease, uint16_t port, 
 	return 1;
 }
 
+int store_port_holder(struct store *s, uint16_t port, char **ret, struct error *err)
+{
+	cleanup_statement sqlite3_stmt *find = NULL;
+	int r = sql_prepare(s, &find, err, "SELECT namespace, service FROM ports WHERE port=?", "i", (int64_t)port);
+	if (r == 0)
+		r = sql_step(s, find, err);
+	*ret = NULL;
+	if (r == 1)
+		*ret = xasprintf("%s %s has it", (const char *)sqlite3_column_text(find, 0),
+		                 (const char *)sqlite3_column_text(find, 1));
+	else if (r == 0 && !probe(port))
+		*ret = xstrdup(port < PRIVILEGED_PORTS && geteuid() ? "only root may listen on it" : "another program uses it");
+	return r < 0 ? r : 0;
+}
+
+/* The lease is held. A refusal is no failure: it keeps what it has, and whoever loads says why. */
+static int move(struct leasing *l, struct port_lease *lease, struct error *err)
+{
+	cleanup_free char *holder = NULL;
+	int r = store_port_holder(l->s, lease->preferred, &holder, err);
+	if (r < 0 || holder)
+		return r;
+	r = sql_run(l->s, err, "UPDATE ports SET port=? WHERE namespace=? AND service=? AND key=?", "isss",
+	            (int64_t)lease->preferred, l->namespace_, lease->service, lease->key);
+	if (r >= 0)
+		lease->port = lease->preferred;
+	return r < 0 ? r : 0;
+}
+
+static bool wants_to_move(const struct port_lease *lease)
+{
+	return lease->move && lease->preferred && lease->port != lease->preferred;
+}
+
 static int exhausted(const struct leasing *l, const struct port_lease *lease, struct error *err)
 {
 	int r = error_set(err, ERROR_PORT_ALLOCATION_FAILED, "no port is free between %u and %u for %s %s", l->range.first,
@@ -185,6 +220,8 @@ static int exhausted(const struct leasing *l, const struct port_lease *lease, st
 static int lease_one(struct leasing *l, struct port_lease *lease, struct error *err)
 {
 	int r = find_held(l, lease, err);
+	if (r == 1 && wants_to_move(lease))
+		return move(l, lease, err);
 	if (r == 0 && lease->preferred)
 		r = try_port(l, lease, lease->preferred, false, err); /* somebody's own server may be gone the next time */
 	uint64_t start = hash_str(hash_str(hash_str(HASH_INIT, l->namespace_), lease->service), lease->key);
@@ -202,7 +239,7 @@ static int all_held(struct leasing *l, struct port_lease *leases, size_t count, 
 {
 	int r = 1;
 	for (size_t i = 0; r == 1 && i < count; i++)
-		r = find_held(l, &leases[i], err);
+		r = find_held(l, &leases[i], err) == 1 ? !wants_to_move(&leases[i]) : 0;
 	return r;
 }
 
@@ -225,7 +262,7 @@ int store_ports_lease(struct store *s, const char *namespace_, struct port_lease
 int store_port_replace(struct store *s, const char *namespace_, const char *service, const char *key, uint16_t *ret,
                        struct error *err)
 {
-	struct port_lease lease = {service, key, 0, 0};
+	struct port_lease lease = {.service = service, .key = key};
 	__attribute__((cleanup(leasing_release))) struct leasing l = {0};
 	cleanup_transaction struct transaction t = TRANSACTION_INIT;
 	int r = leasing_init(&l, s, namespace_, err);

@@ -711,6 +711,54 @@ static void a_broken_change_lets_what_runs_run(void **state)
 	assert_int_equal(command("reload"), ERROR_CONFIG_INVALID);
 }
 
+static uint16_t free_port(int *ret_fd)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(bind(fd, (struct sockaddr *)&a, size) == 0 && listen(fd, 1) == 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &size), 0);
+	*ret_fd = fd;
+	return ntohs(a.sin_port);
+}
+
+static bool warns_of(const char *text)
+{
+	json_t *json = status();
+	char *warnings = json_dumps(json_object_get(json, "warnings"), JSON_ENCODE_ANY);
+	bool found = strstr(warnings, text);
+	free(warnings);
+	json_decref(json);
+	return found;
+}
+
+static void a_published_number_that_is_added_later_is_taken_by_up(void **state)
+{
+	char text[256], kept[64];
+	int fd;
+	uint16_t wanted = free_port(&fd);
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db");
+	snprintf(text, sizeof text, "services: {db: {image: 'example/db:1', ports: ['%u:5432']}}\n" TAIL, wanted);
+	snprintf(kept, sizeof kept, "db: has port %d, not %u: another program uses it", port, wanted);
+	compose(text);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db"), port); /* somebody listens there: kept, and said */
+	assert_true(warns_of(kept));
+	assert_int_equal(scripted_get("db")->starts, 1);
+	close(fd);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(port_of("db"), port); /* a read moves nothing */
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db"), wanted);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_false(warns_of("db: has port"));
+	snprintf(text, sizeof text, "DB_PORT=%u", wanted);
+	assert_true(env_has(text));
+}
+
 /* Services are made and mended by people who look at a read's error: no command is needed in between. */
 static void a_mended_configuration_mends_what_failed(void **state)
 {
@@ -1250,6 +1298,7 @@ int main(void)
 	    T(a_changed_configuration_is_said_and_applied_by_up_alone),
 	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
+	    T(a_published_number_that_is_added_later_is_taken_by_up),
 	    T(a_mended_configuration_mends_what_failed),
 	    T(a_mended_configuration_mends_what_was_never_ready),
 	    T(a_mended_configuration_disturbs_nobody),
