@@ -296,3 +296,8 @@ char *backend_log_path(struct backend *b, const char *service)
 {
 	return b->ops->log_path && backend_service_name_valid(service) ? b->ops->log_path(b, service) : NULL;
 }
+
+bool backend_lives(struct backend *b, const char *service, pid_t pid)
+{
+	return !pid || !b->ops->lives || b->ops->lives(b, service, pid);
+}

@@ -175,6 +175,9 @@ struct backend_ops {
 	/* new: absolute path of the service's current log file, where logs are files (every start appends to it; when it has
 	 * grown it becomes PATH.1 and a new one begins); NULL op or NULL: they are not. */
 	char *(*log_path)(struct backend *b, const char *service);
+	/* Is the process that `list` showed still there? For whoever must not be told of a service that has just been killed: a
+	 * microsecond's look, before `changed` can say so. NULL op: as far as is known. */
+	bool (*lives)(struct backend *b, const char *service, pid_t pid);
 };
 
 struct backend {
@@ -208,5 +211,6 @@ void backend_list(struct backend *b, backend_list_done *done, void *arg);
 void backend_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
                   backend_exec_done *done, void *arg);
 char *backend_log_path(struct backend *b, const char *service);
+bool backend_lives(struct backend *b, const char *service, pid_t pid); /* pid 0: true */
 
 #endif

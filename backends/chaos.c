@@ -233,6 +233,11 @@ static void chaos_exec(struct backend *b, const struct service_spec *spec, char 
 		backend_exec(inner(b), spec, argv, timeout_ms, on_exec, call);
 }
 
+static bool chaos_lives(struct backend *b, const char *service, pid_t pid)
+{
+	return backend_lives(inner(b), service, pid);
+}
+
 static char *chaos_log_path(struct backend *b, const char *service)
 {
 	return backend_log_path(inner(b), service);
@@ -278,6 +283,7 @@ static const struct backend_ops chaos_ops = {
     .list = chaos_list,
     .exec = chaos_exec,
     .log_path = chaos_log_path,
+    .lives = chaos_lives,
 };
 
 struct backend *chaos_wrap(struct backend *wrapped, const struct chaos_rule *rules, size_t n_rules)

@@ -305,6 +305,8 @@ static void settle_work(uv_work_t *work)
 	process_limits_remove(p, op->service->name);
 	if (op->kind != OP_REMOVE)
 		return;
+	if (op->found.has_record && op->found.record.data_dir[0] == '/')
+		process_shared_memory_remove(op->found.record.data_dir);
 	if (op->found.has_record && op->found.record.run_dir[0] == '/')
 		tree_remove(AT_FDCWD, op->found.record.run_dir);
 	process_forget(op->service->directory, &op->err);
@@ -589,4 +591,5 @@ const struct backend_ops backend_process = {
     .list = process_list,
     .exec = process_exec_op,
     .log_path = process_log_path,
+    .lives = process_lives,
 };

@@ -52,6 +52,7 @@ struct process_record {
 	int64_t started_ms;
 	char *config_hash;
 	char *run_dir; /* "": none */
+	char *data_dir; /* "": none */
 	uint32_t generation;
 	int stop_signal;
 	unsigned stop_grace_ms;
@@ -174,6 +175,11 @@ int process_data_adapt(const struct process_settings *p, const struct process_te
 int process_template_make(const struct process_settings *p, const struct process_template *t, struct error *err);
 /* Fills up the spare copies; sweeps those of an earlier boot. */
 int process_spares_make(const struct process_settings *p, const struct process_template *t, struct error *err);
+
+/* ---- process_leftovers.c: worker ---- */
+
+/* Nothing runs on this data any more, and nothing will. */
+void process_shared_memory_remove(const char *data_dir);
 
 /* ---- process_limits.c: cgroups. Any thread ---- */
 

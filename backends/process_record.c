@@ -34,6 +34,7 @@ void process_found_release(struct process_found *f)
 {
 	free(f->record.config_hash);
 	free(f->record.run_dir);
+	free(f->record.data_dir);
 	if (f->shim_pidfd >= 0)
 		close(f->shim_pidfd);
 	*f = (struct process_found)PROCESS_FOUND_INIT;
@@ -77,6 +78,7 @@ static void record_parse(const char *text, struct process_record *r)
 	r->stop_grace_ms = (unsigned)record_number(text, "stop_grace_ms");
 	r->config_hash = record_text(text, "config_hash");
 	r->run_dir = record_text(text, "run_dir");
+	r->data_dir = record_text(text, "data_dir");
 }
 
 static void exit_read(int dir, struct process_record *r)

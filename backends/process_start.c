@@ -50,6 +50,8 @@ struct process_start *process_start_new(const struct process_settings *p, const 
 	process_order_add(&s->order, "config_hash", "%s", spec->config_hash ? spec->config_hash : "-");
 	if (process->run_dir)
 		process_order_add(&s->order, "run_dir", "%s", process->run_dir);
+	if (process->data_dir)
+		process_order_add(&s->order, "data_dir", "%s", process->data_dir);
 	process_order_add(&s->order, "generation", "%u", spec->generation);
 	return s;
 }

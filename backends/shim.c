@@ -95,11 +95,12 @@ static int record_write(const struct shim *s)
 		return r;
 	int n = snprintf(text, sizeof text,
 	                 "shim %d\nshim_ticks %llu\npid %d\nstarted_ms %lld\nconfig_hash %s\ngeneration %lld\n"
-	                 "stop_signal %lld\nstop_grace_ms %lld\nnamespaces %s\nrun_dir %s\n",
+	                 "stop_signal %lld\nstop_grace_ms %lld\nnamespaces %s\nrun_dir %s\ndata_dir %s\n",
 	                 (int)getpid(), (unsigned long long)own_start_ticks(), (int)s->service,
 	                 (long long)clock_ms(CLOCK_REALTIME), s->order.config_hash ? s->order.config_hash : "-",
 	                 (long long)s->order.generation, (long long)s->order.stop_signal, (long long)s->order.stop_grace_ms,
-	                 s->order.namespaces ? s->order.namespaces : "-", s->order.run_dir ? s->order.run_dir : "");
+	                 s->order.namespaces ? s->order.namespaces : "-", s->order.run_dir ? s->order.run_dir : "",
+	                 s->order.data_dir ? s->order.data_dir : "");
 	r = n < (int)sizeof text ? file_put("record.tmp", text, (size_t)n) : -E2BIG;
 	if (!r && renameat(SHIM_FD_DIRECTORY, "record.tmp", SHIM_FD_DIRECTORY, "record"))
 		r = -errno;

@@ -32,6 +32,7 @@ static const struct field {
     {"timeout_ms", NUMBER, offsetof(struct order, timeout_ms)},
     {"once", NUMBER, offsetof(struct order, once)},
     {"run_dir", STRING, offsetof(struct order, run_dir)},
+    {"data_dir", STRING, offsetof(struct order, data_dir)},
     {"config_hash", STRING, offsetof(struct order, config_hash)},
     {"generation", NUMBER, offsetof(struct order, generation)},
 };

@@ -358,7 +358,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->restart = s->recreate = s->taken = false;
+		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;
@@ -411,6 +411,23 @@ static void on_list(void *arg, const struct error *err, const struct instances *
 		else
 			service_exited(s, found ? found->exit_code : 0, found ? found->exited_ms : 0);
 	}
+}
+
+bool apply_look(struct apply *a)
+{
+	bool any = false;
+	for (size_t i = 0; a->backend && i < a->count; i++) {
+		struct apply_service *s = a->services[i];
+		if (s->present != PRESENT_READY || s->operation != OPERATION_NONE)
+			continue;
+		if (!s->gone && !backend_lives(a->backend, s->name, s->pid)) {
+			s->gone = true;
+			service_tell(s, false);
+			apply_wake(a);
+		}
+		any = any || s->gone;
+	}
+	return any;
 }
 
 void apply_refresh(struct apply *a)
@@ -468,6 +485,8 @@ void apply_instance_changed(struct apply *a, const struct instance *i)
 			take_details(s, i);
 		return;
 	}
+	if (s->operation == OPERATION_START && i->started_ms && i->started_ms < s->started_ms)
+		return; /* of the run before */
 	s->exit_code = i->exit_code;
 	s->exited_ms = i->exited_ms;
 	if (s->operation == OPERATION_START)

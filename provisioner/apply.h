@@ -51,6 +51,7 @@ struct apply_service {
 	bool taken; /* a foreigner sits on its port: waiting for another number */
 	unsigned port_tries;
 	bool exited; /* while its start was under way */
+	bool gone; /* its process is not there any more: the backend is about to say so */
 	bool proven; /* has been ready since its last start (or may have been: it was found running) */
 	pid_t pid;
 	char *handle;
@@ -118,6 +119,8 @@ void apply_port_failed(struct apply_service *s, const struct error *err);
 
 /* Takes every step that can be taken now. */
 void apply_turn(struct apply *a);
+/* Looks whether what is ready is still there. What is not is not ready any more, and a turn follows; true: there is such. */
+bool apply_look(struct apply *a);
 /* Asks the backend for pids and memory, at most once at a time. */
 void apply_refresh(struct apply *a);
 

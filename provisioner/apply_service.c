@@ -63,7 +63,7 @@ static enum service_state state_of(const struct apply_service *s)
 	case PRESENT_RUNNING:
 		return SERVICE_STARTING;
 	case PRESENT_READY:
-		return SERVICE_READY;
+		return s->gone ? SERVICE_RESTARTING : SERVICE_READY;
 	case PRESENT_COMPLETED:
 		return SERVICE_COMPLETED;
 	case PRESENT_FAILED:
@@ -234,6 +234,7 @@ void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms)
 	s->exited_ms = exited_ms ? exited_ms : now_wall_ms();
 	s->pid = 0;
 	s->memory_bytes = 0;
+	s->gone = false;
 	service_probe_end(s);
 	s->present = PRESENT_STOPPED;
 	if (s->goal == GOAL_UP && s->model && s->operation == OPERATION_NONE && !s->restart && !s->recreate)
@@ -385,7 +386,7 @@ void service_start(struct apply_service *s)
 	if (!ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
-	s->exited = s->proven = false;
+	s->exited = s->proven = s->gone = false;
 	s->started_at = now_monotonic_ms();
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);

@@ -132,7 +132,7 @@ static void note_requester(struct environment *e, const struct demand *d)
 
 static bool is_ready(const struct apply_service *s)
 {
-	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && !s->restart && !s->recreate &&
+	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && !s->gone && !s->restart && !s->recreate &&
 	       s->goal == GOAL_UP;
 }
 
@@ -373,6 +373,11 @@ static void judge_ready(struct demand *d)
 	size_t missing = 0;
 	for (char **name = d->needed; name && *name; name++) {
 		const struct apply_service *s = apply_find(e->apply, *name);
+		if (s && s->present == PRESENT_FAILED && s->goal == GOAL_UP && d->revives) {
+			d->revives = d->admitted = false;
+			environment_wake(e);
+			return;
+		}
 		if (s && s->present == PRESENT_FAILED && s->goal == GOAL_UP) {
 			d->known = true; /* told when it failed */
 			finish(d, &s->error);
@@ -469,12 +474,14 @@ int environment_demand(struct environment *e, const char *service, const struct 
 	if (e->closing)
 		return error_set_errno(err, ERROR_CANCELED, ECANCELED, "the workspace is being unmounted");
 	environment_refresh_user(e);
+	bool gone = apply_look(e->apply);
 	if (is_satisfied(e, service))
 		return 0;
 	if ((e->teardown == TEARDOWN_PENDING && (!who || who->pid != e->unlinker.pid)) || e->teardown_failed)
 		teardown_begin(e);
 	error_release(&e->backend_error);
 	struct demand *d = demand_new(e, WAIT_READY, who, done, arg);
+	d->revives = gone;
 	if (service)
 		strv_push(&d->names, xstrdup(service));
 	arm(d);

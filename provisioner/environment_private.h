@@ -56,6 +56,7 @@ struct demand {
 	enum load_flags load;
 	uint64_t load_seq; /* 0: not asked for yet */
 	bool admitted, finished;
+	bool revives;      /* it came after an end that nobody had told of: what that leaves failed is tried once more */
 	bool known;        /* its failure stands in errors.json already */
 	char **needed;     /* services that must be ready */
 	uint64_t began_ms; /* monotonic */

@@ -28,6 +28,7 @@ struct scripted {
 	unsigned exits; /* this many times, then it stays; 0: always */
 	bool unsupported;
 	bool immortal;   /* cannot be removed */
+	bool gone;       /* its process is: nobody has been told */
 	const char *log; /* what its log holds */
 	/* what was done */
 	bool made, running;
@@ -335,6 +336,11 @@ static char *scripted_log_path(struct backend *b, const char *service)
 	return path;
 }
 
+static bool scripted_lives(struct backend *b, const char *service, pid_t pid)
+{
+	return !scripted_get(service)->gone;
+}
+
 static const struct backend_ops backend_scripted = {
     .name = "memory",
     .open = scripted_open,
@@ -347,6 +353,7 @@ static const struct backend_ops backend_scripted = {
     .list = scripted_list,
     .exec = scripted_exec,
     .log_path = scripted_log_path,
+    .lives = scripted_lives,
 };
 
 static const struct backend_ops *const scripted_backends[] = {&backend_scripted, NULL};

@@ -578,6 +578,26 @@ static void without_a_policy_the_next_demand_revives(void **state)
 	assert_int_equal(scripted_get("db")->starts, 2);
 }
 
+/* Right after a kill, when the end has not been told yet. */
+static void what_is_gone_is_not_ready(void **state)
+{
+	struct answer a;
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	run_for(50); /* its pid is known */
+	scripted_get("db")->gone = true;
+	assert_int_equal(demand(NULL, &a), 1);
+	run_for(50);
+	assert_int_equal(a.times, 0);
+	assert_string_equal(service_state("db"), "restarting");
+	scripted_get("db")->gone = false;
+	scripted_exit(scripted_get("db"), 137);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+}
+
 static void unsupported_is_a_warning_unless_it_is_named(void **state)
 {
 	compose("services: {odd: {image: 'e/odd', ports: ['1']}, db: {image: 'e/db', ports: ['5432'], depends_on: "
@@ -1291,6 +1311,7 @@ int main(void)
 	    T(a_crash_loop_backs_off_and_is_given_up),
 	    T(a_crash_is_restarted_and_counted),
 	    T(without_a_policy_the_next_demand_revives),
+	    T(what_is_gone_is_not_ready),
 	    T(unsupported_is_a_warning_unless_it_is_named),
 	    T(a_port_of_a_foreigner_is_replaced),
 	    T(without_a_configuration_a_demand_says_so),
