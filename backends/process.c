@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,6 +19,9 @@
 #include "base/log.h"
 
 #define AREA "process"
+#define STOP_LOG_TAIL 2048 /* bytes of a log in which a refusal to end stands */
+
+static void stop_overdue(uv_timer_t *timer);
 
 /* A shim's pidfd on the loop; fires once. */
 struct watch {
@@ -39,6 +43,7 @@ struct op {
 	struct process_start *start;
 	int signal; /* stop */
 	unsigned grace_ms;
+	off_t log_from;             /* where the log ended when the stop began */
 	struct process_found found; /* what a worker found */
 	int pidfd;                  /* start: the shim */
 	struct error err;
@@ -371,6 +376,51 @@ static void shim_signal(int pidfd, int signal, unsigned grace_ms)
 		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0); /* its queue of signals is full, or it is gone */
 }
 
+static int log_open(const char *directory, off_t *ret_size)
+{
+	struct stat st;
+	cleanup_free char *path = xasprintf("%s/log", directory);
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	*ret_size = fd < 0 || fstat(fd, &st) ? 0 : st.st_size;
+	return move_fd(&fd);
+}
+
+/* Since the stop began: an older word is of an older day. */
+static bool says_no_space(const char *directory, off_t from)
+{
+	char bytes[STOP_LOG_TAIL + 1];
+	off_t size;
+	cleanup_close int fd = log_open(directory, &size);
+	if (fd < 0)
+		return false;
+	if (from > size) /* it began anew */
+		from = 0;
+	ssize_t n = pread(fd, bytes, STOP_LOG_TAIL, size - from > STOP_LOG_TAIL ? size - STOP_LOG_TAIL : from);
+	bytes[n > 0 ? n : 0] = '\0';
+	return strstr(bytes, ERROR_SAYS_NO_SPACE);
+}
+
+/* Its grace is over and it still runs: Redis, for one, refuses to end while it cannot save. What it holds is nowhere else, so on
+ * a full disk it is left running. */
+static void stop_grace_over(uv_timer_t *timer)
+{
+	struct op *op = timer->data;
+	struct process_service *s = op->service;
+	const struct process_record *r = &op->found.record;
+	if (!op->waiting_for_exit || !s->watch)
+		return;
+	if (r->data_dir[0] == '/' && (process_disk_full(r->data_dir) || says_no_space(s->directory, op->log_from))) {
+		op->waiting_for_exit = false;
+		error_set(&op->err, ERROR_NO_SPACE, "service %s does not end, and the disk of %s is full: it is left running, it may hold "
+		          "what could not be written", s->name, r->data_dir);
+		error_hint(&op->err, "make room there, then stop it again");
+		op_finish(op);
+		return;
+	}
+	uv_timer_start(&op->timer, stop_overdue, PROCESS_SHIM_MARGIN_MS, 0);
+	shim_signal(s->watch->pidfd, op->signal > 0 ? op->signal : SIGTERM, 0);
+}
+
 static void stop_overdue(uv_timer_t *timer)
 {
 	struct op *op = timer->data;
@@ -396,8 +446,13 @@ static void stop_send(struct op *op)
 		op->timer.data = op;
 		op->timer_open = true;
 	}
-	uv_timer_start(&op->timer, stop_overdue, (uint64_t)grace_ms + PROCESS_SHIM_MARGIN_MS, 0);
-	shim_signal(s->watch->pidfd, signal > 0 ? signal : SIGTERM, grace_ms);
+	off_t size = 0;
+	cleanup_close int log = log_open(s->directory, &size);
+	op->log_from = size;
+	bool looks = op->kind == OP_STOP && r->data_dir[0] == '/' && grace_ms;
+	uv_timer_start(&op->timer, looks ? stop_grace_over : stop_overdue,
+	               looks ? grace_ms : (uint64_t)grace_ms + PROCESS_SHIM_MARGIN_MS, 0);
+	shim_signal(s->watch->pidfd, signal > 0 ? signal : SIGTERM, looks ? SHIM_GRACE_NONE : grace_ms);
 }
 
 static void op_shim_ended(struct op *op)

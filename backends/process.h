@@ -176,6 +176,11 @@ int process_template_make(const struct process_settings *p, const struct process
 /* Fills up the spare copies; sweeps those of an earlier boot. */
 int process_spares_make(const struct process_settings *p, const struct process_template *t, struct error *err);
 
+/* ---- process_disk.c. Any thread ---- */
+
+/* Is there no room on that file system? Also when it cannot be asked: false. */
+bool process_disk_full(const char *path);
+
 /* ---- process_leftovers.c: worker ---- */
 
 /* Nothing runs on this data any more, and nothing will. */

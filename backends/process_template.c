@@ -227,7 +227,8 @@ static char *with_data(const char *text, const char *data)
 	return buffer_detach(&out);
 }
 
-static int step_failed(const char *what, const char *program, int code, const struct buffer *output, struct error *err)
+static int step_failed(const char *what, const char *program, const char *data, int code, const struct buffer *output,
+                       struct error *err)
 {
 	const char *text = buffer_str(output);
 	if (output->len > ERROR_OUTPUT_MAX)
@@ -238,10 +239,17 @@ static int step_failed(const char *what, const char *program, int code, const st
 	size_t line = end;
 	while (line && text[line - 1] != '\n')
 		line--;
-	error_set(err, ERROR_BACKEND_SPAWN_FAILED, "%s: %s ended with %d: %.*s", what, program, code, (int)(end - line),
-	          text + line);
+	/* what has failed cleans up after itself, so its own words count before the disk's */
+	bool full = strstr(text, ERROR_SAYS_NO_SPACE) || process_disk_full(data);
+	if (full) {
+		error_set(err, ERROR_NO_SPACE, "%s: the disk of %s is full: %s ended with %d", what, data, program, code);
+		error_hint(err, "make room there, and ask again");
+	} else {
+		error_set(err, ERROR_BACKEND_SPAWN_FAILED, "%s: %s ended with %d: %.*s", what, program, code, (int)(end - line),
+		          text + line);
+	}
 	error_detail(err, "output", json_string(text));
-	return -EIO;
+	return full ? -ENOSPC : -EIO;
 }
 
 struct steps_run {
@@ -272,7 +280,7 @@ static int step_run(const struct steps_run *s, size_t i, struct error *err)
 	cleanup_free char *input = s->steps->input[i] ? with_data(s->steps->input[i], s->data) : NULL;
 	int code;
 	r = process_run_once(s->settings, s->what, &order, input, PROCESS_INIT_MS, &code, &output, err);
-	return r ? r : code ? step_failed(s->what, program, code, &output, err) : 0;
+	return r ? r : code ? step_failed(s->what, program, s->data, code, &output, err) : 0;
 }
 
 static int steps_run(const struct steps_run *s, struct error *err)

@@ -147,9 +147,9 @@ static bool killed_for_memory(const struct shim *s)
 static void stop(struct shim *s, int signal, unsigned grace_ms)
 {
 	int64_t deadline = clock_ms(CLOCK_MONOTONIC) + grace_ms;
-	if (!s->stopping || deadline < s->deadline_ms)
+	if (grace_ms != SHIM_GRACE_NONE && (!s->stopping || deadline < s->deadline_ms))
 		s->deadline_ms = deadline;
-	s->stopping = true;
+	s->stopping = s->stopping || grace_ms != SHIM_GRACE_NONE;
 	if (s->service > 0) {
 		kill(s->service, signal);
 		kill(s->service, SIGCONT); /* a stopped one would sleep through it */

@@ -35,6 +35,9 @@ enum { SHIM_FD_ORDER = 3, SHIM_FD_WATCH, SHIM_FD_STATUS, SHIM_FD_LOCK, SHIM_FD_D
 
 #define SHIM_SIGNAL_STOP (SIGRTMIN + 1)
 
+/* A grace without an end: the signal is sent and nothing follows. Who stops so looks after it itself. */
+#define SHIM_GRACE_NONE 0xffffffffu
+
 /* The value of a stop: the signal in the low byte, the grace above it. */
 static inline uint64_t shim_stop_value(int signal, unsigned grace_ms)
 {

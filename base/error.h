@@ -54,6 +54,9 @@ enum error_code {
 #undef X
 };
 
+/* What programs say of a full disk, strerror(ENOSPC); their exit status says nothing. */
+#define ERROR_SAYS_NO_SPACE "No space left on device"
+
 struct error {
 	enum error_code code;
 	int err;         /* positive errno; 0 when empty */

@@ -400,7 +400,8 @@ static const struct instance *instance_of(const struct instances *list, const ch
 static void on_list(void *arg, const struct error *err, const struct instances *list)
 {
 	struct apply *a = arg;
-	a->listing = false;
+	bool again = a->list_again;
+	a->listing = a->list_again = false;
 	for (size_t i = 0; !a->halted && !err && i < a->count; i++) {
 		struct apply_service *s = a->services[i];
 		if (s->changes != s->changes_at_list || s->operation != OPERATION_NONE || !service_runs(s))
@@ -411,6 +412,8 @@ static void on_list(void *arg, const struct error *err, const struct instances *
 		else
 			service_exited(s, found ? found->exit_code : 0, found ? found->exited_ms : 0);
 	}
+	if (again)
+		apply_refresh(a);
 }
 
 bool apply_look(struct apply *a)
@@ -432,6 +435,7 @@ bool apply_look(struct apply *a)
 
 void apply_refresh(struct apply *a)
 {
+	a->list_again = a->listing; /* what it shows may have been looked at before what has changed now: a start, a pid */
 	if (a->listing || a->halted || !a->backend)
 		return;
 	a->listing = true;

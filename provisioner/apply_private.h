@@ -12,7 +12,7 @@ struct apply {
 	size_t count;
 	bool held;
 	bool halted;
-	bool listing;
+	bool listing, list_again;
 	unsigned open_timers; /* close callbacks that are to come */
 };
 

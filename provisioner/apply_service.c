@@ -119,6 +119,18 @@ char **apply_log_tail(const struct apply_service *s)
 	return lines;
 }
 
+/* A program that ends for a full disk says so in its log alone. */
+static void no_space(char *const *lines, struct error *err)
+{
+	for (; err->code == ERROR_SERVICE_FAILED && lines && *lines; lines++) {
+		if (!strstr(*lines, ERROR_SAYS_NO_SPACE))
+			continue;
+		cleanup_free char *message = xasprintf("%s; its log says: %s", err->message, *lines);
+		error_set(err, ERROR_NO_SPACE, "%s", message);
+		error_hint(err, "make room on the disk of the services' data, and ask again");
+	}
+}
+
 /* steals what `err` holds */
 static void fail(struct apply_service *s, struct error *err)
 {
@@ -128,6 +140,7 @@ static void fail(struct apply_service *s, struct error *err)
 	for (size_t i = 0; i < n; i++)
 		json_array_append_new(log, json_string(lines[i]));
 	error_detail(err, "service", json_string(s->name));
+	no_space(lines, err);
 	if (n && err->code == ERROR_SERVICE_FAILED) {
 		cleanup_free char *message = xasprintf("%s; its log ends: %s", err->message, lines[n - 1]);
 		free(err->message);
