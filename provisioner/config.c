@@ -69,6 +69,7 @@ void config_free(struct config *c)
 	free(c->services);
 	free(c->file);
 	free(c->shown);
+	strv_free(c->env_files);
 	free(c->directory);
 	free(c->text_hash);
 	free(c->name);

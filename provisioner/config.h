@@ -109,6 +109,7 @@ enum config_start { START_ON_DEMAND, START_MANUAL };
 struct config {
 	char *file;         /* absolute path of what was read */
 	char *shown;        /* as messages name it */
+	char **env_files;   /* absolute; where each was looked for, found or not */
 	char *directory;    /* its directory */
 	char *text_hash;    /* hex of the text of every file read: changed means changed */
 	char *name;         /* top-level name; NULL: not given */

@@ -205,6 +205,20 @@ static bool is_users_env(const struct loading *l, const char *path)
 	return !strcmp(relative, ".env");
 }
 
+/* A change of any of the places where it may be is a change of the configuration. */
+static void remember_env_file(struct loading *l, const char *path)
+{
+	const struct config_params *p = l->params;
+	if (path[0] == '/') {
+		strv_push(&l->config->env_files, xstrdup(path));
+		return;
+	}
+	cleanup_free char *relative = normalized(path);
+	strv_pushf(&l->config->env_files, "%s/%s", l->config->directory, relative);
+	if (l->place == IN_WORKSPACE && p->main_root && strcmp(p->main_root, p->root))
+		strv_pushf(&l->config->env_files, "%s/%s", p->main_root, relative);
+}
+
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside)
 {
 	*ret_outside = false;
@@ -214,6 +228,7 @@ int loading_read_env_file(struct loading *l, const char *path, struct keyvals *o
 		return 0;
 	}
 	cleanup_buffer struct buffer text = BUFFER_INIT;
+	remember_env_file(l, path);
 	int r = read_anywhere(l, path, &text, ret_outside);
 	if (r < 0)
 		return r;

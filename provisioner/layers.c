@@ -129,7 +129,7 @@ uint64_t layers_root_stamp(int root_fd)
 	return stamp_directory(HASH_INIT, root_fd);
 }
 
-uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char *config_file)
+uint64_t layers_config_stamp(const struct identity *id, int root_fd, char *const *files)
 {
 	uint64_t h = stamp_directory(HASH_INIT, root_fd);
 	size_t len = strlen(id->root);
@@ -137,7 +137,9 @@ uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char 
 		cleanup_close int fd = open(id->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		h = stamp_directory(h, fd);
 	}
-	if (config_file && (strncmp(config_file, id->root, len) || config_file[len] != '/'))
-		h = layers_stamp(h, AT_FDCWD, config_file, 0);
+	for (; files && *files; files++) {
+		bool beneath = !strncmp(*files, id->root, len) && (*files)[len] == '/';
+		h = layers_stamp(h, beneath ? root_fd : AT_FDCWD, beneath ? *files + len + 1 : *files, 0);
+	}
 	return h;
 }

@@ -32,9 +32,9 @@ int layers_open_link(const struct identity *id, int root_fd);
  * Any thread. */
 uint64_t layers_user_stamp(int root_fd, bool *ret_is_link);
 
-/* A stamp of every file that the configuration is read from, or would be if it appeared; `config_file` (may be NULL) is
- * the one that was. Worker thread: the main checkout may lie on a slow file system. */
-uint64_t layers_config_stamp(const struct identity *id, int root_fd, const char *config_file);
+/* A stamp of every file that the configuration is read from, or would be if it appeared; `files` (may be NULL)
+ * are those that were: the configuration and its env_files. Worker thread: the main checkout may lie on a slow file system. */
+uint64_t layers_config_stamp(const struct identity *id, int root_fd, char *const *files);
 
 /* The same of the files in the workspace alone: a few stats beneath the mount, so on the loop, too. */
 uint64_t layers_root_stamp(int root_fd);

@@ -163,7 +163,7 @@ struct load_job {
 	enum load_flags flags;
 	bool plan, first;
 	uint64_t old_stamp, stamp, root_stamp;
-	char *config_file;
+	char **files; /* that the last configuration was read from */
 	struct buffer user_text;
 	struct buffer main_text; /* as it is known; of a link, as it is */
 	bool unchanged;
@@ -229,7 +229,7 @@ static void load_work(struct job *base)
 		main_layer_read_link(&e->main, &job->main_text);
 	}
 	job->root_stamp = layers_root_stamp(e->params.root_fd);
-	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->config_file);
+	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->files);
 	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp) {
 		job->unchanged = true;
 		return;
@@ -430,7 +430,7 @@ static void load_after(struct job *base)
 	error_release(&job->error);
 	buffer_release(&job->user_text);
 	buffer_release(&job->main_text);
-	free(job->config_file);
+	strv_free(job->files);
 	free(job);
 }
 
@@ -449,7 +449,9 @@ static void load_begin(struct environment *e, struct job *base)
 	               !error_is_set(&e->config_error);
 	if ((job->flags & LOAD_NEEDED) && !settled)
 		job->flags |= LOAD_FORCE;
-	job->config_file = e->model ? xstrdup(e->model->config->file) : NULL;
+	job->files = e->model ? strv_copy(e->model->config->env_files) : NULL;
+	if (e->model)
+		strv_push(&job->files, xstrdup(e->model->config->file));
 	e->load_flags = 0;
 	e->load_queued = false;
 	e->load_started++;

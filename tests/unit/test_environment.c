@@ -779,6 +779,24 @@ static void a_published_number_that_is_added_later_is_taken_by_up(void **state)
 	assert_true(env_has(text));
 }
 
+static void a_changed_env_file_is_a_changed_configuration(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], env_file: ./db.env}}\n" TAIL);
+	assert_int_equal(file_write_atomic(root_fd, "db.env", "A=1\n", 4, 0644), 0);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	run_for(2500); /* the clock has looked, too */
+	assert_false(warns_of("has changed"));
+	assert_int_equal(file_write_atomic(root_fd, "db.env", "A=2\n", 4, 0644), 0);
+	uint64_t until = now_monotonic_ms() + LIMIT_MS;
+	while (!warns_of("has changed") && now_monotonic_ms() < until)
+		run_for(20);
+	assert_true(warns_of("has changed"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_false(warns_of("has changed"));
+}
+
 /* Services are made and mended by people who look at a read's error: no command is needed in between. */
 static void a_mended_configuration_mends_what_failed(void **state)
 {
@@ -1320,6 +1338,7 @@ int main(void)
 	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
+	    T(a_changed_env_file_is_a_changed_configuration),
 	    T(a_mended_configuration_mends_what_failed),
 	    T(a_mended_configuration_mends_what_was_never_ready),
 	    T(a_mended_configuration_disturbs_nobody),
