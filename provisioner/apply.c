@@ -153,7 +153,7 @@ static void describe(const struct apply *a, const struct apply_service *s, struc
 	    .made = s->made,
 	    .busy = s->operation != OPERATION_NONE,
 	    .stuck = s->stuck,
-	    .held = a->held || s->backoff || s->taken || !s->model || error_is_set(&s->model->unsupported),
+	    .held = s->discard || a->held || s->backoff || s->taken || !s->model || error_is_set(&s->model->unsupported),
 	    .restart = s->restart,
 	    .recreate = s->recreate,
 	    .depends_on = deps,
@@ -246,6 +246,8 @@ void apply_want(struct apply_service *s, enum plan_goal goal)
 	if (goal != s->goal)
 		s->quick_exits = 0;
 	s->goal = goal;
+	if (goal == GOAL_UP && s->discard)
+		s->recreate = s->made;
 	if (goal == GOAL_UP && s->present == PRESENT_RUNNING && s->operation == OPERATION_NONE && s->apply->backend)
 		service_probe(s);
 	apply_wake(s->apply);
@@ -358,7 +360,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = false;
+		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = s->discard = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;

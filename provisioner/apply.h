@@ -51,6 +51,8 @@ struct apply_service {
 	bool taken; /* a foreigner sits on its port: waiting for another number */
 	unsigned port_tries;
 	bool exited; /* while its start was under way */
+	bool discard; /* its data goes before anything of it is started again; the owner's to do once it is not made, and to clear */
+	bool discarding; /* the owner is at it */
 	bool gone; /* its process is not there any more: the backend is about to say so */
 	bool proven; /* has been ready since its last start (or may have been: it was found running) */
 	pid_t pid;

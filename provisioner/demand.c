@@ -498,8 +498,10 @@ int environment_service_remove(struct environment *e, const char *service, const
 	json_t *fields = requester_json(who);
 	json_object_set_new(fields, "service", json_string(service));
 	environment_event(e, "remove", fields);
-	if (e->teardown == TEARDOWN_NONE)
-		apply_want(s, GOAL_ABSENT);
+	if (e->teardown != TEARDOWN_NONE)
+		return 0;
+	apply_want(s, GOAL_ABSENT);
+	s->discard = true;
 	return 0;
 }
 

@@ -221,6 +221,7 @@ static void on_turn(uv_timer_t *timer)
 		teardown_turn(e);
 		demands_admit(e);
 		size_t services = apply_count(e->apply);
+		discard_turn(e);
 		apply_turn(e->apply);
 		if (apply_count(e->apply) != services)
 			e->changed |= CHANGED_SERVICES | CHANGED_STATUS;

@@ -162,5 +162,7 @@ void demands_cancel_all(struct environment *e, bool admitted_only, const char *w
 /* teardown.c */
 void teardown_begin(struct environment *e);
 void teardown_turn(struct environment *e);
+/* Of services that were removed by themselves. */
+void discard_turn(struct environment *e);
 
 #endif

@@ -127,6 +127,81 @@ static void trash_begin(struct environment *e)
 	environment_job(e, &job->job);
 }
 
+/* ---- the data of one service ---- */
+
+struct discard_job {
+	struct job job;
+	uint32_t generation;
+	char *service, **parts;
+	struct error error;
+};
+
+static void discard_work(struct job *base)
+{
+	struct discard_job *job = (struct discard_job *)base;
+	char *const services[] = {job->service, NULL};
+	trash_put_parts(base->e->store, base->e->id, job->generation, job->parts, services, &job->error);
+}
+
+static void discard_after(struct job *base)
+{
+	struct discard_job *job = (struct discard_job *)base;
+	struct environment *e = base->e;
+	struct apply_service *s = apply_find(e->apply, job->service);
+	if (error_is_set(&job->error))
+		environment_fail(e, &job->error);
+	else
+		environment_event(e, "discarded", json_pack("{s:s}", "service", job->service));
+	if (s)
+		s->discard = s->discarding = false;
+	error_release(&job->error);
+	free(job->service);
+	strv_free(job->parts);
+	free(job);
+}
+
+static bool mounts(const struct model_service *s, const char *source)
+{
+	for (size_t i = 0; i < s->spec.n_volumes; i++)
+		if (s->spec.volumes[i].source && !strcmp(s->spec.volumes[i].source, source))
+			return true;
+	return false;
+}
+
+/* Its directory and the volumes that no other service has, below the generation's directory. */
+static char **parts_of(const struct environment *e, const struct apply_service *s)
+{
+	char **parts = NULL;
+	strv_push(&parts, xstrdup(s->name));
+	for (size_t i = 0; s->model && i < s->model->spec.n_volumes; i++) {
+		const struct volume_spec *v = &s->model->spec.volumes[i];
+		bool shared = v->kind != VOLUME_NAMED && v->kind != VOLUME_ANONYMOUS;
+		for (size_t o = 0; o < e->model->n_services && !shared; o++)
+			shared = &e->model->services[o] != s->model && mounts(&e->model->services[o], v->source);
+		if (!shared)
+			strv_pushf(&parts, SPEC_VOLUMES "/%s", v->name);
+	}
+	return parts;
+}
+
+void discard_turn(struct environment *e)
+{
+	for (size_t i = 0; i < apply_count(e->apply) && e->teardown == TEARDOWN_NONE; i++) {
+		struct apply_service *s = apply_at(e->apply, i);
+		if (!s->discard || s->discarding || s->made || s->operation != OPERATION_NONE)
+			continue;
+		struct discard_job *job = xcalloc(1, sizeof *job);
+		job->job.what = "discard";
+		job->job.work = discard_work;
+		job->job.after = discard_after;
+		job->generation = e->generation;
+		job->service = xstrdup(s->name);
+		job->parts = parts_of(e, s);
+		s->discarding = true;
+		environment_job(e, &job->job);
+	}
+}
+
 /* ---- what survived ---- */
 
 static void on_verified(void *arg, const struct error *err, const struct instances *list)

@@ -245,12 +245,63 @@ static int put(struct store *s, const struct identity *id, uint32_t generation, 
 	return r ? r : finished;
 }
 
+/* Parts are gathered here, and the whole goes the way that a generation goes. */
+static char *gathering_path(const struct identity *id)
+{
+	return xasprintf("%s/data/removed", id->state_dir);
+}
+
+/* Left by a process that died while it gathered: an entry of its own. */
+static int put_gathered(struct store *s, const struct identity *id, uint32_t generation, char *const *services,
+                        struct error *err)
+{
+	char *gathered = gathering_path(id);
+	if (has_content(gathered))
+		return put(s, id, generation, gathered, -1, services, err);
+	rmdir(gathered);
+	free(gathered);
+	return 0;
+}
+
+static int gather(const struct identity *id, uint32_t generation, const char *part)
+{
+	cleanup_free char *gathered = gathering_path(id);
+	cleanup_free char *from = xasprintf("%s/data/%u/%s", id->state_dir, generation, part);
+	cleanup_free char *to = xasprintf("%s/%s", gathered, part);
+	cleanup_free char *parent = xstrndup(to, (size_t)(strrchr(to, '/') - to));
+	if (!exists(from))
+		return 0;
+	int r = dir_make(AT_FDCWD, parent, geteuid() == 0 ? 0711 : 0700);
+	if (!r && rename(from, to))
+		r = -errno;
+	trash_step("gathered a part");
+	return r;
+}
+
+int trash_put_parts(struct store *s, const struct identity *id, uint32_t generation, char *const *parts,
+                    char *const *services, struct error *err)
+{
+	cleanup_close int lock = -1;
+	int r = trash_lock(s, &lock, err);
+	if (!r)
+		r = put_gathered(s, id, generation, NULL, err);
+	for (; !r && *parts; parts++)
+		if ((r = gather(id, generation, *parts)))
+			trash_failed(r, *parts, err);
+	return r ? r : put_gathered(s, id, generation, services, err);
+}
+
 int trash_put(struct store *s, const struct identity *id, uint32_t generation, int root_fd, char *const *services,
               struct error *err)
 {
 	char *data = xasprintf("%s/data/%u", id->state_dir, generation);
 	cleanup_close int lock = -1;
 	int r = trash_lock(s, &lock, err);
+	if (r) {
+		free(data);
+		return r;
+	}
+	r = put_gathered(s, id, generation, NULL, err);
 	if (r) {
 		free(data);
 		return r;

@@ -24,6 +24,9 @@
  * called again after a crash: it continues. `services` names whose data it is. */
 int trash_put(struct store *s, const struct identity *id, uint32_t generation, int root_fd, char *const *services,
               struct error *err);
+/* Only what is named of a generation: paths below its directory; what is not there is passed over. Nothing runs on it. */
+int trash_put_parts(struct store *s, const struct identity *id, uint32_t generation, char *const *parts,
+                    char *const *services, struct error *err);
 /* Moves an entry's data to be the environment's generation `generation` (which must have no data: else
  * WORKSPACE_EXISTS), gives it to the environment's user, sets its secrets again, and with `env` its `.env` lines back;
  * lines that are there then go into an entry of their own. Without `env` they stay in the trash. */

@@ -797,6 +797,60 @@ static void a_changed_env_file_is_a_changed_configuration(void **state)
 	assert_false(warns_of("has changed"));
 }
 
+static void put_data(const char *relative)
+{
+	cleanup_free char *path = xasprintf("%s/data/1/%s/file", id.state_dir, relative);
+	cleanup_free char *parent = xstrndup(path, strlen(path) - strlen("/file"));
+	assert_int_equal(dir_make(AT_FDCWD, parent, 0700), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, relative, strlen(relative), 0600), 0);
+}
+
+static bool has_data(const char *relative)
+{
+	cleanup_free char *path = xasprintf("%s/data/1/%s/file", id.state_dir, relative);
+	return access(path, F_OK) == 0;
+}
+
+/* Removing one service is a teardown as any other: fresh afterwards, and the old data in the trash. */
+static void a_removed_services_data_goes_to_the_trash(void **state)
+{
+	struct answer a;
+	struct store *s;
+	struct trash_entry *entries;
+	size_t count;
+	compose("services:\n"
+	        "  db: {image: 'e/db', ports: ['5432'], volumes: ['own:/a', 'both:/b', '/c']}\n"
+	        "  cache: {image: 'e/c', ports: ['6379'], volumes: ['both:/b']}\n"
+	        "volumes: {own: , both: }\n" TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	put_data("db");
+	put_data("cache");
+	put_data("+volumes/own");
+	put_data("+volumes/both");
+	put_data("+volumes/db.c");
+	assert_int_equal(environment_service_remove(env, "db", &me, NULL), 0);
+	assert_int_equal(demand("db", &a), 1); /* at once: it waits for what goes, and is fresh */
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(scripted_get("cache")->starts, 1);
+	assert_false(has_data("db") || has_data("+volumes/own") || has_data("+volumes/db.c"));
+	assert_true(has_data("cache") && has_data("+volumes/both"));
+	env_close(true);
+	assert_int_equal(store_open(id.shared_dir, &s, NULL), 0);
+	assert_int_equal(store_trash_list(s, id.namespace_, &entries, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	assert_string_equal(entries[0].services[0], "db");
+	static const char *const kept[] = {"db", "+volumes/own", "+volumes/db.c"};
+	for (size_t i = 0; i < 3; i++) {
+		cleanup_free char *path = xasprintf("%s/data/%s/file", entries[0].path, kept[i]);
+		assert_int_equal(access(path, F_OK), 0);
+	}
+	trash_entries_free(entries, count);
+	store_close(s);
+}
+
 /* Services are made and mended by people who look at a read's error: no command is needed in between. */
 static void a_mended_configuration_mends_what_failed(void **state)
 {
@@ -1338,6 +1392,7 @@ int main(void)
 	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
+	    T(a_removed_services_data_goes_to_the_trash),
 	    T(a_changed_env_file_is_a_changed_configuration),
 	    T(a_mended_configuration_mends_what_failed),
 	    T(a_mended_configuration_mends_what_was_never_ready),
