@@ -17,6 +17,8 @@
 #define APPLY_QUICK_EXIT_MS 10000 /* an exit this soon after the start counts towards a crash loop */
 #define APPLY_QUICK_EXITS 5       /* that many restarts, then it is given up */
 #define APPLY_LOG_LINES 10        /* of a service's log that an error carries */
+#define APPLY_HEALTH_INTERVAL_MS 30000 /* Compose's defaults, */
+#define APPLY_HEALTH_RETRIES 3         /* https://docs.docker.com/reference/dockerfile/#healthcheck */
 #define APPLY_PORT_TRIES 5        /* other numbers that are tried when foreigners sit on the leased ones */
 
 enum service_state {
@@ -67,6 +69,10 @@ struct apply_service {
 	uint64_t log_offset;
 	uv_timer_t *backoff; /* NULL: none runs */
 	struct probe *probe;
+	uv_timer_t *health;         /* to the next check of what is ready; NULL: there is none to be made */
+	struct probe *health_probe; /* the one under way */
+	unsigned health_failures;   /* in a row */
+	bool unhealthy;
 	uint64_t changes; /* counts operations and exits: an older list says nothing */
 	uint64_t changes_at_list;
 	struct error error; /* why it failed, or what its last operation said */

@@ -45,10 +45,24 @@ void service_backoff_end(struct apply_service *s)
 	s->backoff = NULL;
 }
 
+static void health_end(struct apply_service *s)
+{
+	probe_cancel(s->health_probe);
+	s->health_probe = NULL;
+	s->health_failures = 0;
+	s->unhealthy = false;
+	if (!s->health)
+		return;
+	s->health->data = s->apply;
+	uv_close((uv_handle_t *)s->health, on_timer_closed);
+	s->health = NULL;
+}
+
 void service_probe_end(struct apply_service *s)
 {
 	probe_cancel(s->probe);
 	s->probe = NULL;
+	health_end(s);
 }
 
 /* ---- states ---- */
@@ -258,21 +272,102 @@ void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms)
 
 /* ---- readiness ---- */
 
+static void probe_exec(void *arg, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *done_arg)
+{
+	struct apply_service *s = arg;
+	backend_exec(s->apply->backend, &s->model->spec, argv, timeout_ms, done, done_arg);
+}
+
+/* ---- health: Compose's healthcheck of what is ready ---- */
+
+static unsigned health_interval(const struct apply_service *s)
+{
+	unsigned ms = s->model->config->healthcheck.interval_ms;
+	return ms ? ms : APPLY_HEALTH_INTERVAL_MS;
+}
+
+static void on_health_timer(uv_timer_t *timer);
+
+static void health_next(struct apply_service *s, bool unhealthy)
+{
+	bool changed = s->unhealthy != unhealthy;
+	s->health_probe = NULL;
+	s->unhealthy = unhealthy;
+	if (s->health && s->model)
+		uv_timer_start(s->health, on_health_timer, health_interval(s), 0);
+	if (changed)
+		service_tell(s, true);
+}
+
+static void on_healthy(void *arg)
+{
+	struct apply_service *s = arg;
+	s->health_failures = 0;
+	health_next(s, false);
+}
+
+static void on_unhealthy(void *arg, const char *why)
+{
+	struct apply_service *s = arg;
+	unsigned retries = s->model ? s->model->config->healthcheck.retries : 0;
+	bool unhealthy = ++s->health_failures >= (retries ? retries : APPLY_HEALTH_RETRIES);
+	if (unhealthy && !s->unhealthy)
+		log_warning("apply", "%s is unhealthy: %s", s->name, why);
+	health_next(s, s->unhealthy || unhealthy);
+}
+
+/* A recipe's process is asked in the recipe's way: the file's check means the image's programs, and its ports. */
+static const struct config_probe *health_check(const struct model_service *m)
+{
+	const struct config_service *c = m->config;
+	if (c->healthcheck.kind == PROBE_NONE || c->healthcheck_disabled)
+		return NULL;
+	if (!m->recipe || !m->spec.process || c->run_command)
+		return &c->healthcheck;
+	return m->ready.kind == PROBE_NONE || m->ready.kind == PROBE_LOG ? NULL : &m->ready;
+}
+
+static void on_health_timer(uv_timer_t *timer)
+{
+	struct apply_service *s = timer->data;
+	const struct config_probe *what = s->model ? health_check(s->model) : NULL;
+	if (!what || s->present != PRESENT_READY || !s->apply->backend)
+		return;
+	const struct probe_params params = {
+	    .loop = s->apply->params.loop,
+	    .what = what,
+	    .host = MODEL_HOST,
+	    .port = model_external_port(s->model, what->port),
+	    .exec = probe_exec,
+	    .ready = on_healthy,
+	    .failed = on_unhealthy,
+	    .arg = s,
+	};
+	s->health_probe = probe_start(&params);
+}
+
+static void health_begin(struct apply_service *s)
+{
+	health_end(s);
+	if (!s->model || !health_check(s->model))
+		return;
+	s->health = xcalloc(1, sizeof *s->health);
+	uv_timer_init(s->apply->params.loop, s->health);
+	s->apply->open_timers++;
+	s->health->data = s;
+	uv_timer_start(s->health, on_health_timer, health_interval(s), 0);
+}
+
 static void on_ready(void *arg)
 {
 	struct apply_service *s = arg;
 	s->probe = NULL;
 	s->present = PRESENT_READY;
 	s->proven = true;
+	health_begin(s);
 	error_release(&s->error);
 	service_tell(s, false);
 	apply_wake(s->apply);
-}
-
-static void probe_exec(void *arg, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *done_arg)
-{
-	struct apply_service *s = arg;
-	backend_exec(s->apply->backend, &s->model->spec, argv, timeout_ms, done, done_arg);
 }
 
 void service_probe(struct apply_service *s)

@@ -36,6 +36,7 @@ struct probe {
 	bool has_pattern;
 	void (*exec)(void *arg, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *done_arg);
 	void (*ready)(void *arg);
+	void (*failed)(void *arg, const char *why);
 	void *arg;
 
 	uv_timer_t timer; /* to the next try, or the end of the one under way */
@@ -137,6 +138,11 @@ static void failed(struct probe *p, const char *why)
 {
 	if (p->over)
 		return;
+	if (p->failed) {
+		finish(p);
+		p->failed(p->arg, why);
+		return;
+	}
 	try_end(p);
 	free(p->last);
 	p->last = xstrdup(why);
@@ -397,6 +403,7 @@ struct probe *probe_start(const struct probe_params *params)
 	p->log_offset = params->log_offset;
 	p->exec = params->exec;
 	p->ready = params->ready;
+	p->failed = params->failed;
 	p->arg = params->arg;
 	p->last = xstrdup("");
 	if (p->what.kind == PROBE_LOG) /* the configuration has compiled it once already */

@@ -28,6 +28,8 @@ struct probe_params {
 	/* EXEC: backend_exec with the service's spec; `done` is called exactly once, later. */
 	void (*exec)(void *arg, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *done_arg);
 	void (*ready)(void *arg); /* once; the probe is freed afterwards */
+	/* Not NULL: one try alone, and this is called, once, when it fails. The probe is freed afterwards, too. */
+	void (*failed)(void *arg, const char *why);
 	void *arg;
 };
 

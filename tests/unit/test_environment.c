@@ -851,6 +851,35 @@ static void a_removed_services_data_goes_to_the_trash(void **state)
 	store_close(s);
 }
 
+static bool has_health(const char *service, const char *health)
+{
+	json_t *json = status();
+	json_t *s = json_object_get(json_object_get(json, "services"), service);
+	bool is = !strcmp(json_string_value(json_object_get(s, "health")), health);
+	json_decref(json);
+	return is;
+}
+
+static void a_healthcheck_goes_on_being_asked(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], healthcheck: {test: 'ok', interval: 20ms, retries: 2}}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	run_for(200);
+	assert_true(has_health("db", "healthy"));
+	scripted_get("db")->sick = true;
+	changed_mask = 0;
+	run_for(300);
+	assert_true(has_health("db", "unhealthy"));
+	assert_true(changed_mask & CHANGED_STATUS);
+	assert_string_equal(service_state("db"), "ready"); /* as with Compose: said, and nothing done */
+	scripted_get("db")->sick = false;
+	run_for(300);
+	assert_true(has_health("db", "healthy"));
+	assert_int_equal(command("down"), ERROR_NONE);
+}
+
 /* Services are made and mended by people who look at a read's error: no command is needed in between. */
 static void a_mended_configuration_mends_what_failed(void **state)
 {
@@ -1393,6 +1422,7 @@ int main(void)
 	    T(a_broken_change_lets_what_runs_run),
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
 	    T(a_removed_services_data_goes_to_the_trash),
+	    T(a_healthcheck_goes_on_being_asked),
 	    T(a_changed_env_file_is_a_changed_configuration),
 	    T(a_mended_configuration_mends_what_failed),
 	    T(a_mended_configuration_mends_what_was_never_ready),
