@@ -2,6 +2,7 @@
 
 #include "base/buffer.h"
 #include "cli/commands.h"
+#include "cli/configuration.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
 #include "cli/process.h"
@@ -48,14 +49,42 @@ static int up(const struct client *c, const struct arguments *args, struct error
 	return r ? r : client_command(c, line.data, err);
 }
 
+/* Without a configuration, or interrupted, it is as if we had not been asked: what was mounted for this goes again. A service that fails
+ * leaves the mount, which tells why. */
+static bool is_undone(const struct error *err)
+{
+	return err->code == ERROR_CANCELED || err->code == ERROR_CONFIG_NOT_FOUND || err->code == ERROR_CONFIG_INVALID;
+}
+
+static int mount_and_start(struct client *c, const struct arguments *args, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	bool mounted_now = false;
+	int r = c->mounted ? 0 : configuration_find(&c->id, &why);
+	if (!r)
+		r = mounting_attach(c, NULL, &mounted_now, &why);
+	if (!r && interrupted())
+		r = error_set(&why, ERROR_CANCELED, "interrupted");
+	if (!r)
+		r = up(c, args, &why);
+	if (r && mounted_now && is_undone(&why)) {
+		cleanup_error struct error undoing = ERROR_INIT;
+		if (mounting_detach(c, DETACH_UNDER_SHELL, &undoing))
+			output_note("Warning: %s stays mounted: %s", c->id.root, undoing.message);
+	}
+	if (r)
+		error_move(err, &why);
+	return r;
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
+	interrupts_note();
 	int r = client_find(NULL, &c, err);
 	if (!r)
-		r = mounting_attach(&c, NULL, NULL, err);
-	if (!r)
-		r = up(&c, args, err);
+		r = mount_and_start(&c, args, err);
+	interrupts_release();
 	if (r)
 		return r;
 	json_t *status = report_status(&c);

@@ -53,3 +53,23 @@ int configuration_check(const char *root, bool *up, struct error *err)
 	identity_release(&id);
 	return r;
 }
+
+int configuration_find(const struct identity *id, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	cleanup_close int fd = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct config *config = NULL;
+	struct config_params params = {.root_fd = fd,
+	                               .root = id->root,
+	                               .main_root = id->main_root,
+	                               .search_upwards = id->kind == WORKSPACE_PLAIN,
+	                               .environ_ = environ};
+	if (fd < 0)
+		return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, errno, "%s", id->root);
+	int r = config_load(&params, &config, &why);
+	config_free(config);
+	if (!r || why.code != ERROR_CONFIG_NOT_FOUND)
+		return 0;
+	error_move(err, &why);
+	return r;
+}
