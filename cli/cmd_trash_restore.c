@@ -76,7 +76,8 @@ static int make_room(const struct client *c, struct store *store, uint32_t *ret_
 	                                  .control_dir = c->id.control_dir,
 	                                  .state_dir = c->id.state_dir,
 	                                  .generation = 1,
-	                                  .uid = (uid_t)-1};
+	                                  .uid = (uid_t)-1,
+	                                  .root_id = c->id.root_id};
 	char desired[] = "stopped";
 	fresh.desired = desired;
 	fresh.created_ms = now_wall_ms();

@@ -137,6 +137,8 @@ static int find(struct start *s, struct error *err)
 	if (!r)
 		r = take_lock(s, err);
 	if (!r)
+		r = identity_settle(&s->id, err);
+	if (!r)
 		r = open_root(s, err);
 	if (!r)
 		r = identity_make_dirs(&s->id, err); /* the keeper that had the lock before took some away */

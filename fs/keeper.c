@@ -78,6 +78,7 @@ static int make_shared(struct keeper *k, struct error *err)
 	s->server_generation = k->generation;
 	s->options = k->p->options;
 	snprintf(s->root, sizeof s->root, "%s", k->p->id->root);
+	snprintf(s->namespace_, sizeof s->namespace_, "%s", k->p->id->namespace_);
 	snprintf(s->workspace, sizeof s->workspace, "%s", k->p->workspace ? k->p->workspace : "");
 	return 0;
 }

@@ -429,7 +429,8 @@ static int start(struct server *s, struct error *err)
 	s->posted_async.data = s->gone_async.data = s;
 	s->unlinked = unlinked_new();
 	s->fresh = !atomic_load(&s->shared->init[SESSION_OVERLAY].len);
-	int r = identity_of_fd(KEEPER_FD_ROOT, s->shared->root, s->shared->workspace[0] ? s->shared->workspace : NULL, &s->id, err);
+	int r = identity_of_fd(KEEPER_FD_ROOT, s->shared->root, s->shared->workspace[0] ? s->shared->workspace : NULL,
+	                       s->shared->namespace_, &s->id, err);
 	if (!r)
 		r = make_environment(s, err);
 	if (!r)

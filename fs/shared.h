@@ -148,6 +148,7 @@ struct shared {
 	_Atomic uint64_t next_ino;          /* of the control file system */
 	uint32_t options;                   /* enum mount_option bits */
 	char root[PATH_MAX];
+	char namespace_[128];               /* of the environment: a directory that was moved keeps it */
 	char workspace[512];                /* jj's name; "" unknown */
 	struct shared_init init[SESSION_COUNT];
 	_Atomic uint32_t faulted;           /* set by the keeper: the last server died by a fault of its own, not by a kill */

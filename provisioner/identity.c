@@ -309,14 +309,35 @@ static int add_directories(struct identity *id, struct error *err)
 	return 0;
 }
 
-static int complete(struct identity *id, struct error *err)
+char *identity_namespace(const struct identity *id, unsigned salt)
 {
-	if (!id->workspace)
-		id->workspace = xstrdup(*path_base(id->root) ? path_base(id->root) : "root");
 	cleanup_free char *name = reduce_name(id->workspace);
 	uint64_t hash = hash_str(hash_str(HASH_INIT, id->repository), id->root);
-	id->namespace_ = xasprintf("aether-%08x-%s", fold(hash), name);
-	return add_directories(id, err);
+	if (salt)
+		hash = hash_bytes(hash, &salt, sizeof salt);
+	return xasprintf("aether-%08x-%s", fold(hash), name);
+}
+
+char *identity_root_id(int dirfd, const char *path)
+{
+	struct statx st;
+	int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (*path ? 0 : AT_EMPTY_PATH);
+	if (statx(dirfd, path, flags, STATX_INO | STATX_BTIME, &st) || !(st.stx_mask & STATX_BTIME))
+		return NULL;
+	return xasprintf("%llu:%lld.%09u", (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+}
+
+/* What can be told without the registry. */
+static void look_at(int root_fd, const char *root, const char *workspace, struct identity *id)
+{
+	*id = (struct identity){.kind = WORKSPACE_PLAIN, .root = xstrdup(root), .root_id = identity_root_id(root_fd, "")};
+	id->workspace = workspace && *workspace ? xstrdup(workspace) : NULL;
+	if (!find_jj(root_fd, id) && !find_git(root_fd, id)) {
+		id->repository = xstrdup(root);
+		id->main_root = xstrdup(root);
+	}
+	if (!id->workspace)
+		id->workspace = xstrdup(*path_base(root) ? path_base(root) : "root");
 }
 
 int identity_stored(const char *namespace_, const char *root, const char *repository, const char *workspace, struct identity *ret,
@@ -333,15 +354,13 @@ int identity_stored(const char *namespace_, const char *root, const char *reposi
 	return 0;
 }
 
-int identity_of_fd(int root_fd, const char *root, const char *workspace, struct identity *ret, struct error *err)
+int identity_of_fd(int root_fd, const char *root, const char *workspace, const char *namespace_, struct identity *ret,
+                   struct error *err)
 {
-	struct identity id = {.kind = WORKSPACE_PLAIN, .root = xstrdup(root)};
-	id.workspace = workspace && *workspace ? xstrdup(workspace) : NULL;
-	if (!find_jj(root_fd, &id) && !find_git(root_fd, &id)) {
-		id.repository = xstrdup(root);
-		id.main_root = xstrdup(root);
-	}
-	int r = complete(&id, err);
+	struct identity id;
+	look_at(root_fd, root, workspace, &id);
+	id.namespace_ = namespace_ ? xstrdup(namespace_) : identity_namespace(&id, 0);
+	int r = add_directories(&id, err);
 	if (r) {
 		identity_release(&id);
 		return r;
@@ -358,7 +377,17 @@ int identity_of(const char *path, const char *workspace, struct identity *ret, s
 	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, errno, "%s", path);
-	return identity_of_fd(fd, root, workspace, ret, err);
+	struct identity id;
+	look_at(fd, root, workspace, &id);
+	int r = identity_registered(&id, &id.namespace_, err);
+	if (!r)
+		r = add_directories(&id, err);
+	if (r) {
+		identity_release(&id);
+		return r;
+	}
+	*ret = id;
+	return 0;
 }
 
 int identity_find_root(const char *path, char **ret_root, struct error *err)
@@ -483,6 +512,7 @@ void identity_release(struct identity *id)
 	free(id->main_root);
 	free(id->workspace);
 	free(id->namespace_);
+	free(id->root_id);
 	free(id->runtime_dir);
 	free(id->control_dir);
 	free(id->socket_dir);

@@ -5,6 +5,10 @@
  * the main workspace; a file holding a path relative to `.jj/` in the others; jj 0.39+), else `.git` (a directory, or a
  * file "gitdir: ..." with `commondir`), else the directory itself.
  *
+ * A directory that was moved while it was not mounted is known again, keeps the namespace that it was registered with, and with that its data:
+ * by its inode number and birth time together (an inode number alone is soon another's), else, in jj, by repository and
+ * name when nothing stands at the old place any more.
+ *
  * Directories:
  *   runtime  AETHER_RUNTIME_DIR, else $XDG_RUNTIME_DIR/aether, else /tmp/aether-UID (0700, owner checked); root: /run/aether (0711)
  *   state    AETHER_STATE_DIR, else $XDG_STATE_HOME/aether, else ~/.local/state/aether; root: /var/lib/aether (0711)
@@ -25,6 +29,7 @@ struct identity {
 	char *main_root;   /* the main checkout's directory; equal to root there and in a plain directory, NULL where there is none */
 	char *workspace;   /* jj's name where known, else the base name of root */
 	char *namespace_;
+	char *root_id;     /* "INODE:BIRTH" of the directory beneath; NULL: unknown, or its file system has no birth times */
 	char *runtime_dir; /* RUNTIME */
 	char *control_dir; /* RUNTIME/NAMESPACE: mount point of the control file system */
 	char *socket_dir;  /* RUNTIME/s-<8 hex>: a directory for each service's Unix sockets (at most 71 bytes; below /tmp/aether-UID where RUNTIME is too long) */
@@ -32,12 +37,22 @@ struct identity {
 	char *shared_dir;  /* STATE: aether.db, trash/, templates/, ns/ */
 };
 
-/* `path` may be any directory; it is the workspace root itself. `workspace` names it, NULL: found or derived. */
+/* `path` may be any directory; it is the workspace root itself. `workspace` names it, NULL: found or derived. Asks the mount and
+ * the registry under which namespace it is known. */
 int identity_of(const char *path, const char *workspace, struct identity *ret, struct error *err);
 
 /* The same for a directory that is already open, as the server's own is, beneath its mount: `root` is its canonical path and is
- * not looked at, nor is anything below it by path. */
-int identity_of_fd(int root_fd, const char *root, const char *workspace, struct identity *ret, struct error *err);
+ * not looked at, nor is anything below it by path. `namespace_` is what identity_of found; NULL: by the rule above. */
+int identity_of_fd(int root_fd, const char *root, const char *workspace, const char *namespace_, struct identity *ret, struct error *err);
+
+/* new: "INODE:BIRTH" of a directory (`path` "": the descriptor's own); NULL */
+char *identity_root_id(int dirfd, const char *path);
+/* new: the namespace by the rule; from `salt` 1 on the next ones, for a directory at a place whose first owner moved on */
+char *identity_namespace(const struct identity *id, unsigned salt);
+/* new: the namespace that this directory is registered under, or shall be. `id` has all that does not follow from it. */
+int identity_registered(const struct identity *id, char **ret, struct error *err);
+/* Writes down where a moved one is now. Only with the environment's lock. */
+int identity_settle(const struct identity *id, struct error *err);
 
 /* The same from what the registry keeps: nothing is looked at, for the directory may be gone. The kind is unknown and said to be PLAIN. */
 int identity_stored(const char *namespace_, const char *root, const char *repository, const char *workspace, struct identity *ret,

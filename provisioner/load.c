@@ -188,6 +188,7 @@ static int register_environment(struct load_job *job)
 		    .desired = (char *)"absent",
 		    .created_ms = now_wall_ms(),
 		    .uid = (uid_t)-1,
+		    .root_id = e->id->root_id,
 		};
 		r = store_environment_put(e->store, &self, geteuid() == 0, &job->error);
 	}

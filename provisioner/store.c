@@ -48,6 +48,7 @@ static const char *const migrations[] = {
     "  services TEXT NOT NULL DEFAULT '[]',"
     "  committed INTEGER NOT NULL DEFAULT 0);"
     "CREATE INDEX trash_by_namespace ON trash(namespace, at_ms);",
+    "ALTER TABLE environments ADD COLUMN root_id TEXT;",
 };
 #define MIGRATION_COUNT ((int)(sizeof migrations / sizeof migrations[0]))
 

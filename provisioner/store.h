@@ -41,6 +41,7 @@ struct store_environment {
 	char *desired;       /* "absent", "up", "stopped" */
 	int64_t created_ms;  /* wall clock */
 	uid_t uid;           /* leased under root; (uid_t)-1: none */
+	char *root_id;       /* of the directory, wherever it is moved (identity.h); NULL: none */
 };
 
 /* Registers (or refreshes paths of) an environment; under root leases a uid when `want_uid`. */
@@ -48,6 +49,9 @@ int store_environment_put(struct store *s, const struct store_environment *e, bo
 /* 1 found, 0 not. Fills `ret`. */
 int store_environment_get(struct store *s, const char *namespace_, struct store_environment *ret, struct error *err);
 int store_environment_list(struct store *s, struct store_environment **ret, size_t *ret_count, struct error *err);
+/* Its directory is elsewhere now. What was approved for the old repository, when that was the directory itself, stays approved. */
+int store_environment_move(struct store *s, const struct store_environment *from, const char *root, const char *repository,
+                           const char *workspace, struct error *err);
 int store_environment_set_backend(struct store *s, const char *namespace_, const char *backend, const char *reason, struct error *err);
 int store_environment_set_desired(struct store *s, const char *namespace_, const char *desired, struct error *err);
 int store_environment_next_generation(struct store *s, const char *namespace_, uint32_t *ret, struct error *err);

@@ -9,7 +9,7 @@
 
 #define COLUMNS                                                                                                        \
 	"namespace, root, repository, workspace, control_dir, state_dir, backend, backend_reason, generation, desired, "   \
-	"created_ms, uid"
+	"created_ms, uid, root_id"
 
 static void read_row(sqlite3_stmt *row, struct store_environment *e)
 {
@@ -21,6 +21,7 @@ static void read_row(sqlite3_stmt *row, struct store_environment *e)
 	e->desired = sql_text(row, 9);
 	e->created_ms = sqlite3_column_int64(row, 10);
 	e->uid = sqlite3_column_type(row, 11) == SQLITE_NULL ? (uid_t)-1 : (uid_t)sqlite3_column_int64(row, 11);
+	e->root_id = sql_text(row, 12);
 }
 
 int store_environment_put(struct store *s, const struct store_environment *e, bool want_uid, struct error *err)
@@ -31,12 +32,13 @@ int store_environment_put(struct store *s, const struct store_environment *e, bo
 		r = sql_run(
 		    s, err,
 		    "INSERT INTO environments(namespace, root, repository, workspace, control_dir, state_dir, generation,"
-		    " desired, created_ms) VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(namespace) DO UPDATE SET"
+		    " desired, created_ms, root_id) VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(namespace) DO UPDATE SET"
 		    " root=excluded.root, repository=excluded.repository, workspace=excluded.workspace,"
-		    " control_dir=excluded.control_dir, state_dir=excluded.state_dir",
-		    "ssssssisi", e->namespace_, e->root, e->repository, e->workspace, e->control_dir, e->state_dir,
+		    " control_dir=excluded.control_dir, state_dir=excluded.state_dir,"
+		    " root_id=COALESCE(excluded.root_id, root_id)",
+		    "ssssssisis", e->namespace_, e->root, e->repository, e->workspace, e->control_dir, e->state_dir,
 		    (int64_t)(e->generation ? e->generation : 1), e->desired ? e->desired : "absent",
-		    e->created_ms ? e->created_ms : now_wall_ms());
+		    e->created_ms ? e->created_ms : now_wall_ms(), e->root_id);
 	if (r >= 0 && want_uid && geteuid() == 0)
 		r = uid_lease(s, e->namespace_, err);
 	return r < 0 ? r : transaction_commit(&t, err);
@@ -79,6 +81,23 @@ int store_environment_list(struct store *s, struct store_environment **ret, size
 static int one_changed(int r, const char *namespace_, struct error *err)
 {
 	return r < 0 ? r : r ? 0 : error_set(err, ERROR_WORKSPACE_NOT_FOUND, "no environment %s is registered", namespace_);
+}
+
+int store_environment_move(struct store *s, const struct store_environment *from, const char *root,
+                           const char *repository, const char *workspace, struct error *err)
+{
+	cleanup_transaction struct transaction t = TRANSACTION_INIT;
+	int r = transaction_begin(s, &t, err);
+	if (r == 0)
+		r = one_changed(sql_run(s, err, "UPDATE environments SET root=?, repository=?, workspace=? WHERE namespace=?",
+		                        "ssss", root, repository, workspace, from->namespace_),
+		                from->namespace_, err);
+	if (r == 0 && !strcmp(from->repository, from->root))
+		r = sql_run(s, err,
+		            "INSERT OR IGNORE INTO approvals(repository, text, at_ms)"
+		            " SELECT ?, text, at_ms FROM approvals WHERE repository=?",
+		            "ss", repository, from->repository);
+	return r < 0 ? r : transaction_commit(&t, err);
 }
 
 int store_environment_set_backend(struct store *s, const char *namespace_, const char *backend, const char *reason,
@@ -143,5 +162,6 @@ void store_environment_release(struct store_environment *e)
 	free(e->backend);
 	free(e->backend_reason);
 	free(e->desired);
+	free(e->root_id);
 	*e = (struct store_environment){0};
 }

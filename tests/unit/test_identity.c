@@ -308,7 +308,7 @@ static void an_open_directory_is_enough(void **state)
 	cleanup_close int fd = openat(p->fd, "a", O_PATH | O_DIRECTORY);
 	/* the directory is covered, here by being away: only the descriptor leads to it */
 	assert_int_equal(renameat(p->fd, "a", p->fd, "elsewhere"), 0);
-	assert_int_equal(identity_of_fd(fd, by_path.root, NULL, &by_fd, NULL), 0);
+	assert_int_equal(identity_of_fd(fd, by_path.root, NULL, NULL, &by_fd, NULL), 0);
 	assert_string_equal(by_fd.namespace_, by_path.namespace_);
 	assert_string_equal(by_fd.main_root, by_path.main_root);
 	identity_release(&by_path);
