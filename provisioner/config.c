@@ -54,6 +54,7 @@ static void service_release(struct config_service *s)
 	strv_free(s->profiles);
 	free(s->working_dir);
 	free(s->container_name);
+	strv_free(s->aliases);
 	strv_free(s->run_command);
 	free(s->run_shell_text);
 	config_probe_release(&s->ready);
@@ -74,6 +75,8 @@ void config_free(struct config *c)
 	free(c->text_hash);
 	free(c->name);
 	strv_free(c->volumes);
+	strv_free(c->external_volumes);
+	strv_free(c->external_networks);
 	free(c->backend);
 	strv_free(c->service_set);
 	keyvals_release(&c->env);
@@ -121,26 +124,61 @@ static int read_name(const struct field *f, void *out)
 	return 0;
 }
 
+/* `external: true`, and the old form `external: {name: ...}` (compose-spec 06-networks, 07-volumes). */
+static int is_external(const struct field *f, bool *ret)
+{
+	struct field external;
+	*ret = false;
+	if (!field_find(f, "external", &external) || field_is_null(&external))
+		return 0;
+	*ret = external.node->type == YAML_MAP;
+	return *ret ? 0 : field_bool(&external, ret);
+}
+
+/* Their drivers, subnets and labels are an engine's; what the file says of them is harmless without one. */
+static int read_networks(const struct field *f, void *out)
+{
+	struct config *c = out;
+	int r = 0;
+	if (f->node->type != YAML_MAP)
+		return field_expected(f, "a mapping of networks");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		bool external = false;
+		if (child.node->type != YAML_MAP && !field_is_null(&child))
+			return field_expected(&child, "a mapping, or nothing");
+		r = is_external(&child, &external);
+		if (external)
+			strv_push(&c->external_networks, xstrdup(child.key));
+	}
+	return r;
+}
+
 static int read_volume_names(const struct field *f, void *out)
 {
 	struct config *c = out;
+	int r = 0;
 	if (f->node->type != YAML_MAP)
 		return field_expected(f, "a mapping of volumes");
 	if (f->node->count > VOLUMES_MAX)
 		return field_error(f, "more than %d volumes", VOLUMES_MAX);
-	for (size_t i = 0; i < f->node->count; i++) {
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field child = field_child(f, i);
+		bool external = false;
 		if (child.node->type != YAML_MAP && !field_is_null(&child))
 			return field_expected(&child, "a mapping, or nothing");
 		strv_push(&c->volumes, xstrdup(child.key));
+		r = is_external(&child, &external);
+		if (external)
+			strv_push(&c->external_volumes, xstrdup(child.key));
 	}
-	return 0;
+	return r;
 }
 
 static const struct field_reader known_keys[] = {
     {"services", field_ignore}, {"name", field_ignore},    {"volumes", field_ignore},
     {"x-aether", field_ignore}, {"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
-    {"networks", NULL},         {"secrets", NULL},         {"configs", NULL},
+    {"networks", read_networks}, {"secrets", NULL},         {"configs", NULL},
     {"include", NULL},          {"models", NULL},          {NULL, NULL},
 };
 

@@ -81,6 +81,7 @@ struct config_service {
 	char **profiles;
 	char *working_dir;
 	char *container_name;
+	char **aliases;      /* more names that its peers know it by: hostname, aliases on networks */
 	uint64_t memory_bytes;
 	double cpus;
 	int64_t pids;
@@ -116,6 +117,7 @@ struct config {
 	struct config_service *services; /* in the file's order */
 	size_t n_services;
 	char **volumes;      /* top-level named volumes */
+	char **external_volumes, **external_networks; /* made by somebody else, for more than this file */
 	/* x-aether of the top level */
 	char *backend;       /* "auto" when not given */
 	enum config_start start;

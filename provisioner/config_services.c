@@ -58,6 +58,44 @@ static int read_container_name(const struct field *f, void *out)
 	return field_string(f, &((struct config_service *)out)->container_name);
 }
 
+/* ---- other names ---- */
+
+static int read_hostname(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	char *name = NULL;
+	int r = field_string(f, &name);
+	if (r == 0)
+		strv_push(&s->aliases, name);
+	return r;
+}
+
+static int read_aliases(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	cleanup_strv char **names = NULL;
+	int r = field_strings(f, &names);
+	for (char **name = names; r == 0 && name && *name; name++)
+		strv_push(&s->aliases, xstrdup(*name));
+	return r;
+}
+
+/* Services of one file reach each other whatever networks they are on: of a network only the names on it count. */
+static int read_networks(const struct field *f, void *out)
+{
+	if (f->node->type != YAML_MAP && f->node->type != YAML_LIST)
+		return field_expected(f, "a list of networks, or a mapping");
+	int r = 0;
+	for (size_t i = 0; r == 0 && f->node->type == YAML_MAP && i < f->node->count; i++) {
+		struct field network = field_child(f, i), aliases;
+		if (!field_is_null(&network) && network.node->type != YAML_MAP)
+			r = field_expected(&network, "a mapping, or nothing");
+		else if (field_find(&network, "aliases", &aliases) && !field_is_null(&aliases))
+			r = read_aliases(&aliases, out);
+	}
+	return r;
+}
+
 /* ---- limits ---- */
 
 static int read_memory(const struct field *f, void *out)
@@ -275,6 +313,8 @@ static const struct field_reader service_fields[] = {
     {"profiles", read_profiles},
     {"working_dir", read_working_dir},
     {"container_name", read_container_name},
+    {"hostname", read_hostname},
+    {"networks", read_networks},
     {"mem_limit", read_memory},
     {"cpus", read_cpus},
     {"pids_limit", read_pids},
@@ -312,7 +352,6 @@ static const struct field_reader service_fields[] = {
     {"extra_hosts", NULL},
     {"gpus", NULL},
     {"group_add", NULL},
-    {"hostname", NULL},
     {"init", NULL},
     {"ipc", NULL},
     {"isolation", NULL},
@@ -326,7 +365,6 @@ static const struct field_reader service_fields[] = {
     {"memswap_limit", NULL},
     {"models", NULL},
     {"network_mode", NULL},
-    {"networks", NULL},
     {"oom_kill_disable", NULL},
     {"oom_score_adj", NULL},
     {"pid", NULL},

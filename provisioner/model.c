@@ -444,6 +444,15 @@ char *model_mask(const struct model *m, const char *text)
 
 /* ---- loading ---- */
 
+/* What others made is out of a host process's reach: it neither mounts their volumes nor is on their networks. */
+static void warn_of_external(struct model *m)
+{
+	for (char **volume = m->config->external_volumes; volume && *volume; volume++)
+		strv_pushf(&m->warnings, "volumes.%s: it is external; host processes have one of this workspace's own instead", *volume);
+	for (char **network = m->config->external_networks; network && *network; network++)
+		strv_pushf(&m->warnings, "networks.%s: it is external; host processes do not reach what else is on it by name", *network);
+}
+
 static void make_services(struct model *m, const struct model_params *params)
 {
 	m->n_services = m->config->n_services;
@@ -456,6 +465,8 @@ static void make_services(struct model *m, const struct model_params *params)
 	}
 	for (size_t i = 0; i < m->config->n_warnings; i++)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
+	if (!strcmp(m->backend, "process"))
+		warn_of_external(m);
 }
 
 static bool has_form(const char *value)

@@ -64,6 +64,9 @@ static bool has_name(const struct rewrite_target *t, const char *host)
 	for (size_t i = 0; i < sizeof t->names / sizeof *t->names; i++)
 		if (t->names[i] && !strcasecmp(t->names[i], host))
 			return true;
+	for (char *const *alias = t->aliases; alias && *alias; alias++)
+		if (!strcasecmp(*alias, host))
+			return true;
 	return false;
 }
 

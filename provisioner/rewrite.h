@@ -31,6 +31,7 @@ struct rewrite_target {
 	bool own_program;     /* mostly run by the user, who may bind ::1: "localhost" stays */
 	const struct rewrite_port *ports;
 	size_t n_ports;
+	char *const *aliases; /* more names; NULL: none */
 };
 
 struct rewrite_map {

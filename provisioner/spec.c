@@ -232,6 +232,7 @@ struct build {
 	struct model_service *s;
 	const struct model_params *params;
 	const struct keyvals *env;
+	struct volume_spec *volumes; /* of s->spec, while it is built */
 	struct error *err;
 };
 
@@ -295,33 +296,51 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 	return spec;
 }
 
-static void build_volumes(const struct build *b)
+static void build_volumes(struct build *b)
 {
 	const struct config_service *c = b->s->config;
-	struct volume_spec *volumes = keep_array(b->s, c->n_volumes, sizeof *volumes);
+	b->volumes = keep_array(b->s, c->n_volumes, sizeof *b->volumes);
 	for (size_t i = 0; i < c->n_volumes; i++)
-		volumes[i] = volume(b, &c->volumes[i]);
-	b->s->spec.volumes = volumes;
+		b->volumes[i] = volume(b, &c->volumes[i]);
+	b->s->spec.volumes = b->volumes;
 	b->s->spec.n_volumes = c->n_volumes;
 }
 
+/* "/data/" and "/data" are one place; a mount of a parent (/var/lib/postgresql) holds the data, too. */
+static bool holds(const char *target, const char *data)
+{
+	size_t len = strlen(target);
+	while (len > 1 && target[len - 1] == '/')
+		len--;
+	return !strncmp(target, data, len) && (!data[len] || data[len] == '/');
+}
+
+static void warn_of_bind(const struct build *b, const struct volume_spec *v)
+{
+	strv_pushf(&b->m->warnings, "%s: the data lies in the environment's own directory, not in %s", b->s->config->name,
+	           v->source);
+}
+
 /* A named volume where the image keeps its data *is* the data directory; a bind mount there would have ten workspaces
- * and the trash fight for one directory of the user's. */
+ * and the trash fight for one directory of the user's, and the data land in the VCS: it becomes an anonymous volume. */
 static const char *data_dir(const struct build *b)
 {
 	const char *target = b->s->recipe ? b->s->recipe->data_target : NULL;
+	const char *own = data_path(b, "", b->s->config->name), *dir = own;
 	for (size_t i = 0; target && i < b->s->spec.n_volumes; i++) {
-		const struct volume_spec *v = &b->s->spec.volumes[i];
-		size_t len = strlen(v->target);
-		if (strncmp(v->target, target, len) || (target[len] && target[len] != '/'))
-			continue; /* a mount of a parent (/var/lib/postgresql) holds it too */
-		if (v->kind == VOLUME_NAMED)
-			return v->source;
+		struct volume_spec *v = &b->volumes[i];
+		if (!holds(v->target, target))
+			continue;
+		if (v->kind == VOLUME_NAMED) {
+			dir = v->source;
+			continue;
+		}
 		if (v->kind == VOLUME_BIND)
-			strv_pushf(&b->m->warnings, "%s: the data lies in the environment's own directory, not in %s",
-			           b->s->config->name, v->source);
+			warn_of_bind(b, v);
+		v->kind = VOLUME_ANONYMOUS;
+		v->source = own;
 	}
-	return data_path(b, "", b->s->config->name);
+	return dir;
 }
 
 /* ---- host processes ---- */
@@ -580,7 +599,7 @@ static char *hash_spec(const struct service_spec *spec)
 int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params,
                      const struct keyvals *env, struct error *err)
 {
-	const struct build b = {m, s, params, env, err};
+	struct build b = {m, s, params, env, NULL, err};
 	const struct config_service *c = s->config;
 	s->spec = (struct service_spec){
 	    .name = c->name,

@@ -68,7 +68,7 @@ static size_t add_app_ports(const struct model *m, struct rewrite_target *target
 	for (size_t i = 0; i < n; i++) {
 		const char *key = m->app_ports.items[i].key;
 		ports[i] = (struct rewrite_port){number_of(&m->app_preferred, key), 0, number_of(&m->app_ports, key)};
-		targets[i] = (struct rewrite_target){key, {NULL, NULL}, true, &ports[i], 1};
+		targets[i] = (struct rewrite_target){key, {NULL, NULL}, true, &ports[i], 1, NULL};
 	}
 	return n;
 }
@@ -85,7 +85,8 @@ static uint16_t published(const struct model_service *s, const struct port_bindi
 
 static struct rewrite_target target_of(const struct model_service *s, struct rewrite_port *ports)
 {
-	struct rewrite_target t = {s->config->name, {s->config->name, s->config->container_name}, s->config->has_build, ports, 0};
+	struct rewrite_target t = {s->config->name, {s->config->name, s->config->container_name}, s->config->has_build, ports, 0,
+	                           s->config->aliases};
 	for (size_t i = 0; i < s->n_ports; i++)
 		if (!strcmp(s->ports[i].protocol, "tcp"))
 			ports[t.n_ports++] = (struct rewrite_port){published(s, &s->ports[i]), s->ports[i].internal, s->ports[i].external};

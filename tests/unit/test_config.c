@@ -109,6 +109,7 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_list(out, "profiles", s->profiles);
 	put_text(out, "working_dir", s->working_dir);
 	put_text(out, "container_name", s->container_name);
+	put_list(out, "aliases", s->aliases);
 	if (s->memory_bytes || s->cpus > 0 || s->pids)
 		buffer_printf(out, "\tlimits memory %llu cpus %g pids %lld\n", (unsigned long long)s->memory_bytes, s->cpus,
 		              (long long)s->pids);
@@ -129,6 +130,8 @@ static void put_config(struct buffer *out, const struct config *c)
 	              c->up_on_add ? "on-add" : "no", c->inherit ? "on" : "off", c->rewrite ? "on" : "off",
 	              c->version_exact ? "exact" : "any", c->timeout_ms);
 	put_list(out, "volumes", c->volumes);
+	put_list(out, "external volumes", c->external_volumes);
+	put_list(out, "external networks", c->external_networks);
 	put_list(out, "services", c->service_set);
 	put_keyvals(out, "env", &c->env);
 	put_keyvals(out, "port", &c->app_ports);

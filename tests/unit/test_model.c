@@ -308,6 +308,61 @@ static void volumes_lie_in_the_generation(void **state)
 	workspace_release(&w);
 }
 
+static const struct volume_spec *volume_at(const struct model *m, const char *service)
+{
+	return &model_service(m, service)->spec.volumes[0];
+}
+
+/* Whatever way it is written, no process gets a directory of the user's to keep its data in, and nothing is warned of twice. */
+static void bound_data_lies_in_our_state(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  short: { image: fakedb, volumes: ['./data:/var/lib/fake/'] }\n"
+	              "  parent: { image: fakedb, volumes: ['./data:/var/lib'] }\n"
+	              "  absolute: { image: fakedb, volumes: ['/srv/data:/var/lib/fake'] }\n"
+	              "  long: { image: fakedb, volumes: [{ type: bind, source: ./data, target: /var/lib/fake }] }\n"
+	              "  memory: { image: fakedb, tmpfs: /var/lib/fake }\n"
+	              "  beside: { image: fakedb, volumes: ['./data:/var/lib/faker'] }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	cleanup_free char *warnings = joined(m->warnings);
+	for (size_t i = 0; i < 5; i++) {
+		const char *service = m->config->services[i].name;
+		cleanup_free char *own = xasprintf("%s/data/3/%s", w.id.state_dir, service);
+		cleanup_free char *says = xasprintf("%s: the data lies", service);
+		assert_string_equal(model_service(m, service)->spec.process->data_dir, own);
+		assert_int_equal(volume_at(m, service)->kind, VOLUME_ANONYMOUS);
+		assert_string_equal(volume_at(m, service)->source, own);
+		assert_int_equal(strstr(warnings, says) != NULL, i < 4);
+	}
+	assert_int_equal(volume_at(m, "beside")->kind, VOLUME_BIND);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void what_others_made_is_warned_of(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "name: app\n"
+	              "services:\n"
+	              "  db: { image: fakedb, container_name: app-db, volumes: ['d:/var/lib/fake'], networks: { n: { aliases: [pg] } } }\n"
+	              "volumes: { d: { external: true }, own: {} }\n"
+	              "networks: { n: { external: true }, inner: {} }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	assert_int_equal(strv_len(m->warnings), 2);
+	assert_non_null(strstr(m->warnings[0], "volumes.d: it is external"));
+	assert_non_null(strstr(m->warnings[1], "networks.n: it is external"));
+	cleanup_envset struct envset set;
+	model_environment(m, "", "A=fake://pg:1234/x\nB=fake://app-db:1234/x\n", &set);
+	cleanup_free char *url = xasprintf("fake://127.0.0.1:%u/x", model_external_port(&m->services[0], 1234));
+	assert_string_equal(envset_find(&set, "A")->value, url);
+	assert_string_equal(envset_find(&set, "B")->value, url);
+	model_free(m);
+	workspace_release(&w);
+}
+
 static void what_cannot_run_says_why(void **state)
 {
 	struct workspace w;
@@ -434,6 +489,8 @@ int main(void)
 	    cmocka_unit_test(readiness_is_asked_in_this_order),
 	    cmocka_unit_test(a_command_gets_what_env_gives),
 	    cmocka_unit_test(volumes_lie_in_the_generation),
+	    cmocka_unit_test(bound_data_lies_in_our_state),
+	    cmocka_unit_test(what_others_made_is_warned_of),
 	    cmocka_unit_test(what_cannot_run_says_why),
 	    cmocka_unit_test(broken_ones_name_their_fault),
 	    cmocka_unit_test(versions_are_remembered),
