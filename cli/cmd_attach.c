@@ -27,6 +27,7 @@ static int run(const struct arguments *args, struct error *err)
 	interrupts_note();
 	r = mounting_attach(&c, arguments_value(args, "options"), &mounted_now, err);
 	if (!r && interrupted()) {
+		interrupts_forget();
 		if (mounted_now)
 			mounting_detach(&c, DETACH_UNUSED, NULL);
 		return error_set(err, ERROR_CANCELED, "interrupted");

@@ -46,6 +46,8 @@ static int up(const struct client *c, const struct arguments *args, struct error
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
 	write_line(args, &line);
 	int r = mounting_approve(c, err);
+	if (!r && interrupted())
+		r = error_set(err, ERROR_CANCELED, "interrupted");
 	return r ? r : client_command(c, line.data, err);
 }
 
@@ -69,6 +71,7 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 		r = up(c, args, &why);
 	if (r && mounted_now && is_undone(&why)) {
 		cleanup_error struct error undoing = ERROR_INIT;
+		interrupts_forget();
 		if (mounting_detach(c, DETACH_UNDER_SHELL, &undoing))
 			output_note("Warning: %s stays mounted: %s", c->id.root, undoing.message);
 	}

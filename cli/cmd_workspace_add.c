@@ -2,10 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/strv.h"
 #include "cli/commands.h"
 #include "cli/configuration.h"
@@ -14,6 +16,7 @@
 #include "cli/output.h"
 #include "cli/process.h"
 #include "cli/progress.h"
+#include "cli/registry.h"
 #include "cli/reports.h"
 
 static const struct option options[] = {
@@ -26,6 +29,7 @@ struct add {
 	char *repository_root;   /* of the workspace that jj is asked in */
 	const char *destination; /* borrowed word */
 	bool up;
+	char **absent; /* words of the command line that named nothing before */
 };
 
 /* `.jj/working_copy` is the last thing that jj makes in a destination. */
@@ -49,6 +53,78 @@ static const char *find_destination(char *const *words)
 	return found;
 }
 
+/* What the words of the command line name and what is not there yet: only that can be undone. */
+static void note_absent(struct add *a)
+{
+	struct stat st;
+	cleanup_free char *here = getcwd(NULL, 0); /* unmounting leaves it */
+	for (char **w = a->args->words; here && w && *w; w++)
+		if (lstat(*w, &st) && errno == ENOENT)
+			strv_pushf(&a->absent, "%s/%s", **w == '/' ? "" : here, *w);
+}
+
+/* borrowed: the directory that jj has made or begun to make; NULL when it has not, or when it was there before */
+static const char *begun_destination(const struct add *a)
+{
+	for (char **w = a->absent; w && *w; w++) {
+		struct stat st;
+		cleanup_free char *jj = xasprintf("%s/.jj", *w);
+		if (!lstat(jj, &st))
+			return *w;
+		rmdir(*w); /* the first thing that jj makes, empty */
+	}
+	return NULL;
+}
+
+static int forget_in_jj(const struct add *a, const char *name, struct error *err)
+{
+	static char words[][24] = {"workspace", "forget", "--ignore-working-copy", "--quiet", "-R", "--"};
+	cleanup_free char **line = NULL;
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	for (size_t i = 0; i < 5; i++)
+		strv_push(&line, words[i]);
+	strv_push(&line, a->repository_root);
+	strv_push(&line, words[5]);
+	cleanup_free char *copy = xstrdup(name);
+	strv_push(&line, copy);
+	return jj_capture(line, &out, err);
+}
+
+/* Takes back what was made so far, as if the command had not been given: mount, record, jj's workspace, directory. */
+static int undo(const struct add *a, struct client *c, const char *destination, struct error *err)
+{
+	struct identity id = {0};
+	int r = c && c->id.root ? mounting_detach(c, DETACH_UNDER_SHELL, err) : 0;
+	if (!r && c && c->id.root)
+		r = registry_discard(&c->id, err);
+	if (r || identity_of(destination, NULL, &id, err))
+		return r ? r : -EIO;
+	/* jj looks whether the name is free before it makes the directory, so whoever has it now is what was begun; it writes the name down
+	 * there last of all */
+	const char *name = jj_option_value(a->args->rest, "name", 0);
+	if (id.kind == WORKSPACE_JJ)
+		forget_in_jj(a, name ? name : id.workspace, NULL); /* it may not have got so far */
+	identity_release(&id);
+	r = tree_remove(AT_FDCWD, destination);
+	return r ? error_set_errno(err, ERROR_INTERNAL, -r, "cannot remove %s", destination) : 0;
+}
+
+/* CANCELED. `c` is the environment, NULL: not looked for yet. */
+static int canceled(const struct add *a, struct client *c, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	const char *begun = begun_destination(a);
+	error_release(err);
+	interrupts_forget();
+	if (begun && !undo(a, c, begun, &why))
+		return error_set(err, ERROR_CANCELED, "interrupted: nothing was made");
+	if (!begun && !a->destination)
+		return error_set(err, ERROR_CANCELED, "interrupted");
+	error_set(err, ERROR_CANCELED, "interrupted: the workspace was made%s%s", why.message ? ", and could not be removed: " : "",
+	          why.message ? why.message : "");
+	return error_hint(err, "ajj attach %s", begun ? begun : a->destination);
+}
+
 static int make_workspace(struct add *a, struct error *err)
 {
 	static char words[][16] = {"workspace", "add"};
@@ -57,7 +133,10 @@ static int make_workspace(struct add *a, struct error *err)
 	strv_push(&line, words[1]);
 	for (char **rest = a->args->rest; rest && *rest; rest++)
 		strv_push(&line, *rest);
+	note_absent(a);
 	int r = jj_run(line, err);
+	if (interrupted())
+		return canceled(a, NULL, err);
 	if (r)
 		return r;
 	a->destination = find_destination(a->args->words);
@@ -68,28 +147,15 @@ static int make_workspace(struct add *a, struct error *err)
 	return 0;
 }
 
-/* What jj made stays: it is the user's. What we made goes. */
-static int canceled(struct client *c, bool mounted, const char *destination, struct error *err)
-{
-	if (mounted)
-		mounting_detach(c, DETACH_UNUSED, NULL);
-	error_release(err);
-	error_set(err, ERROR_CANCELED, "interrupted: the workspace was made, but is not mounted");
-	return error_hint(err, "ajj attach %s", destination);
-}
-
 static int mount_workspace(const struct add *a, struct client *c, struct error *err)
 {
-	bool mounted = false;
 	int r = client_of(a->destination, NULL, c, err);
-	if (!r && interrupted())
-		return canceled(c, false, a->destination, err);
-	if (!r)
-		r = mounting_attach(c, NULL, &mounted, err);
-	if (!r && interrupted())
-		return canceled(c, mounted, a->destination, err);
-	if (!r)
+	if (!r && !interrupted())
+		r = mounting_attach(c, NULL, NULL, err);
+	if (!r && !interrupted())
 		r = mounting_approve(c, err);
+	if (interrupted())
+		return canceled(a, c, err);
 	if (!r)
 		return 0;
 	cleanup_free char *first = err->hint ? xasprintf("%s, then: ", err->hint) : xstrdup("");
@@ -101,7 +167,11 @@ static int mount_workspace(const struct add *a, struct client *c, struct error *
 static int start_services(const struct client *c, struct error *err)
 {
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
-	return client_command(c, "up", err);
+	int r = interrupted() ? error_set(err, ERROR_CANCELED, "interrupted") : client_command(c, "up", err);
+	if (!r || err->code != ERROR_CANCELED)
+		return r;
+	error_set(err, ERROR_CANCELED, "interrupted: %s was made and is mounted; its services go on starting", c->id.root);
+	return error_hint(err, "ajj up waits for them, ajj down stops them, ajj workspace forget takes it all away");
 }
 
 static void answer(const struct client *c)
@@ -113,29 +183,35 @@ static void answer(const struct client *c)
 	output_document(status);
 }
 
+static int add(struct add *a, struct client *c, struct error *err)
+{
+	interrupts_note();
+	int r = make_workspace(a, err);
+	if (!r)
+		r = mount_workspace(a, c, err);
+	if (!r && a->up)
+		r = start_services(c, err);
+	interrupts_release();
+	return r;
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
-	cleanup_free char *jj = NULL, *root = NULL;
+	cleanup_free char *jj = NULL;
 	struct add a = {.args = args, .up = arguments_flag(args, "up")};
 	const char *repository = jj_option_value(args->rest, "repository", 'R');
 	int r = jj_find(&jj, err);
 	if (!r)
-		r = jj_root(repository ? repository : ".", &root, err);
+		r = jj_root(repository ? repository : ".", &a.repository_root, err);
 	if (!r)
-		r = configuration_check(root, &a.up, err);
-	if (r)
-		return r;
-	interrupts_note();
-	r = make_workspace(&a, err);
-	if (r)
-		return r;
-	r = mount_workspace(&a, &c, err);
-	interrupts_release();
-	if (!r && a.up)
-		r = start_services(&c, err);
+		r = configuration_check(a.repository_root, &a.up, err);
+	if (!r)
+		r = add(&a, &c, err);
 	if (!r)
 		answer(&c);
+	free(a.repository_root);
+	strv_free(a.absent);
 	return r;
 }
 
@@ -144,7 +220,8 @@ const struct command command_workspace_add = {
 	.arguments = "DEST [jj's options]",
 	.summary = "jj workspace add, then mount: ports are leased, nothing is started",
 	.help = "jj's own options are handed on (--name, -r, ...). A broken configuration fails before jj is called. "
-	        "When the mount fails the workspace stays, and `ajj attach DEST` tries again. With --json: "
+	        "When the mount fails the workspace stays, and `ajj attach DEST` tries again; Ctrl-C takes back what was "
+	        "made, but for services that have begun to start. With --json: "
 	        "status.json and `path`.",
 	.options = options,
 	.mode = ARGUMENTS_PASS,

@@ -55,6 +55,8 @@ static int run_aetherfs(const char *root, const char *options, struct error *err
 	struct process p = {
 	    .program = program, .argv = argv, .directory = "/", .err = &said, .out_to_err = true, .own_group = true};
 	int r = process_run(&p, err);
+	if (r > 128 && interrupted()) /* before it had its group */
+		return error_set(err, ERROR_CANCELED, "interrupted");
 	if (r > 0)
 		return refused(&said, r, root, err);
 	if (r == 0 && said.len)

@@ -38,6 +38,11 @@ void interrupts_release(void)
 		sigaction(ending[i], &before[i], NULL);
 }
 
+void interrupts_forget(void)
+{
+	noted = 0;
+}
+
 int interrupted(void)
 {
 	return noted;

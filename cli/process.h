@@ -28,6 +28,8 @@ int process_run(const struct process *p, struct error *err);
 void interrupts_note(void);
 /* Back to what they did. */
 void interrupts_release(void);
+/* It is being obeyed: what is started now to undo things does not get it, too. */
+void interrupts_forget(void);
 /* The signal that came, 0: none. */
 int interrupted(void);
 

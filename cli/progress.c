@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,7 +106,13 @@ struct progress *progress_start(const struct client *c, const char *what)
 	p->what = xstrdup(what);
 	p->started_ms = now_monotonic_ms();
 	lseek(events, 0, SEEK_END); /* what was before is not what is waited for */
-	if (p->stop < 0 || pthread_create(&p->thread, NULL, follow, p)) {
+	/* a signal must reach the thread that waits: it is what is to be interrupted */
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	bool failed = p->stop < 0 || pthread_create(&p->thread, NULL, follow, p);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (failed) {
 		close(p->events);
 		if (p->stop >= 0)
 			close(p->stop);
