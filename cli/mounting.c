@@ -18,6 +18,7 @@
 #include "base/program.h"
 #include "base/strv.h"
 #include "cli/holders.h"
+#include "cli/nesting.h"
 #include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/process.h"
@@ -150,6 +151,8 @@ int mounting_attach(struct client *c, const char *options, bool *ret_mounted, st
 	if (ret_mounted)
 		*ret_mounted = false;
 	int r = clear_what_is_dead(c, err);
+	if (!r && !c->mounted)
+		r = nesting_check(c->id.root, err);
 	if (r || c->mounted)
 		return r;
 	cleanup_close int lock = lock_environment(&c->id, err);

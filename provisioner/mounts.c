@@ -46,10 +46,11 @@ static bool parse_line(char *line, struct mount *ret)
 		words[n++] = w;
 	char *type = strtok_r(separator + 3, " ", &save);
 	char *source = strtok_r(NULL, " ", &save);
+	const char *super_options = strtok_r(NULL, " ", &save);
 	if (n < 6 || !type || !source || sscanf(words[2], "%u:%u", &major_, &minor_) != 2)
 		return false;
-	*ret =
-	    (struct mount){xstrdup(unescape(words[4])), xstrdup(type), xstrdup(unescape(source)), makedev(major_, minor_)};
+	*ret = (struct mount){xstrdup(unescape(words[4])), xstrdup(type), xstrdup(unescape(source)), makedev(major_, minor_),
+	                      super_options && strstr(super_options, "allow_other")};
 	return true;
 }
 

@@ -11,6 +11,7 @@ struct mount {
 	char *type;  /* "fuse.aetherfs", "fuse.aetherfs-control" */
 	char *source;
 	dev_t device;
+	bool shared; /* allow_other: users other than the one who mounted it may look in */
 };
 
 struct mounts {
