@@ -40,6 +40,7 @@
 	X(MOUNT_NO_NEW_PRIVS, EPERM)                     \
 	X(NO_FUSE, ENODEV)                               \
 	X(NOT_MOUNTED, ENOTCONN)                         \
+	X(IN_USE, EBUSY)                                 \
 	X(TRASH_NOT_FOUND, ENOENT)                       \
 	X(USAGE, EINVAL)                                 \
 	X(PERMISSION, EACCES)                            \

@@ -1,7 +1,36 @@
+#include "base/buffer.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/reports.h"
+
+static const struct option options[] = {
+	{"force", 0, NULL, "also when somebody holds .env open"},
+	{NULL, 0, NULL, NULL},
+};
+
+/* IN_USE naming who holds a lease: an open `.env`, or a command under `ajj run`. */
+static int need_unused(const struct client *c, struct error *err)
+{
+	cleanup_buffer struct buffer who = BUFFER_INIT;
+	json_t *status = NULL, *lease;
+	size_t i;
+	int r = client_status(c, &status, err);
+	if (r)
+		return r;
+	json_t *leases = json_object_get(status, "leases");
+	json_array_foreach(leases, i, lease) buffer_printf(&who, "%s%lld (%s)", i ? ", " : "",
+	                                                   (long long)json_integer_value(json_object_get(lease, "pid")),
+	                                                   report_string(lease, "command"));
+	if (i) {
+		error_set(err, ERROR_IN_USE, "%s is in use by %s", c->id.root, buffer_str(&who));
+		error_detail(err, "holders", json_incref(leases));
+		r = -error_code_errno(ERROR_IN_USE);
+		error_hint(err, "end what uses it, or: ajj down --force");
+	}
+	json_decref(status);
+	return r;
+}
 
 static int run(const struct arguments *args, struct error *err)
 {
@@ -9,7 +38,9 @@ static int run(const struct arguments *args, struct error *err)
 	int r = client_find(NULL, &c, err);
 	if (r)
 		return r;
-	if (c.mounted) { /* unmounted, nothing of it runs */
+	if (c.mounted && !arguments_flag(args, "force"))
+		r = need_unused(&c, err);
+	if (!r && c.mounted) { /* unmounted, nothing of it runs */
 		cleanup_progress struct progress *progress = progress_start(&c, "stopping");
 		r = client_command(&c, "down", err);
 	}
@@ -25,5 +56,7 @@ const struct command command_down = {
 	.name = "down",
 	.arguments = "",
 	.summary = "stop the services; data and ports stay",
+	.help = "Refused, with the holders' names, while somebody holds .env open or a command runs under `ajj run`, but with --force.",
+	.options = options,
 	.run = run,
 };

@@ -20,7 +20,7 @@ _ajj() {
 	up*) options+=" --all --profile $(_ajj_services)" ;;
 	env*) options+=' --format sh docker json nul' ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
-	cleanup*) options+=' --force' ;;
+	cleanup* | down*) options+=' --force' ;;
 	'help '*) options=$commands ;;
 	'run '*) # a command line of its own
 		mapfile -t COMPREPLY < <(compgen -c -- "$word")

@@ -24,6 +24,6 @@ complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these
 complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'
-complete -c ajj -n '__fish_seen_subcommand_from cleanup' -l force -d 'do it'
+complete -c ajj -n '__fish_seen_subcommand_from cleanup down' -l force -d 'do it'
 complete -c ajj -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c ajj -n '__fish_seen_subcommand_from run' -a '(__fish_complete_command)'

@@ -18,7 +18,7 @@ _ajj() {
 	up*) options+=(--all --profile); _ajj_services ;;
 	env*) options+=(--format sh docker json nul) ;;
 	logs*) options+=(--follow); _ajj_services ;;
-	cleanup*) options+=(--force) ;;
+	cleanup*|down*) options+=(--force) ;;
 	'help '*) options=($commands) ;;
 	'run '*) _normal; return ;;
 	'workspace list'|'trash '*|down*|destroy*|ports*|status*|list*) ;;
