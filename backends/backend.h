@@ -44,6 +44,14 @@ struct volume_spec {
 	bool read_only;
 };
 
+/* A file, or a directory of them, for a new database. */
+struct process_script {
+	const char *name;   /* that the file gets; NULL: what the directory holds, by its own names */
+	const char *path;   /* absolute, to be opened by this process (never through its own mount) */
+	const char *shown;  /* as messages name it */
+	const char *target; /* where an image would have it mounted */
+};
+
 /* How a host-process backend runs a recipe's service or an `x-aether: {command: ...}`. All strings are expanded: no
  * templates are left. NULL where a service has no way to run as a process. */
 struct process_spec {
@@ -66,6 +74,13 @@ struct process_spec {
 	const char *adapt_key; /* a fingerprint of them */
 	char *const *const *adapt;
 	const char *const *adapt_stdin;
+
+	/* What the image would run on a new database: `seed` is run once on the data directory that was made, before it gets
+	 * its place; when it fails there is none. The files are copied to the directory "{{data}}.seed" first. NULL: nothing */
+	char *const *seed; /* argv; "{{data}}" as in init */
+	const struct keyvals *seed_env;
+	const struct process_script *scripts;
+	size_t n_scripts;
 
 	bool needs_unprivileged;     /* refuses uid 0 (Postgres): under root it gets the environment's own uid */
 };

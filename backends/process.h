@@ -26,6 +26,7 @@
 #define PROCESS_REMOVE_GRACE_MS 1000 /* at most, for a service that is removed while it runs */
 #define PROCESS_START_MS 20000       /* from the shim's start to the program's */
 #define PROCESS_INIT_MS 120000       /* one step of a template */
+#define PROCESS_SEED_MS 1800000      /* the scripts of a new database: dumps of gigabytes are loaded so */
 #define PROCESS_SPARES 2             /* copies kept ahead, per template */
 #define PROCESS_RECORD_MAX 8192      /* bytes read of a record */
 
@@ -161,9 +162,23 @@ struct process_template {
 	char *adapt_key; /* NULL: nothing to adapt */
 	struct process_steps adapt;
 	struct keyvals env;
+	struct process_seed *seed; /* NULL: none */
 };
 struct process_template *process_template_new(const struct process_spec *spec);
 void process_template_free(struct process_template *t);
+/* Runs them one after the other; an error has the last `lines` of what the failed one printed. */
+struct process_run {
+	const struct process_settings *settings;
+	const char *what; /* for messages */
+	const struct process_steps *steps;
+	const struct keyvals *env;
+	const char *data; /* {{data}} */
+	uid_t uid;
+	gid_t gid;
+	unsigned timeout_ms; /* of one */
+	unsigned lines;
+};
+int process_steps_run(const struct process_run *run, struct error *err);
 /* Makes data_dir unless it is there with content: 1, else 0. */
 int process_data_make(const struct process_settings *p, const struct process_template *t, const char *data_dir,
                       struct error *err);
@@ -175,6 +190,14 @@ int process_data_adapt(const struct process_settings *p, const struct process_te
 int process_template_make(const struct process_settings *p, const struct process_template *t, struct error *err);
 /* Fills up the spare copies; sweeps those of an earlier boot. */
 int process_spares_make(const struct process_settings *p, const struct process_template *t, struct error *err);
+
+/* ---- process_seed.c: the scripts of a new database. Worker ---- */
+
+struct process_seed;
+struct process_seed *process_seed_new(const struct process_spec *spec); /* new; NULL: there are none */
+void process_seed_free(struct process_seed *s);
+/* Runs them on a data directory that is being made. */
+int process_seed_run(const struct process_settings *p, const struct process_seed *s, const char *data, struct error *err);
 
 /* ---- process_disk.c. Any thread ---- */
 

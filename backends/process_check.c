@@ -37,11 +37,19 @@ static const char *path_or_empty(const char *path)
 	return path ? path : "";
 }
 
+static bool is_script(const struct check *c, const struct volume_spec *v)
+{
+	for (size_t i = 0; i < c->spec->process->n_scripts; i++)
+		if (!strcmp(c->spec->process->scripts[i].target, path_or_empty(v->target)))
+			return true;
+	return false;
+}
+
 /* A process sees the host's files. What holds the data is where the backend put it; nothing else is mounted. */
 static void check_volume(const struct check *c, const struct volume_spec *v)
 {
 	const char *data = path_or_empty(c->spec->process->data_dir);
-	if (v->kind == VOLUME_ANONYMOUS || (*data && !strcmp(path_or_empty(v->source), data)))
+	if (v->kind == VOLUME_ANONYMOUS || is_script(c, v) || (*data && !strcmp(path_or_empty(v->source), data)))
 		return;
 	cleanup_free char *text =
 	    xasprintf("a process of this host sees no %s: nothing is mounted there", path_or_empty(v->target));

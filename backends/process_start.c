@@ -127,7 +127,9 @@ static int run_dir_make(const struct process_settings *p, const char *run_dir, s
 static int directories_make(struct process_start *s, struct error *err)
 {
 	int r = 0;
-	if (s->data_dir)
+	if (s->run_dir && s->template->seed) /* its sockets lie there, too */
+		r = run_dir_make(s->settings, s->run_dir, err);
+	if (!r && s->data_dir)
 		r = process_data_make(s->settings, s->template, s->data_dir, err);
 	s->took_copy = r > 0;
 	r = r > 0 ? 0 : r;

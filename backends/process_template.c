@@ -67,6 +67,7 @@ struct process_template *process_template_new(const struct process_spec *spec)
 		t->adapt_key = xstrdup(spec->adapt_key);
 	if (spec->init_env)
 		keyvals_copy(&t->env, spec->init_env);
+	t->seed = process_seed_new(spec);
 	return t;
 }
 
@@ -79,6 +80,7 @@ void process_template_free(struct process_template *t)
 	free(t->key);
 	free(t->adapt_key);
 	keyvals_release(&t->env);
+	process_seed_free(t->seed);
 	free(t);
 }
 
@@ -227,17 +229,17 @@ static char *with_data(const char *text, const char *data)
 	return buffer_detach(&out);
 }
 
-static int step_failed(const char *what, const char *program, const char *data, int code, const struct buffer *output,
+static int step_failed(const struct process_run *s, const char *program, int code, const struct buffer *output,
                        struct error *err)
 {
-	const char *text = buffer_str(output);
+	const char *text = buffer_str(output), *what = s->what, *data = s->data;
 	if (output->len > ERROR_OUTPUT_MAX)
 		text += output->len - ERROR_OUTPUT_MAX;
 	size_t end = strcspn(text, "");
 	while (end && (text[end - 1] == '\n' || text[end - 1] == ' '))
 		end--;
 	size_t line = end;
-	while (line && text[line - 1] != '\n')
+	for (unsigned lines = s->lines; line && (text[line - 1] != '\n' || --lines);)
 		line--;
 	/* what has failed cleans up after itself, so its own words count before the disk's */
 	bool full = strstr(text, ERROR_SAYS_NO_SPACE) || process_disk_full(data);
@@ -252,17 +254,7 @@ static int step_failed(const char *what, const char *program, const char *data, 
 	return full ? -ENOSPC : -EIO;
 }
 
-struct steps_run {
-	const struct process_settings *settings;
-	const char *what; /* for messages */
-	const struct process_steps *steps;
-	const struct keyvals *env;
-	const char *data;
-	uid_t uid;
-	gid_t gid;
-};
-
-static int step_run(const struct steps_run *s, size_t i, struct error *err)
+static int step_run(const struct process_run *s, size_t i, struct error *err)
 {
 	cleanup_buffer struct buffer order = BUFFER_INIT, output = BUFFER_INIT;
 	cleanup_free char *program = NULL;
@@ -279,11 +271,11 @@ static int step_run(const struct steps_run *s, size_t i, struct error *err)
 	process_order_add(&order, "directory", "%s", s->data);
 	cleanup_free char *input = s->steps->input[i] ? with_data(s->steps->input[i], s->data) : NULL;
 	int code;
-	r = process_run_once(s->settings, s->what, &order, input, PROCESS_INIT_MS, &code, &output, err);
-	return r ? r : code ? step_failed(s->what, program, s->data, code, &output, err) : 0;
+	r = process_run_once(s->settings, s->what, &order, input, (int)s->timeout_ms, &code, &output, err);
+	return r ? r : code ? step_failed(s, program, code, &output, err) : 0;
 }
 
-static int steps_run(const struct steps_run *s, struct error *err)
+int process_steps_run(const struct process_run *s, struct error *err)
 {
 	int r = 0;
 	for (size_t i = 0; s->steps->argv && s->steps->argv[i] && !r; i++)
@@ -304,7 +296,7 @@ static int template_fill(const struct process_settings *p, const struct process_
 		                       t->key);
 	cleanup_free char *data = xasprintf("%s/templates/%s", p->shared_dir, name);
 	cleanup_free char *what = xasprintf("template %s", t->key);
-	r = steps_run(&(struct steps_run){p, what, &t->init, &t->env, data, uid, gid}, err);
+	r = process_steps_run(&(struct process_run){p, what, &t->init, &t->env, data, uid, gid, PROCESS_INIT_MS, 1}, err);
 	/* a template outlives power failures, so its bytes come before its name */
 	cleanup_close int fd = r ? -1 : openat(place, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (!r && (fd < 0 || syncfs(fd)))
@@ -445,6 +437,8 @@ int process_data_make(const struct process_settings *p, const struct process_tem
 	cleanup_error struct error why = ERROR_INIT;
 	if (!r)
 		r = data_fill(p, t, making, &why);
+	if (!r && t->seed)
+		r = process_seed_run(p, t->seed, making, &why);
 	if (!r)
 		r = data_give(p, making, data_dir);
 	if (!r)
@@ -491,7 +485,7 @@ static int adapt(const struct process_settings *p, const struct process_template
 	if (!r && uid != (uid_t)-1 && (lchown(data_dir, uid, gid) || tree_chown(AT_FDCWD, data_dir, uid, gid)))
 		r = error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, errno, "%s", data_dir);
 	if (!r)
-		r = steps_run(&(struct steps_run){p, data_dir, &t->adapt, &t->env, data_dir, uid, gid}, err);
+		r = process_steps_run(&(struct process_run){p, data_dir, &t->adapt, &t->env, data_dir, uid, gid, PROCESS_INIT_MS, 1}, err);
 	int back = uid == (uid_t)-1 ? 0 : tree_chown(AT_FDCWD, data_dir, p->uid, (gid_t)p->uid);
 	return r || !back ? r : error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, -back, "%s", data_dir);
 }

@@ -74,6 +74,7 @@ struct config_service {
 	size_t n_expose;
 	struct config_volume *volumes;
 	size_t n_volumes;
+	bool mounts_code;    /* files that its image would execute are mounted into it */
 	struct config_dependency *depends_on;
 	size_t n_depends_on;
 	struct config_probe healthcheck; /* kind NONE: not given; EXEC otherwise */

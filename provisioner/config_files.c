@@ -169,6 +169,17 @@ static const char *below(const char *path, const char *directory)
 	return len && !strncmp(path, directory, len) && path[len] == '/' ? path + len + 1 : NULL;
 }
 
+bool loading_is_outside(const struct loading *l, const char *path)
+{
+	cleanup_free char *relative = normalized(path);
+	if (path[0] == '~')
+		return true;
+	if (path[0] != '/')
+		return !strcmp(relative, "..") || !strncmp(relative, "../", 3);
+	cleanup_free char *absolute = xasprintf("/%s", relative);
+	return !below(absolute, l->params->root) && !below(absolute, l->params->main_root);
+}
+
 static int read_anywhere(struct loading *l, const char *path, struct buffer *out, bool *ret_outside)
 {
 	const struct config_params *p = l->params;

@@ -37,6 +37,8 @@ int loading_find(struct loading *l, struct buffer *out);
 /* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
  * lies outside of the workspace and the main checkout. */
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
+/* Is what this path names neither in the workspace nor in the main checkout? */
+bool loading_is_outside(const struct loading *l, const char *path);
 /* The environment, then the user's variables, then what Compose itself sets. borrowed; NULL: not set */
 const char *loading_variable(void *arg, const char *name);
 

@@ -404,13 +404,13 @@ static int check_name(const struct field *f)
 	return ok ? 0 : field_key_error(f, "expected a name of letters, digits, '_', '.' and '-' for the service");
 }
 
-/* The environment of a process of the host decides what code it runs (PATH, LD_PRELOAD): approved as the file says it.
- */
+/* The environment of a process of the host, and of scripts that are mounted, decides what code they run (PATH, LD_PRELOAD):
+ * approved as the file says it. */
 static void approve_surroundings(const struct field *f, const struct config_service *s)
 {
 	for (size_t i = 0; i < f->node->count; i++) {
 		struct field child = field_child(f, i);
-		if (s->run_command &&
+		if ((s->run_command || s->mounts_code) &&
 		    (!strcmp(child.key, "environment") || !strcmp(child.key, "env_file") || !strcmp(child.key, "working_dir")))
 			approve_node(&child);
 	}

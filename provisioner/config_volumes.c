@@ -7,6 +7,31 @@
 
 #define VOLUMES_MAX 1000 /* of one service */
 
+/* Where the entrypoints of well-known images look for scripts (https://hub.docker.com/_/postgres, _/nginx: docker-entrypoint*.d),
+ * and where any image has its programs and libraries. */
+static bool is_executed(const char *target)
+{
+	static const char *const places[] = {"/docker-entrypoint", "/entrypoint",  "/bin",      "/sbin",
+	                                     "/lib",               "/usr/bin",     "/usr/sbin", "/usr/lib",
+	                                     "/usr/local/bin",     "/usr/local/sbin", "/usr/local/lib", "/etc/cron",
+	                                     "/etc/profile",       "/etc/ld.so"};
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+		if (!strncmp(target, places[i], strlen(places[i])))
+			return true;
+	return !strcmp(target, "/");
+}
+
+/* What a mount brings in to be run, and what it lets a service see of the machine. */
+static void approve_mount(const struct field *f, struct config_service *s, const struct config_volume *v)
+{
+	bool executed = is_executed(v->target);
+	if (v->type != CONFIG_VOLUME_BIND || (!executed && !loading_is_outside(loading_of(f), v->source)))
+		return;
+	cleanup_free char *text = xasprintf("%s:%s", v->source, v->target);
+	s->mounts_code |= executed;
+	approve_text(f, text);
+}
+
 /* steals the strings of `v` */
 static int add_volume(const struct field *f, struct config_service *s, struct config_volume v)
 {
@@ -26,6 +51,7 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 		free(v.target);
 		return r;
 	}
+	approve_mount(f, s, &v);
 	array_grow(s->volumes, s->n_volumes);
 	s->volumes[s->n_volumes++] = v;
 	return 0;

@@ -29,7 +29,7 @@ struct model_service {
 	struct error unsupported;  /* set: it cannot run here, and why */
 	struct service_spec spec;
 	struct process_spec process;
-	struct keyvals process_env;
+	struct keyvals process_env, seed_env;
 	char **owned; /* strings that spec and process point to */
 	void **owned_arrays;
 	size_t n_owned_arrays;

@@ -51,6 +51,9 @@ static void recipe_release(struct recipe *r)
 	steps_free(r->init, r->n_init);
 	steps_free(r->adapt, r->n_adapt);
 	strv_free(r->command);
+	free(r->seed_target);
+	strv_free(r->seed);
+	keyvals_release(&r->seed_env);
 	keyvals_release(&r->process_env);
 	free(r);
 }
@@ -276,6 +279,40 @@ static int read_adapt(const struct field *f, void *out)
 	return read_steps(f, &recipe->adapt, &recipe->n_adapt);
 }
 
+static int read_scripts(const struct field *f, void *out)
+{
+	struct recipe *recipe = out;
+	int r = field_string(f, &recipe->seed_target);
+	size_t len = r == 0 ? strlen(recipe->seed_target) : 0;
+	return r == 0 && (len < 2 || recipe->seed_target[0] != '/' || recipe->seed_target[len - 1] == '/')
+	           ? field_expected(f, "the directory of an image")
+	           : r;
+}
+
+static int read_seed_run(const struct field *f, void *out)
+{
+	return read_template_argv(f, &((struct recipe *)out)->seed);
+}
+
+static int read_seed_env(const struct field *f, void *out)
+{
+	return read_template_map(f, &((struct recipe *)out)->seed_env);
+}
+
+static const struct field_reader seed_fields[] = {
+    {"scripts", read_scripts},
+    {"run", read_seed_run},
+    {"env", read_seed_env},
+    {NULL, NULL},
+};
+
+static int read_seed(const struct field *f, void *out)
+{
+	const struct recipe *recipe = out;
+	int r = field_read_map(f, seed_fields, UNKNOWN_FAILS, "a mapping with scripts and run", out);
+	return r == 0 && (!recipe->seed || !recipe->seed_target) ? field_error(f, "expected scripts and run") : r;
+}
+
 static int read_command(const struct field *f, void *out)
 {
 	return read_template_argv(f, &((struct recipe *)out)->command);
@@ -298,6 +335,7 @@ static const struct field_reader process_fields[] = {
     {"version", read_version},
     {"init", read_init},
     {"adapt", read_adapt},
+    {"seed", read_seed},
     {"command", read_command},
     {"env", read_process_env},
     {"unprivileged", read_unprivileged},

@@ -36,6 +36,9 @@ struct recipe {
 	struct recipe_init *adapt; /* of data that is there already: to what the templates say now */
 	size_t n_adapt;
 	char **command;       /* templates; {{args...}} is what the service's own `command:` adds (recipe_arguments) */
+	char *seed_target;    /* the directory of the image whose scripts fill a new database; NULL: none */
+	char **seed;          /* templates: runs them, from the directory {{scripts}} */
+	struct keyvals seed_env; /* templates: over the service's own environment and process_env */
 	struct keyvals process_env; /* templates: its whole environment */
 	bool needs_unprivileged;
 };

@@ -108,6 +108,11 @@ static const char *value_data(struct scope *scope, const char *rest)
 	return scope->data;
 }
 
+static const char *value_scripts(struct scope *scope, const char *rest)
+{
+	return made(scope, xasprintf("%s.seed", scope->data)); /* where the backend puts them */
+}
+
 static const char *value_run(struct scope *scope, const char *rest)
 {
 	return made(scope, model_run_dir(scope->params->id, scope->s->config->name));
@@ -174,6 +179,7 @@ static const struct {
     {"port", value_port},
     {"ports.", value_ports},
     {"data", value_data},
+    {"scripts", value_scripts},
     {"run", value_run},
     {"bin", value_bin},
     {"program", value_program},
@@ -306,6 +312,25 @@ static void build_volumes(struct build *b)
 	b->s->spec.n_volumes = c->n_volumes;
 }
 
+/* Where this process opens what a bind mount names: in the workspace beneath our own mount; what is not there (because it is
+ * not tracked) in the main checkout. new */
+static char *source_path(const struct build *b, const char *source)
+{
+	const struct identity *id = b->params->id;
+	const char *home = getenv("HOME"), *relative = source;
+	size_t len = strlen(id->root);
+	if (source[0] == '~' && source[1] == '/' && home)
+		return xasprintf("%s%s", home, source + 1);
+	if (!strncmp(source, id->root, len) && source[len] == '/')
+		relative = source + len + 1;
+	else if (source[0] == '/')
+		return xstrdup(source);
+	cleanup_free char *beneath = xasprintf("/proc/self/fd/%d/%s", b->params->root_fd, relative);
+	cleanup_free char *in_main = id->main_root ? xasprintf("%s/%s", id->main_root, relative) : NULL;
+	bool main_alone = in_main && access(beneath, F_OK) && !access(in_main, F_OK);
+	return main_alone ? move_ptr(in_main) : move_ptr(beneath);
+}
+
 /* "/data/" and "/data" are one place; a mount of a parent (/var/lib/postgresql) holds the data, too. */
 static bool holds(const char *target, const char *data)
 {
@@ -418,6 +443,57 @@ static int build_adapt(const struct build *b)
 	return 0;
 }
 
+/* ---- what fills a new database ---- */
+
+/* The name of a mount right below the directory, "" for the directory itself; NULL: elsewhere. borrowed */
+static const char *script_name(const char *target, const char *directory)
+{
+	size_t len = strlen(directory);
+	if (strncmp(target, directory, len) || (target[len] && target[len] != '/'))
+		return NULL;
+	const char *name = target + len;
+	while (*name == '/')
+		name++;
+	return strchr(name, '/') || !strcmp(name, ".") || !strcmp(name, "..") ? NULL : name;
+}
+
+/* Compose's environment, as the image gives it to its scripts; then what leads to this database. */
+static int build_seed_env(const struct build *b)
+{
+	struct model_service *s = b->s;
+	int r = 0;
+	keyvals_copy(&s->seed_env, &s->config->environment);
+	keyvals_copy(&s->seed_env, &s->process_env);
+	for (size_t i = 0; i < s->recipe->seed_env.count; i++) {
+		const struct keyval *item = &s->recipe->seed_env.items[i];
+		keyvals_set(&s->seed_env, item->key, expand(b, "", item->value ? item->value : "", &r));
+	}
+	return r;
+}
+
+static int build_seed(const struct build *b)
+{
+	struct model_service *s = b->s;
+	const struct config_service *c = s->config;
+	struct process_script *scripts = keep_array(s, c->n_volumes, sizeof *scripts);
+	size_t n = 0;
+	for (size_t i = 0; i < c->n_volumes; i++) {
+		const struct config_volume *v = &c->volumes[i];
+		const char *name = v->type == CONFIG_VOLUME_BIND ? script_name(v->target, s->recipe->seed_target) : NULL;
+		if (name)
+			scripts[n++] = (struct process_script){*name ? name : NULL, keep(s, source_path(b, v->source)), v->source,
+			                                       v->target};
+	}
+	if (!n)
+		return 0;
+	int r = build_seed_env(b);
+	s->process.seed = expand_argv(b, "{{data}}", s->recipe->seed, &r);
+	s->process.seed_env = &s->seed_env;
+	s->process.scripts = scripts;
+	s->process.n_scripts = n;
+	return r;
+}
+
 static int build_recipe_process(const struct build *b)
 {
 	struct model_service *s = b->s;
@@ -442,6 +518,8 @@ static int build_recipe_process(const struct build *b)
 		r = build_init(b);
 	if (r == 0 && s->recipe->n_adapt)
 		r = build_adapt(b);
+	if (r == 0 && s->recipe->seed)
+		r = build_seed(b);
 	s->spec.process = &s->process;
 	return r;
 }
