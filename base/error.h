@@ -18,6 +18,7 @@
 #define ERROR_CODES(X)                               \
 	X(JJ_NOT_FOUND, ENOENT)                          \
 	X(JJ_FAILED, EIO)                                \
+	X(GIT_FAILED, EIO)                               \
 	X(CONFIG_NOT_FOUND, EINVAL)                      \
 	X(CONFIG_INVALID, EINVAL)                        \
 	X(CONFIG_UNTRUSTED, EACCES)                      \

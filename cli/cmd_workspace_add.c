@@ -11,6 +11,7 @@
 #include "base/strv.h"
 #include "cli/commands.h"
 #include "cli/configuration.h"
+#include "cli/git.h"
 #include "cli/jj.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
@@ -18,6 +19,7 @@
 #include "cli/progress.h"
 #include "cli/registry.h"
 #include "cli/reports.h"
+#include "cli/worktree.h"
 
 static const struct option options[] = {
 	{"up", 0, NULL, "also start the services and wait until they are ready"},
@@ -27,6 +29,7 @@ static const struct option options[] = {
 struct add {
 	const struct arguments *args;
 	char *repository_root;   /* of the workspace that jj is asked in */
+	struct identity git;     /* the checkout that git is asked in; .root NULL: jj is */
 	const char *destination; /* borrowed word */
 	bool up;
 	char **absent; /* words of the command line that named nothing before */
@@ -68,7 +71,7 @@ static const char *begun_destination(const struct add *a)
 {
 	for (char **w = a->absent; w && *w; w++) {
 		struct stat st;
-		cleanup_free char *jj = xasprintf("%s/.jj", *w);
+		cleanup_free char *jj = xasprintf("%s/%s", *w, a->git.root ? ".git" : ".jj");
 		if (!lstat(jj, &st))
 			return *w;
 		rmdir(*w); /* the first thing that jj makes, empty */
@@ -102,7 +105,9 @@ static int undo(const struct add *a, struct client *c, const char *destination, 
 	/* jj looks whether the name is free before it makes the directory, so whoever has it now is what was begun; it writes the name down
 	 * there last of all */
 	const char *name = jj_option_value(a->args->rest, "name", 0);
-	if (id.kind == WORKSPACE_JJ)
+	if (a->git.root)
+		worktree_unmake(&a->git, id.root);
+	else if (id.kind == WORKSPACE_JJ)
 		forget_in_jj(a, name ? name : id.workspace, NULL); /* it may not have got so far */
 	identity_release(&id);
 	r = tree_remove(AT_FDCWD, destination);
@@ -127,21 +132,26 @@ static int canceled(const struct add *a, struct client *c, struct error *err)
 
 static int make_workspace(struct add *a, struct error *err)
 {
-	static char words[][16] = {"workspace", "add"};
+	static char words[2][2][16] = {{"workspace", "add"}, {"worktree", "add"}};
+	const char *destination;
+	cleanup_git_worktrees struct git_worktrees before = GIT_WORKTREES_INIT;
 	cleanup_free char **line = NULL;
-	strv_push(&line, words[0]);
-	strv_push(&line, words[1]);
+	strv_push(&line, words[a->git.root != NULL][0]);
+	strv_push(&line, words[a->git.root != NULL][1]);
 	for (char **rest = a->args->rest; rest && *rest; rest++)
 		strv_push(&line, *rest);
 	note_absent(a);
-	int r = jj_run(line, err);
+	if (a->git.root)
+		worktrees_before(&a->git, &before);
+	int r = a->git.root ? git_run(line, err) : jj_run(line, err);
 	if (interrupted())
 		return canceled(a, NULL, err);
 	if (r)
 		return r;
-	a->destination = find_destination(a->args->words);
-	if (!a->destination || !is_workspace(a->destination)) {
-		error_set(err, ERROR_WORKSPACE_NOT_FOUND, "jj made a workspace, but where is not clear from the command line");
+	destination = a->git.root ? worktree_made(&a->git, &before, a->args->words) : find_destination(a->args->words);
+	a->destination = destination && (a->git.root || is_workspace(destination)) ? destination : NULL;
+	if (!a->destination) {
+		error_set(err, ERROR_WORKSPACE_NOT_FOUND, "a workspace was made, but where is not clear from the command line");
 		return error_hint(err, "ajj attach DEST");
 	}
 	return 0;
@@ -201,16 +211,19 @@ static int run(const struct arguments *args, struct error *err)
 	cleanup_free char *jj = NULL;
 	struct add a = {.args = args, .up = arguments_flag(args, "up")};
 	const char *repository = jj_option_value(args->rest, "repository", 'R');
-	int r = jj_find(&jj, err);
-	if (!r)
+	/* -R is jj's, and git's -C would take DEST along */
+	bool git = !repository && git_alone(NULL, &a.git);
+	int r = git ? 0 : jj_find(&jj, err);
+	if (!r && !git)
 		r = jj_root(repository ? repository : ".", &a.repository_root, err);
 	if (!r)
-		r = configuration_check(a.repository_root, &a.up, err);
+		r = configuration_check(git ? a.git.root : a.repository_root, &a.up, err);
 	if (!r)
 		r = add(&a, &c, err);
 	if (!r)
 		answer(&c);
 	free(a.repository_root);
+	identity_release(&a.git);
 	strv_free(a.absent);
 	return r;
 }
@@ -222,7 +235,8 @@ const struct command command_workspace_add = {
 	.help = "jj's own options are handed on (--name, -r, ...). A broken configuration fails before jj is called. "
 	        "When the mount fails the workspace stays, and `ajj attach DEST` tries again; Ctrl-C takes back what was "
 	        "made, but for services that have begun to start. With --json: "
-	        "status.json and `path`.",
+	        "status.json and `path`. In a repository of git's alone it is `git worktree add`, with git's options (-b, "
+	        "--detach, a branch or commit after DEST).",
 	.options = options,
 	.mode = ARGUMENTS_PASS,
 	.words_min = 1,

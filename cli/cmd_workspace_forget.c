@@ -5,11 +5,12 @@
 #include "base/cleanup.h"
 #include "base/strv.h"
 #include "cli/commands.h"
+#include "cli/git.h"
 #include "cli/jj.h"
-#include "cli/mounting.h"
 #include "cli/output.h"
-#include "cli/progress.h"
 #include "cli/registry.h"
+#include "cli/teardown.h"
+#include "cli/worktree.h"
 
 /* Ours, so that jj gets it as an absolute path: by then we stand elsewhere. */
 static const struct option options[] = {
@@ -29,27 +30,6 @@ static bool is_wanted(const struct forget *f, const char *name)
 	return f->args->words ? strv_contains(f->args->words, name) : !strcmp(name, f->here.workspace);
 }
 
-/* Destroys, unmounts and forgets one environment; the directory is left as jj leaves it. */
-static int take_down(const char *root, const char *name, struct error *err)
-{
-	cleanup_client struct client c = CLIENT_INIT;
-	int r = client_of(root, name, &c, err);
-	if (r)
-		return r;
-	if (c.mounted) {
-		struct progress *progress = progress_start(&c, "destroying");
-		r = client_command(&c, "destroy", err);
-		progress_stop(progress);
-		if (!r)
-			r = mounting_detach(&c, DETACH_UNDER_SHELL, err);
-		if (!r)
-			r = registry_forget(&c.id, err);
-	} else {
-		r = registry_discard(&c.id, err);
-	}
-	return r ? error_prefix(err, "workspace %s", name) : 0;
-}
-
 /* The record of a workspace whose directory was removed, or that jj cannot place. */
 static int take_down_by_record(const struct forget *f, const char *name, struct error *err)
 {
@@ -57,17 +37,8 @@ static int take_down_by_record(const struct forget *f, const char *name, struct 
 	int r = registry_list(&list, err);
 	for (size_t i = 0; !r && i < list.count; i++) {
 		const struct store_environment *e = &list.items[i];
-		struct identity id = {0};
-		if (strcmp(e->repository, f->here.repository) || strcmp(e->workspace, name))
-			continue;
-		if (!access(e->root, F_OK)) {
-			r = take_down(e->root, name, err);
-			continue;
-		}
-		r = registry_identity(e, &id, err);
-		if (!r)
-			r = registry_discard(&id, err);
-		identity_release(&id);
+		if (!strcmp(e->repository, f->here.repository) && !strcmp(e->workspace, name))
+			r = teardown_record(e, err);
 	}
 	return r;
 }
@@ -78,7 +49,7 @@ static int take_down_all(struct forget *f, const struct jj_workspace *list, size
 	for (size_t i = 0; !r && i < count; i++) {
 		if (!is_wanted(f, list[i].name))
 			continue;
-		r = list[i].root ? take_down(list[i].root, list[i].name, err) : take_down_by_record(f, list[i].name, err);
+		r = list[i].root ? teardown_root(list[i].root, list[i].name, err) : take_down_by_record(f, list[i].name, err);
 		if (!r)
 			json_array_append_new(f->done, json_pack("{s:s, s:s?}", "workspace", list[i].name, "path", list[i].root));
 	}
@@ -119,6 +90,13 @@ static int run(const struct arguments *args, struct error *err)
 	struct forget f = {.args = args, .done = json_array()};
 	struct jj_workspace *list = NULL;
 	size_t count = 0;
+	struct identity git;
+	if (git_alone(arguments_value(args, "repository"), &git)) {
+		int g = worktree_forget(args, &git, err);
+		identity_release(&git);
+		json_decref(f.done);
+		return g;
+	}
 	int r = find_here(&f, err);
 	if (!r)
 		r = jj_workspaces(f.here.root, &list, &count, err);
@@ -140,7 +118,8 @@ const struct command command_workspace_forget = {
 	.arguments = "[NAME...] [jj's options]",
 	.summary = "destroy the environment (to the trash), unmount, then jj workspace forget",
 	.help = "Without NAME: the workspace that the working directory is in. The directory stays, with nothing of "
-	        "ours in it.",
+	        "ours in it. In a repository of git's alone: git's entry of the worktree goes, and the directory stays as "
+	        "a plain one, without its .git file; branches are not touched. `git worktree remove` would delete it.",
 	.options = options,
 	.mode = ARGUMENTS_PASS,
 	.words_max = COMMAND_WORDS_ANY,

@@ -1,14 +1,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/strv.h"
-#include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/git.h"
 #include "cli/jj.h"
 #include "cli/output.h"
 #include "cli/registry.h"
-#include "cli/reports.h"
+#include "cli/workspace_table.h"
+#include "cli/worktree.h"
 
 /* Anything beyond jj's global options (-T, above all) asks for jj's own list. */
 static int own_list(const struct arguments *args, struct error *err)
@@ -39,31 +41,13 @@ static void find_roots(const char *repository, struct jj_workspace *list, size_t
 				list[i].root = strdup(known.items[k].root);
 }
 
-static json_t *status_of(const struct jj_workspace *w)
-{
-	cleanup_client struct client c = CLIENT_INIT;
-	if (!w->root || client_of(w->root, w->name, &c, NULL))
-		return json_pack("{s:s?, s:s, s:b}", "workspace_root", w->root, "state", "absent", "mounted", 0);
-	return report_status(&c);
-}
-
 static void print(const struct jj_workspace *list, size_t count)
 {
-	cleanup_strv char **cells = NULL;
-	json_t *documents = json_array();
-	for (size_t i = 0; i < count; i++) {
-		json_t *status = status_of(&list[i]);
-		cleanup_free char *resources = report_resources(status);
-		strv_pushf(&cells, "%s", list[i].name);
-		strv_pushf(&cells, "%s",
-		           json_is_true(json_object_get(status, "mounted")) ? report_string(status, "state") : "-");
-		strv_pushf(&cells, "%s", list[i].root ? list[i].root : "?");
-		strv_pushf(&cells, "%s", resources);
-		json_object_set_new(status, "workspace", json_string(list[i].name));
-		json_array_append_new(documents, status);
-	}
-	output_table((const char *const *)cells, 4, (unsigned)count);
-	output_document(json_pack("{s:o}", "workspaces", documents));
+	struct workspace_row *rows = xcalloc(count + 1, sizeof *rows);
+	for (size_t i = 0; i < count; i++)
+		rows[i] = (struct workspace_row){.name = list[i].name, .root = list[i].root};
+	workspace_table_print(rows, count);
+	free(rows);
 }
 
 static int run(const struct arguments *args, struct error *err)
@@ -73,6 +57,11 @@ static int run(const struct arguments *args, struct error *err)
 	struct jj_workspace *list = NULL;
 	size_t count = 0;
 	const char *repository = jj_option_value(args->rest, "repository", 'R');
+	if (git_alone(repository, &id)) {
+		int g = worktree_list(&id, err);
+		identity_release(&id);
+		return g;
+	}
 	if (wants_own_list(args->rest))
 		return own_list(args, err);
 	int r = jj_root(repository ? repository : ".", &root, err);
@@ -95,7 +84,8 @@ const struct command command_workspace_list = {
 	.name = "workspace list",
 	.arguments = "[jj's options]",
 	.summary = "the repository's workspaces, and what runs in each",
-	.help = "A state of - is a workspace that is not mounted. With -T: jj's own list.",
+	.help = "A state of - is a workspace that is not mounted. With -T: jj's own list. In a repository of git's alone: "
+	        "git's worktrees.",
 	.mode = ARGUMENTS_PASS,
 	.run = run,
 };

@@ -100,6 +100,8 @@ static int start(const struct process *p, const struct stream *streams, pid_t *r
 	posix_spawnattr_init(&attributes);
 	if (p->directory)
 		posix_spawn_file_actions_addchdir_np(&actions, p->directory);
+	if (p->in)
+		posix_spawn_file_actions_adddup2(&actions, p->in, 0);
 	if (p->out)
 		posix_spawn_file_actions_adddup2(&actions, streams[0].write, 1);
 	else if (p->out_to_err)

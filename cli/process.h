@@ -14,6 +14,7 @@ struct process {
 	const char *program;  /* path */
 	char *const *argv;
 	const char *directory; /* NULL: where we are */
+	int in;               /* becomes stdin; 0: inherited */
 	struct buffer *out;   /* stdout is kept here; NULL: inherited */
 	struct buffer *err;   /* the same for stderr */
 	bool out_to_err;      /* stdout goes to stderr: with --json it is ours alone */

@@ -1,0 +1,217 @@
+#include "cli/git.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/program.h"
+#include "base/strv.h"
+#include "cli/jj.h"
+#include "cli/output.h"
+#include "cli/process.h"
+
+#define LINE_FILE_MAX 65536 /* bytes of HEAD, gitdir */
+
+/* ---- what there is ---- */
+
+/* new: the one line of a file; NULL when there is none */
+static char *read_line(const char *directory, const char *name)
+{
+	cleanup_free char *path = xasprintf("%s/%s", directory, name);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (file_read(AT_FDCWD, path, LINE_FILE_MAX, &text))
+		return NULL;
+	return xstrndup(buffer_str(&text), strcspn(buffer_str(&text), "\r\n"));
+}
+
+static void read_head(const char *git_dir, struct git_worktree *ret)
+{
+	static const char prefix[] = "ref: refs/heads/";
+	cleanup_free char *head = read_line(git_dir, "HEAD");
+	if (head && !strncmp(head, prefix, sizeof prefix - 1)) {
+		const char *name = head + sizeof prefix - 1;
+		ret->branch = strcmp(name, ".invalid") ? xstrdup(name) : NULL; /* reftable keeps the real one elsewhere */
+	} else if (head && strncmp(head, "ref:", 4)) {
+		ret->commit = move_ptr(head);
+	}
+}
+
+/* new: the worktree that `gitdir` names, without links as far as it is there: its path is what the registry is asked with. */
+static char *worktree_path(const char *admin, const char *gitdir)
+{
+	cleanup_free char *whole = gitdir[0] == '/' ? xstrdup(gitdir) : xasprintf("%s/%s", admin, gitdir);
+	char *slash = strrchr(whole, '/');
+	if (!slash || strcmp(slash, "/.git"))
+		return NULL;
+	*slash = '\0';
+	char *real = realpath(whole, NULL);
+	return real ? real : move_ptr(whole);
+}
+
+static void add(struct git_worktrees *list, struct git_worktree w)
+{
+	array_grow(list->items, list->count);
+	list->items[list->count++] = w;
+}
+
+static void read_entry(const char *worktrees, const char *id, struct git_worktrees *ret)
+{
+	struct stat st;
+	cleanup_free char *admin = xasprintf("%s/%s", worktrees, id);
+	cleanup_free char *gitdir = read_line(admin, "gitdir");
+	cleanup_free char *locked = xasprintf("%s/locked", admin);
+	cleanup_free char *path = gitdir ? worktree_path(admin, gitdir) : NULL;
+	if (!path)
+		return;
+	struct git_worktree w = {.id = xstrdup(id), .path = move_ptr(path), .locked = !stat(locked, &st)};
+	read_head(admin, &w);
+	add(ret, w);
+}
+
+void git_worktrees_read(const char *common, const char *main_root, struct git_worktrees *ret)
+{
+	*ret = (struct git_worktrees)GIT_WORKTREES_INIT;
+	if (main_root) {
+		struct git_worktree w = {.path = xstrdup(main_root)};
+		read_head(common, &w);
+		add(ret, w);
+	}
+	cleanup_free char *worktrees = xasprintf("%s/worktrees", common);
+	struct dirent **names = NULL;
+	int n = scandir(worktrees, &names, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		if (names[i]->d_name[0] != '.')
+			read_entry(worktrees, names[i]->d_name, ret);
+		free(names[i]);
+	}
+	free(names);
+}
+
+const struct git_worktree *git_worktrees_at(const struct git_worktrees *list, const char *path)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (!strcmp(list->items[i].path, path))
+			return &list->items[i];
+	return NULL;
+}
+
+void git_worktrees_release(struct git_worktrees *list)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		free(list->items[i].id);
+		free(list->items[i].path);
+		free(list->items[i].branch);
+		free(list->items[i].commit);
+	}
+	free(list->items);
+	*list = (struct git_worktrees)GIT_WORKTREES_INIT;
+}
+
+static bool has_jj(const char *directory)
+{
+	struct stat st;
+	cleanup_free char *path = xasprintf("%s/.jj", directory);
+	return !stat(path, &st);
+}
+
+/* A git worktree of a colocated repository that stands inside a jj workspace is in jj's; a git repository that merely stands
+ * there is its own. */
+bool git_alone(const char *directory, struct identity *ret)
+{
+	cleanup_free char *root = NULL, *jj = NULL;
+	if (identity_find_root(directory ? directory : ".", &root, NULL) || has_jj(root) || identity_of(root, NULL, ret, NULL))
+		return false;
+	bool in_jj = ret->main_root && has_jj(ret->main_root) && !jj_root(root, &jj, NULL);
+	if (ret->kind == WORKSPACE_GIT && !in_jj)
+		return true;
+	identity_release(ret);
+	return false;
+}
+
+/* ---- running git ---- */
+
+static int find(char **ret, struct error *err)
+{
+	*ret = program_in_path("git", getenv("PATH"));
+	if (*ret)
+		return 0;
+	error_set(err, ERROR_PROGRAM_NOT_FOUND, "git is not in PATH");
+	error_hint(err, "install the package git");
+	return -error_code_errno(ERROR_PROGRAM_NOT_FOUND);
+}
+
+/* new array, borrowed elements */
+static char **command_line(char *const *argv)
+{
+	static char name[] = "git";
+	size_t n = strv_len(argv);
+	char **line = xcalloc(n + 2, sizeof *line);
+	line[0] = name;
+	for (size_t i = 0; i < n; i++)
+		line[i + 1] = argv[i];
+	return line;
+}
+
+static int failed(char *const *argv, int code, const struct buffer *said, struct error *err)
+{
+	const char *text = buffer_str(said), *fatal = strstr(text, "fatal: ");
+	const char *message = fatal ? fatal + 7 : text;
+	int n = (int)strcspn(message, "\n");
+	error_set(err, ERROR_GIT_FAILED, "git %s: %.*s", argv[0] ? argv[0] : "", n ? n : 20, n ? message : "failed without a word");
+	error_detail(err, "exit_code", json_integer(code));
+	error_detail(err, "stderr", json_string(text));
+	return -error_code_errno(ERROR_GIT_FAILED);
+}
+
+int git_filter(char *const *argv, const struct buffer *in, struct buffer *out, struct buffer *said, struct error *err)
+{
+	cleanup_free char *path = NULL;
+	cleanup_free char **line = command_line(argv);
+	cleanup_close int input = -1;
+	int r = find(&path, err);
+	if (r)
+		return r;
+	if (in) {
+		input = memfd_create("input", MFD_CLOEXEC);
+		if (input < 0 || write_all(input, buffer_str(in), in->len) || lseek(input, 0, SEEK_SET))
+			return error_set_errno(err, ERROR_INTERNAL, errno, "cannot hold the input of git");
+	}
+	output_flush();
+	struct process p = {.program = path, .argv = line, .in = in ? input : 0, .out = out, .err = said, .out_to_err = true};
+	return process_run(&p, err);
+}
+
+int git_run(char *const *argv, struct error *err)
+{
+	cleanup_buffer struct buffer said = BUFFER_INIT;
+	int r = git_filter(argv, NULL, NULL, output_is_json() ? &said : NULL, err);
+	return r > 0 && output_is_json() ? failed(argv, r, &said, err) : r;
+}
+
+/* ---- forgetting ---- */
+
+int git_worktree_forget(const char *common, const struct git_worktree *w, struct error *err)
+{
+	cleanup_free char *worktrees = xasprintf("%s/worktrees", common);
+	cleanup_free char *admin = xasprintf("%s/%s", worktrees, w->id);
+	cleanup_free char *link = xasprintf("%s/.git", w->path);
+	cleanup_free char *line = read_line(w->path, ".git");
+	char *named = line && !strncmp(line, "gitdir: ", 8) ? realpath(line + 8, NULL) : NULL;
+	cleanup_free char *real = realpath(admin, NULL);
+	/* only the file that leads to this entry: another worktree may stand there meanwhile */
+	bool is_its_own = named && real && !strcmp(named, real);
+	free(named);
+	if (is_its_own && unlink(link) && errno != ENOENT)
+		return error_set_errno(err, ERROR_GIT_FAILED, errno, "%s", link);
+	int r = tree_remove(AT_FDCWD, admin);
+	if (r)
+		return error_set_errno(err, ERROR_GIT_FAILED, -r, "%s", admin);
+	rmdir(worktrees); /* git takes it away with the last one, too */
+	return 0;
+}

@@ -1,0 +1,48 @@
+/* git's linked worktrees. What there is, is read from `.git/worktrees` as gitrepository-layout(5) describes it: no process, so
+ * that it can be asked at every command; what changes something is done by git itself, but for what git has no command for. */
+#ifndef CLI_GIT_H
+#define CLI_GIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "provisioner/identity.h"
+
+struct git_worktree {
+	char *id;     /* its directory in .git/worktrees; NULL: the main checkout */
+	char *path;   /* absolute, canonical where it is there; it may be gone */
+	char *branch; /* NULL: HEAD is detached, or not in a file (reftable) */
+	char *commit; /* HEAD when it is detached */
+	bool locked;  /* `git worktree lock` */
+};
+
+struct git_worktrees {
+	struct git_worktree *items; /* the main checkout first, where there is one */
+	size_t count;
+};
+
+#define GIT_WORKTREES_INIT {NULL, 0}
+
+/* `common` is the repository's directory (identity.repository), `main_root` may be NULL. */
+void git_worktrees_read(const char *common, const char *main_root, struct git_worktrees *ret);
+/* borrowed, by path (canonical); NULL */
+const struct git_worktree *git_worktrees_at(const struct git_worktrees *list, const char *path);
+void git_worktrees_release(struct git_worktrees *list);
+#define cleanup_git_worktrees __attribute__((cleanup(git_worktrees_release)))
+
+/* Is this a repository of git's alone, that jj would not know what to do in? Then `ret` is who the checkout is, which the
+ * caller releases. `directory` NULL: where we are. */
+bool git_alone(const char *directory, struct identity *ret);
+
+/* `git argv...` (without "git" itself), its stdout on stderr. GIT_FAILED, PROGRAM_NOT_FOUND. */
+int git_run(char *const *argv, struct error *err);
+/* The same with stdout and stdin as they are wanted; NULL: inherited, nothing. Returns the exit code, or a negative errno. */
+int git_filter(char *const *argv, const struct buffer *in, struct buffer *out, struct buffer *said, struct error *err);
+
+/* Forgets a linked worktree and leaves its directory, which git has no command for: its entry in .git/worktrees goes, and with it
+ * the directory's `.git` file. That one would come to mean another worktree as soon as git gives the same name again. */
+int git_worktree_forget(const char *common, const struct git_worktree *w, struct error *err);
+
+#endif
