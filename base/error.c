@@ -34,6 +34,11 @@ int error_code_errno(enum error_code code)
 	return (size_t)code < CODE_COUNT ? codes[code].err : EIO;
 }
 
+int error_reported_errno(const struct error *e)
+{
+	return e->code == ERROR_CANCELED && e->err ? e->err : error_code_errno(e->code);
+}
+
 enum error_code error_code_from_name(const char *name)
 {
 	for (size_t i = 1; name && i < CODE_COUNT; i++)

@@ -90,6 +90,9 @@ void error_detail(struct error *e, const char *key, json_t *value);
 bool error_is_set(const struct error *e);
 const char *error_code_name(enum error_code code);         /* borrowed, static; "NONE" for 0 */
 int error_code_errno(enum error_code code);                /* positive errno of the table */
+/* What a file operation reports for it, positive: the table's, so that it tells the kind of failure. e->err may be a system call's, which
+ * is only the reason ("cannot execute: Permission denied" is no EACCES of the file that was read). CANCELED keeps its own. */
+int error_reported_errno(const struct error *e);
 enum error_code error_code_from_name(const char *name);    /* ERROR_NONE when unknown */
 
 /* new: {"code","message","hint"?,"details"?}. */

@@ -107,7 +107,7 @@ static void demand_answer(struct control *c, const struct opening *o, fuse_ino_t
 	struct shared_version *now, *asked;
 	int r = control_refresh(c, file, parked, &now, &err);
 	if (r < 0 || error_is_set(&err)) {
-		fuse_reply_err(o->req, r < 0 ? -r : err.err);
+		fuse_reply_err(o->req, error_is_set(&err) ? error_reported_errno(&err) : -r);
 		return;
 	}
 	asked = version_by_ino(c->versions, ino);
@@ -124,7 +124,7 @@ static void demand_ended(void *arg, const struct error *err)
 	struct opening o = {p->req, &p->fi, &p->who, p->tid, p->resent};
 	control_unpark(p);
 	if (err)
-		fuse_reply_err(p->req, err->err ? err->err : EIO);
+		fuse_reply_err(p->req, error_reported_errno(err));
 	else
 		demand_answer(c, &o, p->ino, p->file, true);
 	free(p);

@@ -160,7 +160,7 @@ static void command_ended(void *arg, const struct error *err)
 	if (p->c) {
 		control_unpark(p);
 		if (err)
-			fuse_reply_err(p->req, err->err ? err->err : EIO);
+			fuse_reply_err(p->req, error_reported_errno(err));
 		else
 			fuse_reply_write(p->req, p->size);
 	}

@@ -59,6 +59,13 @@ struct environment {
 
 static int fake_error(struct error *err)
 {
+	static const enum error_code codes[] = {ERROR_BACKEND_UNREACHABLE, ERROR_NOT_READY, ERROR_CONFIG_INVALID, ERROR_CONFIG_UNTRUSTED,
+	                                        ERROR_NO_SPACE};
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (error_code_errno(codes[i]) == fake->demand_errno) { /* the reason is another errno than what is reported */
+			error_set_errno(err, codes[i], ENOTTY, "as the test says");
+			return -fake->demand_errno;
+		}
 	return error_set_errno(err, ERROR_INTERNAL, fake->demand_errno, "as the test says");
 }
 
