@@ -195,5 +195,6 @@ const struct command command_cleanup = {
 	        "is gone and directories that belong to nothing. Only what is provably ours is touched; data goes to "
 	        "the trash.",
 	.options = options,
+	.looks_away = true,
 	.run = run,
 };

@@ -30,5 +30,6 @@ const struct command command_help = {
 	.help = "With --json: the table of commands, their options and the exit codes.",
 	.mode = ARGUMENTS_PASS,
 	.words_max = COMMAND_WORDS_ANY,
+	.looks_away = true,
 	.run = run,
 };

@@ -14,6 +14,7 @@ struct command {
 	const char *help;      /* a paragraph after the usage line, wrapped when it is printed; may be NULL */
 	const struct option *options; /* may be NULL */
 	enum arguments_mode mode;
+	bool looks_away;              /* not preceded by reconcile() */
 	unsigned words_min, words_max; /* of words that are no options */
 	/* Returns the exit code, or a negative errno with `err` set. */
 	int (*run)(const struct arguments *args, struct error *err);

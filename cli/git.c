@@ -74,9 +74,12 @@ static void read_entry(const char *worktrees, const char *id, struct git_worktre
 	add(ret, w);
 }
 
-void git_worktrees_read(const char *common, const char *main_root, struct git_worktrees *ret)
+int git_worktrees_read(const char *common, const char *main_root, struct git_worktrees *ret)
 {
 	*ret = (struct git_worktrees)GIT_WORKTREES_INIT;
+	cleanup_free char *head = read_line(common, "HEAD");
+	if (!head)
+		return -ENOENT;
 	if (main_root) {
 		struct git_worktree w = {.path = xstrdup(main_root)};
 		read_head(common, &w);
@@ -85,12 +88,14 @@ void git_worktrees_read(const char *common, const char *main_root, struct git_wo
 	cleanup_free char *worktrees = xasprintf("%s/worktrees", common);
 	struct dirent **names = NULL;
 	int n = scandir(worktrees, &names, NULL, alphasort);
+	int r = n < 0 && errno != ENOENT ? -errno : 0;
 	for (int i = 0; i < n; i++) {
 		if (names[i]->d_name[0] != '.')
 			read_entry(worktrees, names[i]->d_name, ret);
 		free(names[i]);
 	}
 	free(names);
+	return r;
 }
 
 const struct git_worktree *git_worktrees_at(const struct git_worktrees *list, const char *path)

@@ -25,8 +25,9 @@ struct git_worktrees {
 
 #define GIT_WORKTREES_INIT {NULL, 0}
 
-/* `common` is the repository's directory (identity.repository), `main_root` may be NULL. */
-void git_worktrees_read(const char *common, const char *main_root, struct git_worktrees *ret);
+/* `common` is the repository's directory (identity.repository), `main_root` may be NULL. A negative errno when it cannot be looked
+ * into: then a worktree that is not in `ret` may be there all the same. */
+int git_worktrees_read(const char *common, const char *main_root, struct git_worktrees *ret);
 /* borrowed, by path (canonical); NULL */
 const struct git_worktree *git_worktrees_at(const struct git_worktrees *list, const char *path);
 void git_worktrees_release(struct git_worktrees *list);

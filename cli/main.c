@@ -9,6 +9,7 @@
 #include "cli/exit_codes.h"
 #include "cli/jj.h"
 #include "cli/output.h"
+#include "cli/reconcile.h"
 
 /* Prints the error and says what to exit with. */
 static int failed(const struct error *err, int r)
@@ -46,6 +47,8 @@ static int run_command(const struct command *c, char *const *argv, bool json)
 	}
 	if (!r)
 		r = count_words(c, &args, &err);
+	if (!r && !c->looks_away)
+		reconcile();
 	if (r)
 		error_hint(&err, "ajj help %s", c->name);
 	else
@@ -71,6 +74,7 @@ static int unknown_member(char *const *argv)
 static int to_jj(char *const *argv)
 {
 	cleanup_error struct error err = ERROR_INIT;
+	reconcile();
 	int r = jj_exec(argv, &err);
 	if (!*argv &&
 	    err.code == ERROR_JJ_NOT_FOUND) { /* a bare `ajj` is a bare jj; without jj it may as well say what it can do */

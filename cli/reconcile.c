@@ -1,0 +1,249 @@
+#include "cli/reconcile.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "cli/git.h"
+#include "cli/jj.h"
+#include "cli/output.h"
+#include "cli/registry.h"
+#include "cli/teardown.h"
+#include "provisioner/mounts.h"
+
+#define STAMP_MAX 256 /* bytes */
+
+/* What belongs together: a main checkout, its jj repository and its git repository, either of which may be missing. */
+struct repository {
+	char *main_root, *jj, *git;
+	char *here; /* the root of the workspace that we stand in */
+	struct jj_workspace *jj_list;
+	size_t jj_count;
+	bool jj_asked;
+	bool git_read;
+	struct git_worktrees git_list;
+};
+
+/* ---- whose ---- */
+
+static bool find_repository(struct repository *ret)
+{
+	struct identity id = {0};
+	cleanup_free char *root = NULL;
+	if (identity_find_root(".", &root, NULL) || identity_of(root, NULL, &id, NULL))
+		return false;
+	ret->here = xstrdup(root);
+	ret->main_root = xstrdup(id.main_root);
+	ret->jj = id.kind == WORKSPACE_JJ ? xstrdup(id.repository) : NULL;
+	ret->git = id.kind == WORKSPACE_GIT ? xstrdup(id.repository) : NULL;
+	if (id.main_root && !ret->jj)
+		ret->jj = xasprintf("%s/.jj/repo", id.main_root);
+	if (id.main_root && !ret->git)
+		ret->git = xasprintf("%s/.git", id.main_root);
+	identity_release(&id);
+	return true;
+}
+
+static void repository_release(struct repository *r)
+{
+	free(r->main_root);
+	free(r->jj);
+	free(r->git);
+	free(r->here);
+	jj_workspaces_free(r->jj_list, r->jj_count);
+	git_worktrees_release(&r->git_list);
+}
+
+static bool is_in(const char *repository, const struct store_environment *e)
+{
+	return repository && !strcmp(repository, e->repository);
+}
+
+/* ---- has it gone? ---- */
+
+/* A mount that nobody serves hides the directory; it is there. */
+static bool is_gone(const struct store_environment *e)
+{
+	struct stat st;
+	return lstat(e->root, &st) && (errno == ENOENT || errno == ENOTDIR) && !is_mounted_by_us(e->control_dir);
+}
+
+static bool is_same(int dirfd, const char *name, const struct store_environment *e)
+{
+	cleanup_free char *id = identity_root_id(dirfd, name);
+	return id && e->root_id && !strcmp(id, e->root_id);
+}
+
+/* Renamed where it stood, or moved by `git worktree move`, or it is the one that we stand in: whoever attaches it there finds its data by itself. */
+static bool has_moved(const struct repository *repo, const struct store_environment *e)
+{
+	cleanup_free char *parent = xstrndup(e->root, (size_t)(strrchr(e->root, '/') - e->root) + 1);
+	cleanup_closedir DIR *dir = opendir(parent);
+	if (is_same(AT_FDCWD, repo->here, e))
+		return true;
+	for (size_t i = 0; i < repo->git_list.count; i++)
+		if (is_same(AT_FDCWD, repo->git_list.items[i].path, e))
+			return true;
+	unsigned long long inode = e->root_id ? strtoull(e->root_id, NULL, 10) : 0;
+	for (struct dirent *d; dir && inode && (d = readdir(dir));)
+		if (d->d_ino == inode && is_same(dirfd(dir), d->d_name, e))
+			return true;
+	return false;
+}
+
+/* ---- has it been forgotten? ---- */
+
+/* jj rewrites this at every `workspace add`, `forget` and `rename` (0.38 and newer; before, each operation is a change). new */
+static char *jj_stamp(const char *repository)
+{
+	static const char *const names[] = {"workspace_store/index", "op_heads/heads"};
+	struct stat st;
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		cleanup_free char *path = xasprintf("%s/%s", repository, names[i]);
+		if (!stat(path, &st))
+			return xasprintf("%llu %lld.%09ld", (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec,
+			                 st.st_mtim.tv_nsec);
+	}
+	return xstrdup("");
+}
+
+/* new: where the stamp of what jj was last asked about is kept */
+static char *stamp_path(const char *repository)
+{
+	cleanup_free char *shared = NULL;
+	if (identity_shared_dir(&shared, NULL))
+		return NULL;
+	return xasprintf("%s/jj-asked/%016llx", shared, (unsigned long long)hash_str(HASH_INIT, repository));
+}
+
+static bool is_unchanged(const char *path, const char *stamp)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	return path && !file_read(AT_FDCWD, path, STAMP_MAX, &text) && !strcmp(buffer_str(&text), stamp);
+}
+
+static void keep_stamp(const char *path, const char *stamp)
+{
+	cleanup_free char *directory = path ? xstrndup(path, (size_t)(strrchr(path, '/') - path)) : NULL;
+	if (directory && !dir_make(AT_FDCWD, directory, 0700))
+		file_write_atomic(AT_FDCWD, path, stamp, strlen(stamp), 0600);
+}
+
+static bool jj_knows(const struct repository *repo, const char *name)
+{
+	for (size_t i = 0; i < repo->jj_count; i++)
+		if (!strcmp(repo->jj_list[i].name, name))
+			return true;
+	return false;
+}
+
+/* Does its own record of who it is, which a rename changes, name a workspace that jj does not have? */
+static bool is_forgotten(const struct repository *repo, const struct store_environment *e)
+{
+	struct identity id = {0};
+	if (is_in(repo->git, e))
+		return !git_worktrees_at(&repo->git_list, e->root);
+	if (!repo->jj_asked)
+		return false;
+	if (mount_is_dead(e->root))
+		return !jj_knows(repo, e->workspace);
+	if (identity_of(e->root, NULL, &id, NULL))
+		return false;
+	bool forgotten = id.kind == WORKSPACE_JJ && !strcmp(id.repository, e->repository) && !jj_knows(repo, id.workspace);
+	identity_release(&id);
+	return forgotten;
+}
+
+/* ---- doing it ---- */
+
+/* Only one at a time, and not while somebody mounts it. Without its state directory nothing is left to be torn down at once. */
+static int lock_state(const struct store_environment *e)
+{
+	cleanup_close int fd = open(e->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB))
+		return -EWOULDBLOCK;
+	return fd >= 0 ? move_fd(&fd) : -ENOENT;
+}
+
+static bool take_down(const struct store_environment *e, const char *why)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_close int lock = lock_state(e);
+	if (lock == -EWOULDBLOCK)
+		return true;
+	int r = teardown_record(e, &err);
+	if (r)
+		output_note("Warning: %s %s, but its environment could not be taken down: %s", e->root, why, err.message);
+	else
+		output_note("Note: %s %s: its environment was taken down, its data is in the trash (ajj trash list)", e->root, why);
+	return !r;
+}
+
+/* Reads and asks what is needed for the environments that are registered; false when there are none. */
+static bool look(struct repository *repo, const struct registry_list *list, const char *stamp, const char *path)
+{
+	bool jj = false, any = false;
+	for (size_t i = 0; i < list->count; i++) {
+		jj |= is_in(repo->jj, &list->items[i]);
+		any |= is_in(repo->jj, &list->items[i]) || is_in(repo->git, &list->items[i]);
+	}
+	if (any && repo->git)
+		repo->git_read = !git_worktrees_read(repo->git, repo->main_root, &repo->git_list);
+	if (!jj || is_unchanged(path, stamp))
+		return any;
+	/* without an error to fill, what jj says goes nowhere; a main checkout may be a mount that nobody serves */
+	const char *const places[] = {repo->main_root, repo->here};
+	for (size_t i = 0; i < 2 && !repo->jj_asked; i++)
+		repo->jj_asked = places[i] && !jj_workspaces(places[i], &repo->jj_list, &repo->jj_count, NULL);
+	return any;
+}
+
+static bool look_at_each(const struct repository *repo, const struct registry_list *list)
+{
+	bool done = true;
+	for (size_t i = 0; i < list->count; i++) {
+		const struct store_environment *e = &list->items[i];
+		/* of git's, nothing can be said when git's list cannot be read */
+		bool ours = is_in(repo->jj, e) || (is_in(repo->git, e) && repo->git_read);
+		if (!ours)
+			continue;
+		if (is_gone(e)) {
+			const struct git_worktree *w = is_in(repo->git, e) ? git_worktrees_at(&repo->git_list, e->root) : NULL;
+			/* locked: git's word for one on a disk that is not always there */
+			if (!(w && w->locked) && !has_moved(repo, e))
+				done &= take_down(e, "was removed");
+		} else if (is_forgotten(repo, e)) {
+			done &= take_down(e, "was forgotten");
+		}
+	}
+	return done;
+}
+
+void reconcile(void)
+{
+	cleanup_registry_list struct registry_list list = {NULL, 0};
+	struct repository repo = {.here = NULL};
+	if (registry_list(&list, NULL) || !list.count || !find_repository(&repo)) {
+		repository_release(&repo);
+		return;
+	}
+	cleanup_free char *back = getcwd(NULL, 0); /* unmounting leaves it */
+	cleanup_free char *stamp = repo.jj ? jj_stamp(repo.jj) : xstrdup("");
+	cleanup_free char *path = repo.jj ? stamp_path(repo.jj) : NULL;
+	bool done = !look(&repo, &list, stamp, path) || look_at_each(&repo, &list);
+	/* of before jj was asked: what happened meanwhile is looked at next time */
+	if (done && repo.jj_asked)
+		keep_stamp(path, stamp);
+	if (back && chdir(back))
+		output_note("Note: %s is gone", back);
+	repository_release(&repo);
+}
