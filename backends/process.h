@@ -133,7 +133,8 @@ struct process_report {
 	int err; /* positive errno of FAILED */
 };
 void process_report_parse(const char *text, struct process_report *ret);
-int process_report_error(const struct process_report *r, const char *what, struct error *err);
+/* `uid` is whom the program was to run as, (uid_t)-1: who we are; it is named where a permission was refused. */
+int process_report_error(const struct process_report *r, const char *what, uid_t uid, struct error *err);
 
 /* Reads until the line after which nothing changes any more (started or failed; exit or timeout when `once`). Worker.
  */

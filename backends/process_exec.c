@@ -96,7 +96,7 @@ static int run_result(const struct run *r, const char *what, unsigned timeout_ms
 	if (report.status == PROCESS_TIMED_OUT)
 		return error_set(err, ERROR_NOT_READY, "%s: not done within %u ms", what, timeout_ms);
 	if (report.status != PROCESS_EXITED)
-		return process_report_error(&report, what, err);
+		return process_report_error(&report, what, (uid_t)-1, err);
 	*ret_code = report.exit_code;
 	return 0;
 }

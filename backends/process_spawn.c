@@ -204,7 +204,7 @@ void process_report_parse(const char *text, struct process_report *ret)
 	*ret = r;
 }
 
-int process_report_error(const struct process_report *r, const char *what, struct error *err)
+int process_report_error(const struct process_report *r, const char *what, uid_t uid, struct error *err)
 {
 	static const struct {
 		const char *stage, *text;
@@ -219,10 +219,13 @@ int process_report_error(const struct process_report *r, const char *what, struc
 	if (!strcmp(r->stage, "program") && r->err == ENOENT)
 		return error_set(err, ERROR_PROGRAM_NOT_FOUND,
 		                 "%s: the program, or the interpreter that it names, is not there", what);
+	cleanup_free char *who = NULL;
+	if (uid != (uid_t)-1 && (r->err == EACCES || r->err == EPERM))
+		who = xasprintf(" as user %u, who runs this environment's services", (unsigned)uid);
 	enum error_code code = r->err == ENOSPC ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED;
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		if (!strcmp(texts[i].stage, r->stage))
-			return error_set_errno(err, code, r->err, "%s: %s", what, texts[i].text);
+			return error_set_errno(err, code, r->err, "%s: %s%s", what, texts[i].text, who ? who : "");
 	return error_set_errno(err, code, r->err, "%s: %s", what, r->stage);
 }
 

@@ -219,7 +219,7 @@ static int spawn(struct process_start *s, const char *program, int *ret_pidfd, s
 			continue;
 		process_limits_remove(s->settings, s->service);
 		cleanup_free char *what = xasprintf("service %s: %s", s->service, program);
-		return process_report_error(&report, what, err);
+		return process_report_error(&report, what, s->settings->uid, err);
 	}
 }
 

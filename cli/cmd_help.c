@@ -15,6 +15,10 @@ static int run(const struct arguments *args, struct error *err)
 		help_print(command);
 		return 0;
 	}
+	if (!args->words[1] && command_is_family(args->words[0])) {
+		help_print_family(args->words[0]);
+		return 0;
+	}
 	char *const *rest = args->rest ? args->rest : none;
 	char **line = NULL;
 	strv_push(&line, help);

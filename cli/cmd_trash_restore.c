@@ -139,6 +139,8 @@ static int run(const struct arguments *args, struct error *err)
 	r = restore(&c, store, &entry, arguments_flag(args, "env"), err);
 	if (!r) {
 		output_line("restored %lld to %s", (long long)entry.id, c.id.root);
+		if (entry.has_env && !arguments_flag(args, "env"))
+			output_line("its .env lines stay in the trash, in %s/env: they come along with --env", entry.path);
 		output_document(json_pack("{s:I, s:s, s:s}", "id", (json_int_t)entry.id, "workspace_root", c.id.root,
 		                          "namespace", c.id.namespace_));
 	}

@@ -33,5 +33,7 @@ char *command_family(const char *word);
 
 /* Prints the help of one command, or of all (NULL), on stdout; with --json the table as a document. */
 void help_print(const struct command *command);
+/* The same of a family's members. */
+void help_print_family(const char *word);
 
 #endif

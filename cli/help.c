@@ -65,23 +65,6 @@ static void print_command(const struct command *c)
 	print_options(common_options);
 }
 
-static void print_all(void)
-{
-	printf("ajj: jj, with services of its own for each workspace\n\nUsage: ajj COMMAND [ARGUMENTS]\n\n");
-	for (size_t i = 0; commands[i]; i++) {
-		const struct command *c = commands[i];
-		cleanup_free char *left = xasprintf("%s%s%s", c->name, *c->arguments ? " " : "", c->arguments);
-		printf("  %-42s %s\n", left, c->summary);
-	}
-	printf("\nEvery other command goes to jj unchanged, and its exit code comes back.\n"
-	       "`ajj jj run ...` is for the commands of jj that have a namesake here.\n\nOptions of every command:\n");
-	print_options(common_options);
-	printf("  -V, %-20s %s\n\nExit codes:\n", "--version", "print the version");
-	for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
-		printf("  %3d  %s\n", exit_codes[i].code, exit_codes[i].text);
-	printf("\n`ajj help COMMAND` says more about one.\n");
-}
-
 static json_t *options_json(const struct option *options)
 {
 	json_t *list = json_array();
@@ -100,6 +83,49 @@ static json_t *command_json(const struct command *c)
 {
 	return json_pack("{s:s, s:s, s:s, s:o}", "name", c->name, "arguments", c->arguments, "summary", c->summary,
 	                 "options", options_json(c->options));
+}
+
+static void print_line(const struct command *c)
+{
+	cleanup_free char *left = xasprintf("%s%s%s", c->name, *c->arguments ? " " : "", c->arguments);
+	printf("  %-42s %s\n", left, c->summary);
+}
+
+static bool is_member(const struct command *c, const char *word)
+{
+	size_t n = strlen(word);
+	return !strncmp(c->name, word, n) && c->name[n] == ' ';
+}
+
+void help_print_family(const char *word)
+{
+	json_t *list = json_array();
+	output_line("Usage: ajj %s COMMAND [ARGUMENTS]\n", word);
+	for (size_t i = 0; commands[i]; i++) {
+		if (!is_member(commands[i], word))
+			continue;
+		if (output_is_json())
+			json_array_append_new(list, command_json(commands[i]));
+		else
+			print_line(commands[i]);
+	}
+	output_line("\n`ajj help %s COMMAND` says more about one.%s", word,
+	            strcmp(word, "workspace") ? "" : " The others of jj go to jj: `ajj jj workspace --help`.");
+	output_document(json_pack("{s:o}", "commands", list));
+}
+
+static void print_all(void)
+{
+	printf("ajj: jj, with services of its own for each workspace\n\nUsage: ajj COMMAND [ARGUMENTS]\n\n");
+	for (size_t i = 0; commands[i]; i++)
+		print_line(commands[i]);
+	printf("\nEvery other command goes to jj unchanged, and its exit code comes back.\n"
+	       "`ajj jj run ...` is for the commands of jj that have a namesake here.\n\nOptions of every command:\n");
+	print_options(common_options);
+	printf("  -V, %-20s %s\n\nExit codes:\n", "--version", "print the version");
+	for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
+		printf("  %3d  %s\n", exit_codes[i].code, exit_codes[i].text);
+	printf("\n`ajj help COMMAND` says more about one.\n");
 }
 
 static void print_json(const struct command *command)

@@ -101,6 +101,15 @@ static bool is_global_option(const char *word)
 	return !strcmp(word, "-V") || !strcmp(word, "--version") || !strcmp(word, "-h") || !strcmp(word, "--help");
 }
 
+static bool asks_for_help(char *const *words)
+{
+	if (*words && !strcmp(*words, "--json")) {
+		output_set_json(true);
+		words++;
+	}
+	return *words && (!strcmp(*words, "-h") || !strcmp(*words, "--help"));
+}
+
 int main(int argc, char **argv)
 {
 	char **rest = argv + (argc > 0);
@@ -114,6 +123,10 @@ int main(int argc, char **argv)
 	const struct command *command = *verb ? command_find(verb, &words) : NULL;
 	if (command)
 		return run_command(command, verb + words, json);
+	if (*verb && command_is_family(*verb) && asks_for_help(verb + 1)) {
+		help_print_family(*verb);
+		return output_flush() ? EXIT_CODE_FAILED : 0;
+	}
 	if (*verb && command_is_family(*verb) && strcmp(*verb, "workspace"))
 		return unknown_member(verb);
 	output_set_json(false);

@@ -4,10 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/strv.h"
 #include "cli/exit_codes.h"
+
+#define TABLE_GAP 2        /* spaces between columns */
+#define TABLE_COLUMN_MIN 8 /* what is narrower tells nothing */
 
 static bool json_mode, document_written;
 
@@ -73,16 +79,73 @@ static int width(const char *s)
 	return n;
 }
 
+/* new: the text with its control characters as '?' */
+static char *one_line(const char *text)
+{
+	char *copy = xstrdup(text);
+	for (char *p = copy; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	return copy;
+}
+
+/* Cuts to so many characters, the last of them an ellipsis. */
+static void cut(char **text, int columns)
+{
+	if (width(*text) <= columns)
+		return;
+	char *end = *text;
+	for (int n = 0; n < columns - 1; n++)
+		for (end++; ((unsigned char)*end & 0xc0) == 0x80; end++)
+			;
+	char *shorter = xasprintf("%.*s\xe2\x80\xa6", (int)(end - *text), *text);
+	free(*text);
+	*text = shorter;
+}
+
+/* 0: no terminal */
+static int terminal_columns(void)
+{
+	struct winsize size;
+	return isatty(STDOUT_FILENO) && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) ? size.ws_col : 0;
+}
+
+/* Takes from the widest column until a row fits. */
+static void narrow(int *widths, unsigned columns, int total)
+{
+	for (;;) {
+		int sum = (int)(columns - 1) * TABLE_GAP;
+		unsigned widest = 0;
+		for (unsigned i = 0; i < columns; i++) {
+			sum += widths[i];
+			if (widths[i] > widths[widest])
+				widest = i;
+		}
+		if (sum <= total || widths[widest] <= TABLE_COLUMN_MIN)
+			return;
+		widths[widest]--;
+	}
+}
+
 void output_table(const char *const *cells, unsigned columns, unsigned rows)
 {
 	cleanup_free int *widths = xcalloc(columns, sizeof *widths);
-	for (unsigned i = 0; i < columns * rows; i++)
-		if (width(cells[i]) > widths[i % columns])
-			widths[i % columns] = width(cells[i]);
-	for (unsigned i = 0; !json_mode && i < columns * rows; i++) {
+	cleanup_strv char **lines = NULL;
+	int total = terminal_columns();
+	if (json_mode)
+		return;
+	for (unsigned i = 0; i < columns * rows; i++) {
+		strv_push(&lines, one_line(cells[i]));
+		if (width(lines[i]) > widths[i % columns])
+			widths[i % columns] = width(lines[i]);
+	}
+	if (total)
+		narrow(widths, columns, total);
+	for (unsigned i = 0; i < columns * rows; i++) {
 		bool last = i % columns == columns - 1;
-		fputs(cells[i], stdout);
-		printf("%*s", last ? 0 : widths[i % columns] - width(cells[i]) + 2, "");
+		cut(&lines[i], widths[i % columns]);
+		fputs(lines[i], stdout);
+		printf("%*s", last ? 0 : widths[i % columns] - width(lines[i]) + TABLE_GAP, "");
 		if (last)
 			putchar('\n');
 	}

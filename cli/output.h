@@ -20,7 +20,8 @@ void output_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Error: and Hint: on stderr, or {"error": {...}} on stdout. */
 void output_error(const struct error *err);
 
-/* Columns of text as wide as their widest cell; the last one is not padded. `cells` holds rows of `columns` strings. */
+/* Columns of text as wide as their widest cell, on a terminal cut so that a row is a line of it; control characters are shown as '?', so that
+ * a row is always one line. The last column is not padded. `cells` holds rows of `columns` strings. */
 void output_table(const char *const *cells, unsigned columns, unsigned rows);
 
 /* Everything to the kernel. 0, or a negative errno when stdout did not take it (a full disk). */
