@@ -69,7 +69,12 @@ void config_free(struct config *c)
 		service_release(&c->services[i]);
 	free(c->services);
 	free(c->file);
-	free(c->shown);
+	for (size_t i = 0; i < c->n_files; i++) {
+		free(c->files[i].path);
+		free(c->files[i].shown);
+	}
+	free(c->files);
+	free(c->subdirectory);
 	strv_free(c->env_files);
 	free(c->directory);
 	free(c->text_hash);
@@ -241,18 +246,11 @@ static char *approval_text(struct loading *l)
 
 static int load(struct loading *l)
 {
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	CLEANUP(yaml_freep) struct yaml_document *doc = NULL;
-	int r = loading_find(l, &text);
+	int r = loading_read(l);
 	if (r < 0)
 		return r;
-	r = yaml_parse(l->reader.file, buffer_str(&text), text.len, &doc, l->reader.err);
-	if (r < 0) {
-		error_detail(l->reader.err, "file", json_string(l->config->file));
-		return r;
-	}
 	l->project = project_name(l->config);
-	struct field root = field_root(&l->reader, yaml_root(doc));
+	struct field root = field_root(&l->reader, l->root);
 	r = read_top(&root, l->config);
 	reader_finish(&l->reader);
 	return r;
@@ -263,10 +261,12 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 	struct config *c = xcalloc(1, sizeof *c);
 	struct loading l = {.params = params, .config = c, .dir_fd = -1, .hash = HASH_INIT};
 	l.reader = (struct reader){
-	    .err = err, .file = "", .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
+	    .err = err, .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
 	c->inherit = c->rewrite = true;
 	int r = load(&l);
-	c->shown = xstrdup(l.reader.file);
+	for (size_t i = 0; i < l.n_docs; i++)
+		yaml_free(l.docs[i]);
+	free(l.docs);
 	if (!c->backend)
 		c->backend = xstrdup("auto");
 	c->approval_text = approval_text(&l);

@@ -2,7 +2,9 @@
  * `x-aether` blocks, read by libfyaml. Immutable after config_load; safe to load on any thread.
  *
  * Looked for in order: aether.yaml, compose.yaml, compose.yml, docker-compose.yaml, docker-compose.yml; in the workspace,
- * then in the main checkout, then (for a plain directory) upwards. Errors are CONFIG_INVALID with "file:line:column: what was expected" in the message and
+ * then in the main checkout, then (for a plain directory) upwards. On top, by Compose's merge rules, aether.local.yaml of the
+ * main checkout, then of the workspace. `x-aether.compose` of one of them names the files that lie beneath instead, from the
+ * workspace or else the main checkout. Errors are CONFIG_INVALID with "file:line:column: what was expected" in the message and
  * details {"file","line","column"}. Warnings never fail.
  */
 #ifndef PROVISIONER_CONFIG_H
@@ -95,24 +97,34 @@ struct config_service {
 	char *run_shell_text;    /* the command as written, for approval and messages */
 	struct config_probe ready;
 	struct keyvals x_env;    /* x-aether.env of the service: environment of the process */
-	unsigned line, column;   /* of the service's key */
+	const char *file;        /* of the service's key; borrowed: config_file.shown */
+	unsigned line, column;
 };
 
 struct config_warning {
 	char *text; /* "file:line:col: ..." */
 };
 
+/* One of the files that a configuration is made of. */
+struct config_file {
+	char *path;  /* absolute */
+	char *shown; /* as messages name it */
+};
+
 struct config_place {
+	const char *file; /* borrowed: config_file.shown */
 	unsigned line, column;
 };
 
 enum config_start { START_ON_DEMAND, START_MANUAL };
 
 struct config {
-	char *file;         /* absolute path of what was read */
-	char *shown;        /* as messages name it */
+	char *file;         /* absolute path of the first that was read, or would be */
+	struct config_file *files; /* all of them, later ones lie on top */
+	size_t n_files;
 	char **env_files;   /* absolute; where each was looked for, found or not */
-	char *directory;    /* its directory */
+	char *directory;    /* of the first: what relative paths begin at */
+	char *subdirectory; /* and below the workspace: "infra"; "": the workspace itself */
 	char *text_hash;    /* hex of the text of every file read: changed means changed */
 	char *name;         /* top-level name; NULL: not given */
 	struct config_service *services; /* in the file's order */

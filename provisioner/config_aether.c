@@ -412,7 +412,7 @@ static int read_env(const struct field *f, void *out)
 		if (r < 0 || keyvals_has(&c->env, child.key))
 			continue;
 		c->env_places = xrealloc(c->env_places, (c->env.count + 1) * sizeof *c->env_places);
-		c->env_places[c->env.count] = (struct config_place){child.line, child.column};
+		c->env_places[c->env.count] = (struct config_place){child.file, child.line, child.column};
 		keyvals_set(&c->env, child.key, text);
 	}
 	return r;
@@ -429,6 +429,7 @@ static const struct field_reader top_fields[] = {
     {"services", read_service_set},
     {"ports", read_app_ports},
     {"env", field_ignore},
+    {"compose", field_ignore}, /* config_files.c has read them */
     {NULL, NULL},
 };
 

@@ -54,91 +54,7 @@ static int read_file(struct loading *l, int dirfd, const char *path, struct buff
 	return 0;
 }
 
-/* ---- the configuration ---- */
-
-static int found(struct loading *l, const char *directory, const char *name, struct buffer *out)
-{
-	l->config->directory = xstrdup(directory);
-	l->config->file = xasprintf("%s%s%s", directory, !strcmp(directory, "/") ? "" : "/", name);
-	/* by its name alone in the workspace and the main checkout: there people stand */
-	l->reader.file = l->place == ABOVE ? l->config->file : name;
-	l->reader.path = l->config->file;
-	int r = read_file(l, l->dir_fd, name, out);
-	if (r == -EFBIG)
-		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s is larger than %u MiB", l->config->file,
-		                 CONFIG_FILE_MAX >> 20);
-	return r < 0 ? error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, -r, "%s cannot be read", l->config->file) : 0;
-}
-
-/* 1: there it is; 0: go on; negative errno. A directory or a dangling link of that name is passed over. */
-static int try_directory(struct loading *l, const char *directory, struct buffer *out)
-{
-	struct stat st;
-	for (const char *const *name = file_names; *name; name++) {
-		cleanup_close int fd = open_to_look(l->dir_fd, *name, &st);
-		if (fd == -EACCES)
-			return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/%s", directory, *name);
-		if (fd < 0)
-			continue;
-		/* above the workspace may lie what a stranger put there: /tmp/compose.yaml */
-		if (l->place == ABOVE && st.st_uid != geteuid() && st.st_uid != 0)
-			continue;
-		int r = found(l, directory, *name, out);
-		return r < 0 ? r : 1;
-	}
-	return 0;
-}
-
-static void leave_directory(struct loading *l)
-{
-	if (l->dir_fd >= 0 && l->dir_fd != l->params->root_fd)
-		close(l->dir_fd);
-	l->dir_fd = -1;
-}
-
-static int try_path(struct loading *l, const char *directory, struct buffer *out)
-{
-	leave_directory(l);
-	l->dir_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return l->dir_fd < 0 ? 0 : try_directory(l, directory, out);
-}
-
-static int try_above(struct loading *l, struct buffer *out)
-{
-	cleanup_free char *directory = xstrdup(l->params->root);
-	int r = 0;
-	l->place = ABOVE;
-	for (char *slash; r == 0 && (slash = strrchr(directory, '/')) && directory[1];) {
-		slash[slash == directory] = '\0'; /* the root keeps its slash */
-		r = try_path(l, directory, out);
-	}
-	return r;
-}
-
-int loading_find(struct loading *l, struct buffer *out)
-{
-	const struct config_params *p = l->params;
-	l->place = IN_WORKSPACE;
-	l->dir_fd = p->root_fd;
-	int r = try_directory(l, p->root, out);
-	if (r == 0 && p->main_root && strcmp(p->main_root, p->root)) {
-		l->place = IN_MAIN;
-		r = try_path(l, p->main_root, out);
-	}
-	if (r == 0 && p->search_upwards)
-		r = try_above(l, out);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	r = error_set(l->reader.err, ERROR_CONFIG_NOT_FOUND, "no configuration in %s%s%s", p->root,
-	              p->main_root && strcmp(p->main_root, p->root) ? " or " : "",
-	              p->main_root && strcmp(p->main_root, p->root) ? p->main_root : "");
-	error_hint(l->reader.err,
-	           "looked for aether.yaml, compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml%s",
-	           p->search_upwards ? ", also in the directories above" : "");
-	return r;
-}
-
-/* ---- env_file ---- */
+/* ---- paths ---- */
 
 /* "./a//b/../c" -> "a/c"; leading ".." stay. new */
 static char *normalized(const char *path)
@@ -169,9 +85,19 @@ static const char *below(const char *path, const char *directory)
 	return len && !strncmp(path, directory, len) && path[len] == '/' ? path + len + 1 : NULL;
 }
 
+/* Below the workspace or the main checkout, as far as it is there. new */
+static char *relative_to_root(const struct loading *l, const char *path)
+{
+	const char *begin = l->config->subdirectory;
+	if (path[0] == '/' || !begin || !*begin)
+		return normalized(path);
+	cleanup_free char *whole = xasprintf("%s/%s", begin, path);
+	return normalized(whole);
+}
+
 bool loading_is_outside(const struct loading *l, const char *path)
 {
-	cleanup_free char *relative = normalized(path);
+	cleanup_free char *relative = relative_to_root(l, path);
 	if (path[0] == '~')
 		return true;
 	if (path[0] != '/')
@@ -180,11 +106,291 @@ bool loading_is_outside(const struct loading *l, const char *path)
 	return !below(absolute, l->params->root) && !below(absolute, l->params->main_root);
 }
 
+/* ---- the configuration ---- */
+
+/* Its root is *ret, borrowed. `name` is how messages name it; the same file is read once. */
+static int read_document(struct loading *l, int dirfd, const char *name, const char *path, const char *shown,
+                         struct yaml_document **ret)
+{
+	struct config *c = l->config;
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	array_grow(c->files, c->n_files);
+	c->files[c->n_files++] = (struct config_file){xstrdup(path), xstrdup(shown)};
+	l->reader.files = c->files;
+	l->reader.n_files = c->n_files;
+	const char *kept = c->files[c->n_files - 1].shown;
+	int r = read_file(l, dirfd, name, &text);
+	if (r == -EFBIG)
+		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s is larger than %u MiB", path, CONFIG_FILE_MAX >> 20);
+	if (r < 0)
+		return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, -r, "%s cannot be read", path);
+	array_grow(l->docs, l->n_docs);
+	l->docs[l->n_docs] = NULL;
+	r = yaml_parse(kept, buffer_str(&text), text.len, &l->docs[l->n_docs], l->reader.err);
+	if (r < 0)
+		return error_detail(l->reader.err, "file", json_string(path)), r;
+	*ret = l->docs[l->n_docs++];
+	return 0;
+}
+
+static char *join(const char *directory, const char *name)
+{
+	return xasprintf("%s%s%s", directory, !strcmp(directory, "/") ? "" : "/", name);
+}
+
+/* `name` is below `directory`. What relative paths begin at is where the first file lies. */
+static void is_base(struct loading *l, const char *directory, const char *name)
+{
+	struct config *c = l->config;
+	const char *slash = strrchr(name, '/');
+	c->file = join(directory, name);
+	c->subdirectory = slash ? xstrndup(name, (size_t)(slash - name)) : xstrdup("");
+	c->directory = slash ? join(directory, c->subdirectory) : xstrdup(directory);
+}
+
+static int found(struct loading *l, const char *directory, const char *name, struct yaml_document **ret)
+{
+	is_base(l, directory, name);
+	/* by its name alone in the workspace and the main checkout: there people stand */
+	return read_document(l, l->dir_fd, name, l->config->file, l->place == ABOVE ? l->config->file : name, ret);
+}
+
+/* 1: there it is; 0: go on; negative errno. A directory or a dangling link of that name is passed over. */
+static int try_directory(struct loading *l, const char *directory, struct yaml_document **ret)
+{
+	struct stat st;
+	for (const char *const *name = file_names; *name; name++) {
+		cleanup_close int fd = open_to_look(l->dir_fd, *name, &st);
+		if (fd == -EACCES)
+			return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/%s", directory, *name);
+		if (fd < 0)
+			continue;
+		/* above the workspace may lie what a stranger put there: /tmp/compose.yaml */
+		if (l->place == ABOVE && st.st_uid != geteuid() && st.st_uid != 0)
+			continue;
+		int r = found(l, directory, *name, ret);
+		return r < 0 ? r : 1;
+	}
+	return 0;
+}
+
+static void leave_directory(struct loading *l)
+{
+	if (l->dir_fd >= 0 && l->dir_fd != l->params->root_fd)
+		close(l->dir_fd);
+	l->dir_fd = -1;
+}
+
+static int try_path(struct loading *l, const char *directory, struct yaml_document **ret)
+{
+	leave_directory(l);
+	l->dir_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return l->dir_fd < 0 ? 0 : try_directory(l, directory, ret);
+}
+
+static int try_above(struct loading *l, struct yaml_document **ret)
+{
+	cleanup_free char *directory = xstrdup(l->params->root);
+	int r = 0;
+	l->place = ABOVE;
+	for (char *slash; r == 0 && (slash = strrchr(directory, '/')) && directory[1];) {
+		slash[slash == directory] = '\0'; /* the root keeps its slash */
+		r = try_path(l, directory, ret);
+	}
+	return r;
+}
+
+static bool has_main(const struct config_params *p)
+{
+	return p->main_root && strcmp(p->main_root, p->root) != 0;
+}
+
+/* 1: *ret is it; 0: there is none */
+static int find_default(struct loading *l, struct yaml_document **ret)
+{
+	const struct config_params *p = l->params;
+	l->place = IN_WORKSPACE;
+	l->dir_fd = p->root_fd;
+	int r = try_directory(l, p->root, ret);
+	if (r == 0 && has_main(p)) {
+		l->place = IN_MAIN;
+		r = try_path(l, p->main_root, ret);
+	}
+	return r == 0 && p->search_upwards ? try_above(l, ret) : r;
+}
+
+static int not_found(struct loading *l)
+{
+	const struct config_params *p = l->params;
+	int r = error_set(l->reader.err, ERROR_CONFIG_NOT_FOUND, "no configuration in %s%s%s", p->root, has_main(p) ? " or " : "",
+	                  has_main(p) ? p->main_root : "");
+	error_hint(l->reader.err,
+	           "looked for aether.yaml, compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml%s",
+	           p->search_upwards ? ", also in the directories above" : "");
+	return r;
+}
+
+/* ---- files that one of them names ---- */
+
+/* The list in x-aether.compose; false: none. */
+static bool names_files(struct loading *l, struct yaml_document *doc, struct field *root, struct field *aether,
+                        struct field *ret)
+{
+	*root = field_root(&l->reader, yaml_root(doc));
+	return field_find(root, "x-aether", aether) && field_find(aether, "compose", ret) && !field_is_null(ret);
+}
+
+/* In the workspace, else (what is not tracked) in the main checkout. 1, 0 or a negative errno */
+static int open_listed(struct loading *l, const char *relative, int *ret_fd, bool *ret_main)
+{
+	const struct config_params *p = l->params;
+	struct stat st;
+	*ret_main = false;
+	int fd = open_to_look(p->root_fd, relative, &st);
+	if (fd == -ENOENT && has_main(p)) {
+		cleanup_close int main_fd = open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		fd = main_fd < 0 ? -ENOENT : open_to_look(main_fd, relative, &st);
+		*ret_main = fd >= 0;
+	}
+	*ret_fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
+/* Relative paths of what lies in the main checkout begin there. */
+static void enter(struct loading *l, bool in_main)
+{
+	const struct config_params *p = l->params;
+	leave_directory(l);
+	l->place = in_main ? IN_MAIN : IN_WORKSPACE;
+	l->dir_fd = in_main ? open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC) : p->root_fd;
+}
+
+static int read_listed_one(struct loading *l, const struct field *f, const char *text, bool first)
+{
+	const struct config_params *p = l->params;
+	const char *inside = text[0] == '/' ? below(text, p->root) : text;
+	cleanup_free char *relative = normalized(inside ? inside : text);
+	struct yaml_document *doc;
+	bool in_main;
+	cleanup_close int fd = -1;
+	if (!inside || loading_is_outside(l, relative))
+		return field_error(f, "expected a file of this repository, got %s", text);
+	int r = open_listed(l, relative, &fd, &in_main);
+	if (r < 0)
+		return field_error(f, "%s: %s", text, strerror(-r));
+	if (first) {
+		enter(l, in_main);
+		is_base(l, in_main ? p->main_root : p->root, relative);
+	}
+	cleanup_free char *path = join(in_main ? p->main_root : p->root, relative);
+	cleanup_close int dir = in_main ? open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC) : dup(p->root_fd);
+	return read_document(l, dir, relative, path, relative, &doc);
+}
+
+static int read_listed(struct loading *l, const struct field *list)
+{
+	cleanup_strv char **names = NULL;
+	int r = field_strings_or_one(list, &names);
+	if (r == 0 && !names[0])
+		r = field_expected(list, "a list of compose files");
+	for (size_t i = 0; r == 0 && names[i]; i++) {
+		struct field item = list->node->type == YAML_LIST ? field_child(list, i) : *list;
+		r = read_listed_one(l, &item, names[i], i == 0);
+	}
+	return r;
+}
+
+/* ---- what lies on top ---- */
+
+#define LOCAL_FILE "aether.local.yaml"
+
+/* *ret stays NULL when there is none. */
+static int read_local(struct loading *l, int dirfd, const char *directory, bool own, struct yaml_document **ret)
+{
+	struct stat st;
+	cleanup_close int fd = dirfd < 0 ? -1 : open_to_look(dirfd, LOCAL_FILE, &st);
+	if (fd < 0)
+		return fd == -EACCES ? error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/" LOCAL_FILE, directory) : 0;
+	cleanup_free char *path = join(directory, LOCAL_FILE);
+	return read_document(l, dirfd, LOCAL_FILE, path, own ? LOCAL_FILE : path, ret);
+}
+
+static int read_locals(struct loading *l, struct yaml_document *locals[2])
+{
+	const struct config_params *p = l->params;
+	int r = 0;
+	if (has_main(p)) {
+		cleanup_close int fd = open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		r = read_local(l, fd, p->main_root, false, &locals[0]);
+	}
+	return r < 0 ? r : read_local(l, p->root_fd, p->root, true, &locals[1]);
+}
+
+/* ---- the whole ---- */
+
+/* What lies beneath the local files. *ret_found: the one that was found by its name, which lies on those that it names. */
+static int read_base(struct loading *l, struct yaml_document *const locals[2], struct yaml_document **ret_found)
+{
+	struct field root, aether, list;
+	for (size_t i = 2; i-- > 0;)
+		if (locals[i] && names_files(l, locals[i], &root, &aether, &list))
+			return read_listed(l, &list);
+	int r = find_default(l, ret_found);
+	if (r < 0)
+		return r;
+	if (r > 0 && l->place != ABOVE && names_files(l, *ret_found, &root, &aether, &list)) {
+		free(move_ptr(l->config->file));
+		free(move_ptr(l->config->directory));
+		free(move_ptr(l->config->subdirectory));
+		return read_listed(l, &list);
+	}
+	if (r == 0 && !locals[0] && !locals[1])
+		return not_found(l);
+	if (r == 0) {
+		enter(l, !locals[1]);
+		is_base(l, locals[1] ? l->params->root : l->params->main_root, LOCAL_FILE);
+	}
+	return 0;
+}
+
+/* The files come into the order in which they lie on each other. */
+static void lay_on(struct loading *l, struct yaml_document *doc, size_t at)
+{
+	const struct yaml *root = yaml_root(doc);
+	struct config_file *files = l->config->files;
+	size_t from = at;
+	while (files[from].shown != root->file)
+		from++;
+	const struct config_file own = files[from];
+	memmove(&files[at + 1], &files[at], (from - at) * sizeof *files);
+	files[at] = own;
+	l->root = !l->root ? root : config_merge(doc, l->root, root);
+}
+
+int loading_read(struct loading *l)
+{
+	struct yaml_document *locals[2] = {NULL, NULL}, *own = NULL;
+	int r = read_locals(l, locals);
+	size_t n = 0;
+	if (r == 0)
+		r = read_base(l, locals, &own);
+	for (size_t i = 0; r == 0 && i < l->n_docs; i++)
+		if (l->docs[i] != locals[0] && l->docs[i] != locals[1] && l->docs[i] != own)
+			lay_on(l, l->docs[i], n++);
+	struct yaml_document *const last[] = {own, locals[0], locals[1]};
+	for (size_t i = 0; r == 0 && i < 3; i++)
+		if (last[i])
+			lay_on(l, last[i], n++);
+	return r;
+}
+
+/* ---- env_file ---- */
+
 static int read_anywhere(struct loading *l, const char *path, struct buffer *out, bool *ret_outside)
 {
 	const struct config_params *p = l->params;
 	const char *inside = path[0] == '/' ? below(path, p->root) : NULL;
-	cleanup_free char *relative = normalized(inside ? inside : path);
+	cleanup_free char *relative = inside ? normalized(inside) : relative_to_root(l, path);
 	bool above = !strcmp(relative, "..") || !strncmp(relative, "../", 3);
 	int r;
 	*ret_outside = above || l->place == ABOVE;
@@ -195,7 +401,7 @@ static int read_anywhere(struct loading *l, const char *path, struct buffer *out
 	}
 	r = read_file(l, inside ? p->root_fd : l->dir_fd, relative, out);
 	/* what is not tracked stands in the main checkout alone */
-	if (r == -ENOENT && !above && l->place == IN_WORKSPACE && p->main_root && strcmp(p->main_root, p->root)) {
+	if (r == -ENOENT && !above && l->place == IN_WORKSPACE && has_main(p)) {
 		cleanup_close int main_fd = open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (main_fd >= 0)
 			r = read_file(l, main_fd, relative, out);
@@ -212,7 +418,7 @@ static bool is_users_env(const struct loading *l, const char *path)
 		inside = below(path, l->params->main_root);
 	if (l->place == ABOVE || (path[0] == '/' && !inside))
 		return false;
-	cleanup_free char *relative = normalized(inside ? inside : path);
+	cleanup_free char *relative = inside ? normalized(inside) : relative_to_root(l, path);
 	return !strcmp(relative, ".env");
 }
 
@@ -224,9 +430,9 @@ static void remember_env_file(struct loading *l, const char *path)
 		strv_push(&l->config->env_files, xstrdup(path));
 		return;
 	}
-	cleanup_free char *relative = normalized(path);
-	strv_pushf(&l->config->env_files, "%s/%s", l->config->directory, relative);
-	if (l->place == IN_WORKSPACE && p->main_root && strcmp(p->main_root, p->root))
+	cleanup_free char *relative = relative_to_root(l, path), *beside = normalized(path);
+	strv_pushf(&l->config->env_files, "%s/%s", l->config->directory, beside);
+	if (l->place == IN_WORKSPACE && has_main(p))
 		strv_pushf(&l->config->env_files, "%s/%s", p->main_root, relative);
 }
 

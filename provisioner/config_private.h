@@ -3,7 +3,8 @@
  *   config_services.c   the table of a service's fields
  *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
  *   config_aether.c     x-aether, approval
- *   config_files.c      which file, and reading below the workspace
+ *   config_files.c      which files, and reading below the workspace
+ *   config_merge.c      one laid on another
  */
 #ifndef PROVISIONER_CONFIG_PRIVATE_H
 #define PROVISIONER_CONFIG_PRIVATE_H
@@ -13,6 +14,9 @@
 
 struct loading {
 	struct reader reader; /* first: a field leads to its loading */
+	struct yaml_document **docs; /* of config->files, not in their order */
+	size_t n_docs;
+	const struct yaml *root; /* borrowed of them */
 	const struct config_params *params;
 	struct config *config;
 	struct recipes *recipes; /* the default ones, loaded when they are needed; NULL: not yet */
@@ -32,8 +36,8 @@ static inline struct loading *loading_of(const struct field *f)
 
 /* ---- config_files.c ---- */
 
-/* Finds the file and appends its text; sets config->file and directory, place, dir_fd. */
-int loading_find(struct loading *l, struct buffer *out);
+/* Finds and parses the files, and lays them on each other; sets l->root, config->files, file and directory, place, dir_fd. */
+int loading_read(struct loading *l);
 /* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
  * lies outside of the workspace and the main checkout. */
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
@@ -41,6 +45,11 @@ int loading_read_env_file(struct loading *l, const char *path, struct keyvals *o
 bool loading_is_outside(const struct loading *l, const char *path);
 /* The environment, then the user's variables, then what Compose itself sets. borrowed; NULL: not set */
 const char *loading_variable(void *arg, const char *name);
+
+/* ---- config_merge.c ---- */
+
+/* `above` laid on `below`, made of their nodes and new ones of `doc`. borrowed of all three */
+const struct yaml *config_merge(struct yaml_document *doc, const struct yaml *below, const struct yaml *above);
 
 /* ---- services ---- */
 

@@ -9,6 +9,7 @@
 
 struct unused_key {
 	const char *key;       /* borrowed of a table */
+	const char *file;
 	unsigned line, column; /* the first */
 	char **places;         /* "services.db" */
 };
@@ -17,7 +18,7 @@ struct unused_key {
 
 struct field field_root(struct reader *r, const struct yaml *node)
 {
-	return (struct field){.reader = r, .node = node, .line = node->line, .column = node->column};
+	return (struct field){.reader = r, .node = node, .file = node->file, .line = node->line, .column = node->column};
 }
 
 struct field field_child(const struct field *f, size_t i)
@@ -26,12 +27,14 @@ struct field field_child(const struct field *f, size_t i)
 	if (f->node->type == YAML_MAP) {
 		const struct yaml_pair *pair = &f->node->pairs[i];
 		child.key = pair->key;
+		child.key_file = pair->file;
 		child.key_line = pair->line;
 		child.key_column = pair->column;
 		child.node = pair->value;
 	} else {
 		child.node = f->node->items[i];
 	}
+	child.file = child.node->file;
 	child.line = child.node->line;
 	child.column = child.node->column;
 	return child;
@@ -65,14 +68,23 @@ char *field_path(const struct field *f)
 	return buffer_detach(&out);
 }
 
-static int fail_at(const struct field *f, unsigned line, unsigned column, const char *text)
+static const char *path_of(const struct reader *r, const char *file)
+{
+	for (size_t i = 0; i < r->n_files; i++)
+		if (!strcmp(r->files[i].shown, file))
+			return r->files[i].path;
+	return NULL;
+}
+
+static int fail_at(const struct field *f, const char *file, unsigned line, unsigned column, const char *text)
 {
 	struct error *err = f->reader->err;
 	cleanup_free char *path = field_path(f);
-	int r = error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: %s%s%s", f->reader->file, line, column, path,
+	int r = error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: %s%s%s", file, line, column, path,
 	                  *path ? ": " : "", text);
-	if (f->reader->path)
-		error_detail(err, "file", json_string(f->reader->path));
+	const char *absolute = path_of(f->reader, file);
+	if (absolute)
+		error_detail(err, "file", json_string(absolute));
 	error_detail(err, "line", json_integer(line));
 	error_detail(err, "column", json_integer(column));
 	error_detail(err, "path", json_string(path));
@@ -90,7 +102,7 @@ static int fail_at(const struct field *f, unsigned line, unsigned column, const 
 int field_error(const struct field *f, const char *fmt, ...)
 {
 	FORMAT(fmt, text);
-	int r = fail_at(f, f->line, f->column, text);
+	int r = fail_at(f, f->file, f->line, f->column, text);
 	free(text);
 	return r;
 }
@@ -98,7 +110,8 @@ int field_error(const struct field *f, const char *fmt, ...)
 int field_key_error(const struct field *f, const char *fmt, ...)
 {
 	FORMAT(fmt, text);
-	int r = f->key_line ? fail_at(f, f->key_line, f->key_column, text) : fail_at(f, f->line, f->column, text);
+	int r = f->key_line ? fail_at(f, f->key_file, f->key_line, f->key_column, text)
+	                    : fail_at(f, f->file, f->line, f->column, text);
 	free(text);
 	return r;
 }
@@ -134,17 +147,17 @@ int field_located(const struct field *f)
 	if (!err)
 		return -EINVAL;
 	error_move(&why, err);
-	int r = fail_at(f, f->line, f->column, why.message);
+	int r = fail_at(f, f->file, f->line, f->column, why.message);
 	if (why.hint)
 		error_hint(err, "%s", why.hint);
 	return r;
 }
 
-static void warn_at(const struct reader *r, unsigned line, unsigned column, const char *text)
+static void warn_at(const struct reader *r, const char *file, unsigned line, unsigned column, const char *text)
 {
 	if (!r->warn)
 		return;
-	cleanup_free char *whole = xasprintf("%s:%u:%u: %s", r->file, line, column, text);
+	cleanup_free char *whole = xasprintf("%s:%u:%u: %s", file, line, column, text);
 	r->warn(r->warn_arg, whole);
 }
 
@@ -154,7 +167,8 @@ void field_warn(const struct field *f, const char *fmt, ...)
 	cleanup_free char *path = field_path(f);
 	cleanup_free char *whole = xasprintf("%s%s%s", path, *path ? ": " : "", text);
 	free(text);
-	warn_at(f->reader, f->key_line ? f->key_line : f->line, f->key_line ? f->key_column : f->column, whole);
+	warn_at(f->reader, f->key_line ? f->key_file : f->file, f->key_line ? f->key_line : f->line,
+	        f->key_line ? f->key_column : f->column, whole);
 }
 
 /* ---- nearest names ---- */
@@ -218,7 +232,7 @@ static void note_unused(const struct field *f, const char *key)
 		i++;
 	if (i == r->n_unused) {
 		array_grow(r->unused, r->n_unused);
-		r->unused[r->n_unused++] = (struct unused_key){key, f->key_line, f->key_column, NULL};
+		r->unused[r->n_unused++] = (struct unused_key){key, f->key_file, f->key_line, f->key_column, NULL};
 	}
 	struct unused_key *u = &r->unused[i];
 	char *place = f->up ? field_path(f->up) : xstrdup("");
@@ -235,7 +249,7 @@ static void tell_unused(const struct reader *r, const struct unused_key *u)
 		if (**place)
 			buffer_printf(&text, "%s%s", text.len ? ", " : " of ", *place);
 	cleanup_free char *whole = xasprintf("%s%s is not used yet", u->key, buffer_str(&text));
-	warn_at(r, u->line, u->column, whole);
+	warn_at(r, u->file, u->line, u->column, whole);
 }
 
 void reader_finish(struct reader *r)

@@ -15,8 +15,8 @@
 struct unused_key; /* known, not read yet: told once for all the places where it stands */
 
 struct reader {
-	const char *file; /* as messages name it; borrowed */
-	const char *path; /* absolute, for details; borrowed; may be NULL */
+	const struct config_file *files; /* absolute paths of what yaml_parse was told, for details; borrowed; may be NULL */
+	size_t n_files;
 	struct error *err;
 	config_lookup *lookup; /* NULL: values are not interpolated */
 	void *lookup_arg;
@@ -41,7 +41,9 @@ struct field {
 	const char *key;        /* NULL: an item of a list */
 	size_t index;
 	const struct yaml *node;
+	const char *file; /* as messages name it; borrowed */
 	unsigned line, column;
+	const char *key_file;
 	unsigned key_line, key_column; /* 0: no key */
 	bool verbatim;                 /* not interpolated: `$$` is a `$`, everything else stays */
 };

@@ -434,7 +434,7 @@ static int read_service(const struct field *f, struct config *c)
 	array_grow(c->services, c->n_services);
 	struct config_service *s = &c->services[c->n_services++];
 	*s = (struct config_service){
-	    .name = xstrdup(f->key), .stop_grace_ms = -1, .line = f->key_line, .column = f->key_column};
+	    .name = xstrdup(f->key), .stop_grace_ms = -1, .file = f->key_file, .line = f->key_line, .column = f->key_column};
 	r = field_read_map(f, service_fields, UNKNOWN_WARNS, "a mapping with image, build or x-aether", s);
 	if (r < 0)
 		return r;

@@ -108,6 +108,35 @@ const struct yaml *yaml_get(const struct yaml *map, const char *key)
 	return NULL;
 }
 
+/* ---- trees made of others ---- */
+
+struct yaml *yaml_new(struct yaml_document *doc, enum yaml_type type, const struct yaml *like)
+{
+	struct yaml *node = xcalloc(1, sizeof *node);
+	*node = (struct yaml){.type = type, .file = like->file, .line = like->line, .column = like->column, .depth = 1};
+	array_grow(doc->nodes, doc->count);
+	return doc->nodes[doc->count++] = node;
+}
+
+void yaml_set_text(struct yaml *scalar, const char *text)
+{
+	free(scalar->text);
+	scalar->text = xstrdup(text);
+	scalar->len = strlen(text);
+}
+
+void yaml_add_item(struct yaml *list, const struct yaml *item)
+{
+	array_grow(list->items, list->count);
+	list->items[list->count++] = item;
+}
+
+void yaml_add_pair(struct yaml *map, const char *key, const struct yaml_pair *place, const struct yaml *value)
+{
+	array_grow(map->pairs, map->count);
+	map->pairs[map->count++] = (struct yaml_pair){xstrdup(key), place->file, place->line, place->column, value};
+}
+
 static int fail(struct builder *b, unsigned line, unsigned column, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 static int fail(struct builder *b, unsigned line, unsigned column, const char *fmt, ...)
@@ -141,6 +170,7 @@ static int new_node(struct builder *b, enum yaml_type type, struct fy_token *tok
 		return fail(b, b->line, b->column, "more than %u values", CONFIG_EXPANDED_MAX);
 	struct yaml *node = xcalloc(1, sizeof *node);
 	node->type = type;
+	node->file = b->name;
 	node->line = b->line;
 	node->column = b->column;
 	array_grow(b->doc->nodes, b->doc->count);
@@ -223,6 +253,14 @@ static bool is_string_tag(struct fy_token *tag)
 	return text && (!strcmp(text, "tag:yaml.org,2002:str") || !strcmp(text, "!"));
 }
 
+static enum yaml_change change_of(struct fy_token *tag)
+{
+	const char *text = tag ? fy_token_get_text0(tag) : NULL;
+	if (!text)
+		return YAML_MERGES;
+	return !strcmp(text, "!reset") ? YAML_RESETS : !strcmp(text, "!override") ? YAML_OVERRIDES : YAML_MERGES;
+}
+
 static int build_scalar(struct builder *b, const struct fy_event_scalar_data *data, struct yaml **ret)
 {
 	int r = new_node(b, YAML_SCALAR, data->value, ret);
@@ -230,6 +268,7 @@ static int build_scalar(struct builder *b, const struct fy_event_scalar_data *da
 		r = token_text(b, data->value, &(*ret)->text, &(*ret)->len);
 	if (r < 0)
 		return r;
+	(*ret)->change = change_of(data->tag);
 	(*ret)->plain = fy_token_scalar_style(data->value) == FYSS_PLAIN && !is_string_tag(data->tag);
 	if ((*ret)->plain && yaml_kind(*ret) == YAML_IS_NULL)
 		(*ret)->type = YAML_NULL;
@@ -257,6 +296,8 @@ static int build_list(struct builder *b, const struct fy_event_sequence_start_da
 	int r = new_node(b, YAML_LIST, data->sequence_start, ret);
 	if (r == 0)
 		r = set_anchor(b, data->anchor, *ret);
+	if (r == 0)
+		(*ret)->change = change_of(data->tag);
 	while (r == 0) {
 		struct fy_event *event = NULL;
 		struct yaml *item = NULL;
@@ -319,7 +360,7 @@ static int build_pair(struct builder *b, struct fy_event *key, struct yaml *map,
 {
 	struct fy_event *event = NULL;
 	struct yaml *value = NULL;
-	struct yaml_pair pair = {NULL, 0, 0, NULL};
+	struct yaml_pair pair = {NULL, b->name, 0, 0, NULL};
 	size_t len = 0;
 	if (key->type != FYET_SCALAR)
 		return fail(b, b->line, b->column, "expected a text as key");
@@ -355,6 +396,8 @@ static int build_map(struct builder *b, const struct fy_event_mapping_start_data
 	int r = new_node(b, YAML_MAP, data->mapping_start, ret);
 	if (r == 0)
 		r = set_anchor(b, data->anchor, *ret);
+	if (r == 0)
+		(*ret)->change = change_of(data->tag);
 	while (r == 0 && !end) {
 		struct fy_event *event = NULL;
 		r = next_event(b, &event);

@@ -18,8 +18,12 @@
 
 enum yaml_type { YAML_NULL, YAML_SCALAR, YAML_LIST, YAML_MAP };
 
+/* Compose's tags for a file that is laid on another (compose-spec 13-merge). */
+enum yaml_change { YAML_MERGES, YAML_RESETS, YAML_OVERRIDES };
+
 struct yaml_pair {
 	char *key;
+	const char *file;      /* borrowed: the name that yaml_parse got */
 	unsigned line, column; /* of the key, from 1 */
 	const struct yaml *value;
 };
@@ -32,6 +36,8 @@ struct yaml {
 	struct yaml_pair *pairs;   /* MAP, in the file's order, merged ones last */
 	const struct yaml **items; /* LIST */
 	size_t count;
+	enum yaml_change change;
+	const char *file;      /* borrowed: the name that yaml_parse got */
 	unsigned line, column; /* from 1 */
 	unsigned depth;        /* 1 for a scalar */
 	uint64_t nodes, bytes; /* written out, itself included */
@@ -40,7 +46,7 @@ struct yaml {
 struct yaml_document;
 
 /* Parses one document. `name` stands before positions in messages: "name:line:column: ...". Errors are CONFIG_INVALID
- * with details line and column. `root` of *ret is borrowed from it. new: yaml_free. */
+ * with details line and column. `root` of *ret is borrowed from it, and `name` by its nodes. new: yaml_free. */
 int yaml_parse(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err);
 const struct yaml *yaml_root(const struct yaml_document *doc); /* never NULL: an empty text is a NULL node */
 void yaml_free(struct yaml_document *doc);
@@ -49,6 +55,13 @@ static inline void yaml_freep(struct yaml_document **doc)
 {
 	yaml_free(*doc);
 }
+
+/* For trees made of others: a node of `doc` that stands where `like` does; what it holds may be another document's, which
+ * then must live as long. */
+struct yaml *yaml_new(struct yaml_document *doc, enum yaml_type type, const struct yaml *like);
+void yaml_set_text(struct yaml *scalar, const char *text); /* a quoted one's */
+void yaml_add_item(struct yaml *list, const struct yaml *item);
+void yaml_add_pair(struct yaml *map, const char *key, const struct yaml_pair *place, const struct yaml *value);
 
 const struct yaml *yaml_get(const struct yaml *map, const char *key); /* borrowed; NULL: no map, or not in it */
 

@@ -452,7 +452,8 @@ static void load_begin(struct environment *e, struct job *base)
 		job->flags |= LOAD_FORCE;
 	job->files = e->model ? strv_copy(e->model->config->env_files) : NULL;
 	if (e->model)
-		strv_push(&job->files, xstrdup(e->model->config->file));
+		for (size_t i = 0; i < e->model->config->n_files; i++)
+			strv_push(&job->files, xstrdup(e->model->config->files[i].path));
 	e->load_flags = 0;
 	e->load_queued = false;
 	e->load_started++;

@@ -507,9 +507,11 @@ static void set_base(struct model *m, const struct model_params *params)
 static int no_form(const struct config *c, struct config_place at, const char *path, const char *key, struct error *err)
 {
 	int r = error_set(err, ERROR_CONFIG_INVALID,
-	                  "%s:%u:%u: %s: the value of %s has no form that the readers of a .env file agree on", c->shown,
+	                  "%s:%u:%u: %s: the value of %s has no form that the readers of a .env file agree on", at.file,
 	                  at.line, at.column, path, key);
-	error_detail(err, "file", json_string(c->file));
+	for (size_t i = 0; i < c->n_files; i++)
+		if (!strcmp(c->files[i].shown, at.file))
+			error_detail(err, "file", json_string(c->files[i].path));
 	error_detail(err, "line", json_integer(at.line));
 	error_detail(err, "column", json_integer(at.column));
 	error_detail(err, "path", json_string(path));
@@ -534,7 +536,7 @@ static int check_forms(const struct model *m, struct error *err)
 		for (size_t v = 0; v < m->services[i].recipe_env.count; v++) {
 			const struct keyval *kv = &m->services[i].recipe_env.items[v];
 			if (!has_form(kv->value))
-				return no_form(c, (struct config_place){s->line, s->column}, path, kv->key, err);
+				return no_form(c, (struct config_place){s->file, s->line, s->column}, path, kv->key, err);
 		}
 	}
 	return 0;

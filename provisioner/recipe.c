@@ -408,7 +408,8 @@ static const struct field_reader recipe_fields[] = {
 static int parse_recipe(const char *file, const struct buffer *text, struct recipe *recipe, struct error *err)
 {
 	CLEANUP(yaml_freep) struct yaml_document *doc = NULL;
-	struct reader reader = {.file = file, .path = file, .err = err};
+	const struct config_file self = {(char *)file, (char *)file};
+	struct reader reader = {.files = &self, .n_files = 1, .err = err};
 	int r = yaml_parse(file, buffer_str(text), text->len, &doc, err);
 	if (r < 0)
 		return r;

@@ -281,6 +281,13 @@ static char *flat(const char *target)
 	return name;
 }
 
+/* Below the workspace: relative paths begin where the first compose file lies. new */
+static char *relative_source(const struct build *b, const char *source)
+{
+	const char *begin = b->m->config->subdirectory;
+	return xasprintf("%s%s%s", begin, *begin ? "/" : "", !strncmp(source, "./", 2) ? source + 2 : source);
+}
+
 static struct volume_spec volume(const struct build *b, const struct config_volume *v)
 {
 	static const enum volume_kind kinds[] = {[CONFIG_VOLUME_NAMED] = VOLUME_NAMED,
@@ -296,7 +303,7 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 		spec.source = data_path(b, SPEC_VOLUMES "/", spec.name);
 	}
 	if (v->type == CONFIG_VOLUME_BIND && v->source[0] != '/' && v->source[0] != '~') {
-		const char *relative = !strncmp(v->source, "./", 2) ? v->source + 2 : v->source;
+		cleanup_free char *relative = relative_source(b, v->source);
 		spec.source = keep(b->s, xasprintf("%s/%s", b->params->id->root, relative));
 	}
 	return spec;
@@ -317,14 +324,14 @@ static void build_volumes(struct build *b)
 static char *source_path(const struct build *b, const char *source)
 {
 	const struct identity *id = b->params->id;
-	const char *home = getenv("HOME"), *relative = source;
+	const char *home = getenv("HOME");
 	size_t len = strlen(id->root);
 	if (source[0] == '~' && source[1] == '/' && home)
 		return xasprintf("%s%s", home, source + 1);
-	if (!strncmp(source, id->root, len) && source[len] == '/')
-		relative = source + len + 1;
-	else if (source[0] == '/')
+	bool inside = !strncmp(source, id->root, len) && source[len] == '/';
+	if (source[0] == '/' && !inside)
 		return xstrdup(source);
+	cleanup_free char *relative = inside ? xstrdup(source + len + 1) : relative_source(b, source);
 	cleanup_free char *beneath = xasprintf("/proc/self/fd/%d/%s", b->params->root_fd, relative);
 	cleanup_free char *in_main = id->main_root ? xasprintf("%s/%s", id->main_root, relative) : NULL;
 	bool main_alone = in_main && access(beneath, F_OK) && !access(in_main, F_OK);

@@ -198,6 +198,15 @@ static void add_environment_keys(json_t *json, const struct status_view *v)
 	json_object_set_new(json, "layers", layers);
 }
 
+/* All that it was read from, later ones lie on top. */
+static json_t *config_files(const struct model *m)
+{
+	json_t *files = json_array();
+	for (size_t i = 0; m && i < m->config->n_files; i++)
+		json_array_append_new(files, json_string(m->config->files[i].path));
+	return files;
+}
+
 void status_json(const struct status_view *v, struct buffer *out)
 {
 	json_t *json = json_object();
@@ -211,6 +220,7 @@ void status_json(const struct status_view *v, struct buffer *out)
 	json_object_set_new(json, "services", services_of(v->model, v->apply));
 	json_object_set_new(json, "app_ports", app_ports(v->model));
 	set_string(json, "config_file", v->model ? v->model->config->file : NULL);
+	json_object_set_new(json, "config_files", config_files(v->model));
 	json_object_set_new(json, "config_changed", json_boolean(v->config_changed));
 	json_object_set_new(json, "generation", json_integer(v->generation));
 	if (v->failure && error_is_set(v->failure))

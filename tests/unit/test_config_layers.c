@@ -1,0 +1,196 @@
+/* Which files a configuration is made of, in what order, and which of them a message names. How one is laid on another:
+ * tests/data/valid/local_on_top. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/config.h"
+
+static char *base, *root, *main_root;
+
+static int fresh(void **state)
+{
+	const char *tmp = getenv("TMPDIR");
+	base = xasprintf("%s/layers.XXXXXX", tmp ? tmp : "/tmp");
+	assert_non_null(mkdtemp(base));
+	root = xasprintf("%s/feature", base);
+	main_root = xasprintf("%s/main", base);
+	return mkdir(root, 0755) | mkdir(main_root, 0755);
+}
+
+static int tidy(void **state)
+{
+	tree_remove(AT_FDCWD, base);
+	free(base);
+	free(root);
+	free(main_root);
+	return 0;
+}
+
+static void put(const char *directory, const char *name, const char *text)
+{
+	cleanup_free char *path = xasprintf("%s/%s", directory, name), *parent = xasprintf("%s/infra", directory);
+	assert_int_equal(dir_make(AT_FDCWD, parent, 0755), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, text, strlen(text), 0644), 0);
+}
+
+static int load_with(struct config **ret, struct error *err)
+{
+	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root};
+	return config_load(&params, ret, err);
+}
+
+static struct config *loaded(void)
+{
+	struct config *c = NULL;
+	cleanup_error struct error err = ERROR_INIT;
+	if (load_with(&c, &err) < 0)
+		fail_msg("%s", err.message);
+	return c;
+}
+
+static void expect_failure(const char *says, const char *in)
+{
+	struct config *c = NULL;
+	cleanup_error struct error err = ERROR_INIT;
+	assert_int_equal(load_with(&c, &err), -EINVAL);
+	assert_int_equal(err.code, ERROR_CONFIG_INVALID);
+	if (strncmp(err.message, says, strlen(says)) != 0)
+		fail_msg("expected %s, got %s", says, err.message);
+	assert_string_equal(json_string_value(json_object_get(err.details, "file")), in);
+}
+
+static const char *value(const struct config *c, const char *key)
+{
+	return keyvals_get(&c->services[0].environment, key);
+}
+
+static void the_workspaces_lies_on_the_main_checkouts(void **state)
+{
+	put(root, "compose.yaml", "services: { db: { image: a, environment: { X: team, Y: team, Z: team } } }\n");
+	put(main_root, "aether.local.yaml", "services: { db: { environment: { Y: main, Z: main } } }\n");
+	put(root, "aether.local.yaml", "services: { db: { environment: { Z: own } } }\n");
+	struct config *c = loaded();
+	assert_string_equal(value(c, "X"), "team");
+	assert_string_equal(value(c, "Y"), "main");
+	assert_string_equal(value(c, "Z"), "own");
+	assert_int_equal(c->n_files, 3);
+	cleanup_free char *team = xasprintf("%s/compose.yaml", root), *of_main = xasprintf("%s/aether.local.yaml", main_root),
+	                  *own = xasprintf("%s/aether.local.yaml", root);
+	assert_string_equal(c->file, team);
+	assert_string_equal(c->files[0].path, team);
+	assert_string_equal(c->files[1].path, of_main);
+	assert_string_equal(c->files[2].path, own);
+	cleanup_free char *hash = xstrdup(c->text_hash);
+	config_free(c);
+	put(main_root, "aether.local.yaml", "services: { db: { environment: { Y: other } } }\n");
+	c = loaded();
+	assert_string_not_equal(c->text_hash, hash);
+	config_free(c);
+}
+
+static void a_message_names_the_file_it_is_about(void **state)
+{
+	cleanup_free char *of_main = xasprintf("%s/aether.local.yaml", main_root), *own = xasprintf("%s/aether.local.yaml", root),
+	                  *team = xasprintf("%s/compose.yaml", root);
+	put(root, "compose.yaml", "services:\n  db: { image: a, ports: [tcp] }\n");
+	put(root, "aether.local.yaml", "services:\n  web: { image: b }\n");
+	expect_failure("compose.yaml:2:27: services.db.ports[0]", team);
+	put(root, "compose.yaml", "services:\n  db: { image: a }\n");
+	put(root, "aether.local.yaml", "services:\n  web: { image: b, ports: [tcp] }\n");
+	expect_failure("aether.local.yaml:2:", own);
+	put(root, "aether.local.yaml", "services: [\n");
+	expect_failure("aether.local.yaml:", own);
+	put(root, "aether.local.yaml", "");
+	put(main_root, "aether.local.yaml", "services: { db: { depends_on: [nobody] } }\n");
+	cleanup_free char *says = xasprintf("%s:1:", of_main);
+	expect_failure(says, of_main);
+	put(main_root, "aether.local.yaml", "services: { db: { unheard: 1 } }\n");
+	struct config *c = loaded();
+	assert_int_equal(c->n_warnings, 1);
+	assert_int_equal(strncmp(c->warnings[0].text, says, strlen(says)), 0);
+	config_free(c);
+}
+
+static void a_local_file_names_the_compose_files(void **state)
+{
+	put(root, "compose.yaml", "services: { wrong: { image: a } }\n");
+	put(root, "infra/dev.yml", "services: { db: { image: a, env_file: dev.env, volumes: ['./d:/d', '../up:/u'] } }\n");
+	put(root, "infra/dev.env", "FROM=infra\n");
+	put(main_root, "infra/more.yml", "services: { db: { environment: { MORE: main } } }\n"); /* not tracked */
+	put(main_root, "aether.local.yaml", "x-aether: { compose: [infra/dev.yml, ./infra/more.yml] }\n");
+	struct config *c = loaded();
+	assert_int_equal(c->n_services, 1);
+	assert_string_equal(c->services[0].name, "db");
+	assert_string_equal(value(c, "FROM"), "infra");
+	assert_string_equal(value(c, "MORE"), "main");
+	assert_string_equal(c->subdirectory, "infra");
+	assert_string_equal(c->approval_text, ""); /* ../up is inside */
+	cleanup_free char *file = xasprintf("%s/infra/dev.yml", root), *more = xasprintf("%s/infra/more.yml", main_root);
+	assert_string_equal(c->file, file);
+	assert_int_equal(c->n_files, 3);
+	assert_string_equal(c->files[1].path, more);
+	config_free(c);
+
+	/* the workspace's own word counts */
+	put(root, "aether.local.yaml", "x-aether: { compose: compose.yaml }\n");
+	c = loaded();
+	assert_string_equal(c->services[0].name, "wrong");
+	config_free(c);
+	put(root, "aether.local.yaml", "x-aether:\n  compose: [infra/gone.yml]\n");
+	cleanup_free char *own = xasprintf("%s/aether.local.yaml", root);
+	expect_failure("aether.local.yaml:2:13: x-aether.compose[0]: infra/gone.yml: No such file", own);
+	put(root, "aether.local.yaml", "x-aether: { compose: [../elsewhere.yml] }\n");
+	expect_failure("aether.local.yaml:1:23: x-aether.compose[0]: expected a file of this repository", own);
+}
+
+static void aether_yaml_lies_on_what_it_names(void **state)
+{
+	put(root, "aether.yaml", "x-aether: { compose: infra/dev.yml, backend: process }\nservices: { db: { image: b } }\n");
+	put(root, "infra/dev.yml", "services: { db: { image: a, environment: { X: '1' } } }\n");
+	struct config *c = loaded();
+	assert_string_equal(c->services[0].image, "b");
+	assert_string_equal(value(c, "X"), "1");
+	assert_string_equal(c->backend, "process");
+	cleanup_free char *directory = xasprintf("%s/infra", root);
+	assert_string_equal(c->directory, directory);
+	config_free(c);
+}
+
+static void a_local_file_is_enough(void **state)
+{
+	put(main_root, "aether.local.yaml", "services: { db: { image: a } }\n");
+	struct config *c = loaded();
+	assert_string_equal(c->services[0].image, "a");
+	assert_string_equal(c->directory, main_root);
+	config_free(c);
+	put(root, "aether.local.yaml", "services: { db: { image: b } }\n");
+	c = loaded();
+	assert_string_equal(c->services[0].image, "b");
+	assert_string_equal(c->directory, root);
+	config_free(c);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, fresh, tidy)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    CASE(the_workspaces_lies_on_the_main_checkouts),
+	    CASE(a_message_names_the_file_it_is_about),
+	    CASE(a_local_file_names_the_compose_files),
+	    CASE(aether_yaml_lies_on_what_it_names),
+	    CASE(a_local_file_is_enough),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
