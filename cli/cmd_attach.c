@@ -1,4 +1,5 @@
 #include "cli/commands.h"
+#include "cli/include.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
 #include "cli/process.h"
@@ -9,10 +10,12 @@ static const struct option options[] = {
 	{NULL, 0, NULL, NULL},
 };
 
-static void answer(const struct client *c, bool mounted_now)
+static void answer(const struct client *c, bool mounted_now, const struct include *included)
 {
 	json_t *status = report_status(c);
 	output_line("%s %s (%s)", c->id.root, mounted_now ? "is mounted" : "was mounted already", c->id.namespace_);
+	if (included->answer)
+		json_object_set(status, "included", included->answer);
 	output_document(status);
 	client_note_beneath(c);
 }
@@ -20,12 +23,13 @@ static void answer(const struct client *c, bool mounted_now)
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
+	cleanup_include struct include included = INCLUDE_INIT;
 	bool mounted_now = false;
 	int r = args->words ? client_of(args->words[0], NULL, &c, err) : client_find(NULL, &c, err);
 	if (r)
 		return r;
 	interrupts_note();
-	r = mounting_attach(&c, arguments_value(args, "options"), &mounted_now, err);
+	r = include_and_attach(&c, arguments_value(args, "options"), &mounted_now, &included, err);
 	if (!r && interrupted()) {
 		interrupts_forget();
 		if (mounted_now)
@@ -36,7 +40,7 @@ static int run(const struct arguments *args, struct error *err)
 	if (!r)
 		r = mounting_approve(&c, err);
 	if (!r)
-		answer(&c, mounted_now);
+		answer(&c, mounted_now, &included);
 	return r;
 }
 
@@ -46,7 +50,7 @@ const struct command command_attach = {
 	.summary = "mount a workspace, a checkout or any directory; starts nothing",
 	.help = "Without DIR: the workspace that the working directory is in, or else that directory. With DIR: "
 	        "exactly that directory. What is mounted stays mounted. Approves the configuration that stands there "
-	        "now.",
+	        "now. Files that .worktreeinclude of the main checkout names and git ignores are copied from there, once.",
 	.options = options,
 	.words_max = 1,
 	.run = run,

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/configuration.h"
 #include "cli/git.h"
+#include "cli/include.h"
 #include "cli/jj.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
@@ -32,6 +33,7 @@ struct add {
 	struct identity git;     /* the checkout that git is asked in; .root NULL: jj is */
 	const char *destination; /* borrowed word */
 	bool up;
+	struct include included;
 	char **absent; /* words of the command line that named nothing before */
 };
 
@@ -157,11 +159,11 @@ static int make_workspace(struct add *a, struct error *err)
 	return 0;
 }
 
-static int mount_workspace(const struct add *a, struct client *c, struct error *err)
+static int mount_workspace(struct add *a, struct client *c, struct error *err)
 {
 	int r = client_of(a->destination, NULL, c, err);
 	if (!r && !interrupted())
-		r = mounting_attach(c, NULL, NULL, err);
+		r = include_and_attach(c, NULL, NULL, &a->included, err);
 	if (!r && !interrupted())
 		r = mounting_approve(c, err);
 	if (interrupted())
@@ -184,11 +186,13 @@ static int start_services(const struct client *c, struct error *err)
 	return error_hint(err, "ajj up waits for them, ajj down stops them, ajj workspace forget takes it all away");
 }
 
-static void answer(const struct client *c)
+static void answer(const struct client *c, const struct include *included)
 {
 	json_t *status = report_status(c);
 	cleanup_free char *resources = report_resources(status);
 	output_line("Mounted %s (%s)%s%s", c->id.root, c->id.namespace_, *resources ? ": " : "", resources);
+	if (included->answer)
+		json_object_set(status, "included", included->answer);
 	json_object_set_new(status, "path", json_string(c->id.root));
 	output_document(status);
 }
@@ -221,9 +225,10 @@ static int run(const struct arguments *args, struct error *err)
 	if (!r)
 		r = add(&a, &c, err);
 	if (!r)
-		answer(&c);
+		answer(&c, &a.included);
 	free(a.repository_root);
 	identity_release(&a.git);
+	include_release(&a.included);
 	strv_free(a.absent);
 	return r;
 }
