@@ -12,6 +12,29 @@ static bool is_known(const struct client *c)
 	return !stat(c->id.state_dir, &st);
 }
 
+static int destroy_mounted(const struct client *c, struct error *err)
+{
+	cleanup_progress struct progress *progress = progress_start(c, "destroying");
+	return client_command(c, "destroy", err);
+}
+
+/* Who mounts it meanwhile is asked in the place of the registry. */
+static int destroy(struct client *c, struct error *err)
+{
+	if (c->mounted)
+		return destroy_mounted(c, err);
+	cleanup_error struct error why = ERROR_INIT;
+	int r = registry_discard(&c->id, &why);
+	if (r && why.code == ERROR_IN_USE) {
+		client_refresh(c);
+		if (c->mounted)
+			return destroy_mounted(c, err);
+	}
+	if (r)
+		error_move(err, &why);
+	return r;
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
@@ -19,12 +42,7 @@ static int run(const struct arguments *args, struct error *err)
 	if (r)
 		return r;
 	bool known = c.mounted || is_known(&c);
-	if (c.mounted) {
-		cleanup_progress struct progress *progress = progress_start(&c, "destroying");
-		r = client_command(&c, "destroy", err);
-	} else {
-		r = registry_discard(&c.id, err);
-	}
+	r = destroy(&c, err);
 	if (r)
 		return r;
 	json_t *status = report_status(&c);

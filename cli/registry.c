@@ -2,15 +2,20 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "cli/leftovers.h"
+#include "provisioner/mounts.h"
 #include "provisioner/trash.h"
+
+#define KEEPER_END_MS 3000 /* until keeper and server of what was just unmounted are gone */
 
 int registry_open(struct store **ret, struct error *err)
 {
@@ -112,10 +117,33 @@ int registry_forget(const struct identity *id, struct error *err)
 	return r ? r : remove_directories(id, err);
 }
 
+/* Keeper and server hold this lock for life, from before they mount: with it nobody begins on what is being taken away. IN_USE when
+ * it is mounted meanwhile. */
+static int lock_out_keepers(const struct identity *id, int *ret_fd, struct error *err)
+{
+	cleanup_free char *path = xasprintf("%s/keeper.lock", id->state_dir);
+	uint64_t until = now_monotonic_ms() + KEEPER_END_MS;
+	cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : error_set_errno(err, ERROR_INTERNAL, errno, "%s", path);
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return error_set_errno(err, ERROR_INTERNAL, errno, "%s", path);
+		if (is_mounted_by_us(id->root) || now_monotonic_ms() >= until)
+			return error_set(err, ERROR_IN_USE, "%s is being mounted by somebody else", id->root);
+		poll(NULL, 0, 5);
+	}
+	*ret_fd = move_fd(&fd);
+	return 0;
+}
+
 int registry_discard(const struct identity *id, struct error *err)
 {
 	cleanup_store struct store *store = NULL;
-	int r = leftovers_end(id->state_dir, err);
+	cleanup_close int lock = -1;
+	int r = lock_out_keepers(id, &lock, err);
+	if (!r)
+		r = leftovers_end(id->state_dir, err);
 	if (!r)
 		r = registry_open(&store, err);
 	if (!r && store)

@@ -31,7 +31,8 @@ int registry_identity(const struct store_environment *e, struct identity *ret, s
 int registry_find_root(const char *root, struct store_environment *ret, struct error *err);
 
 /* Tears down what is not mounted: ends leftovers of a killed keeper, puts data (and, where the directory is still there, the user's own
- * .env lines) into the trash, releases ports and secrets, removes state and runtime directories. Success when there is nothing. */
+ * .env lines) into the trash, releases ports and secrets, removes state and runtime directories. Success when there is nothing; IN_USE when
+ * somebody mounts it meanwhile. */
 int registry_discard(const struct identity *id, struct error *err);
 
 /* After a mounted environment was destroyed and unmounted: forgets its record and its directories. */
