@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "provisioner/apply_private.h"
+#include "provisioner/port_owner.h"
 
 #define LOG_TAIL_BYTES 4096
 
@@ -87,7 +88,7 @@ static enum service_state state_of(const struct apply_service *s)
 		break;
 	}
 	if (s->model && error_is_set(&s->model->unsupported))
-		return SERVICE_UNSUPPORTED;
+		return model_is_refused(s->model) ? SERVICE_FAILED : SERVICE_UNSUPPORTED;
 	if (s->goal == GOAL_UP)
 		return s->backoff ? SERVICE_RESTARTING : SERVICE_WAITING;
 	return s->present == PRESENT_STOPPED || s->goal == GOAL_STOPPED ? SERVICE_STOPPED : SERVICE_ABSENT;
@@ -451,6 +452,24 @@ static bool is_taken(const struct port_binding *port)
 	return bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 && errno == EADDRINUSE;
 }
 
+static bool is_published(const struct model_service *m, const struct port_binding *port)
+{
+	for (size_t i = 0; i < m->config->n_ports; i++)
+		if (m->config->ports[i].published == port->external)
+			return true;
+	return false;
+}
+
+static void fail_strictly(struct apply_service *s, const struct port_binding *port)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_free char *owner = port_owner(port->external);
+	error_set(&err, ERROR_PORT_ALLOCATION_FAILED, "service %s: port %u is asked for: %s uses it", s->name, port->external,
+	          owner ? owner : "another program");
+	error_hint(&err, "end that and ask again, or leave out x-aether.host_ports: strict");
+	fail(s, &err);
+}
+
 static bool ports_are_free(struct apply_service *s)
 {
 	for (size_t i = 0; i < s->model->n_ports; i++) {
@@ -458,6 +477,10 @@ static bool ports_are_free(struct apply_service *s)
 		if (!is_taken(port))
 			continue;
 		cleanup_error struct error err = ERROR_INIT;
+		if (s->model->strict_ports && is_published(s->model, port)) {
+			fail_strictly(s, port);
+			return false;
+		}
 		if (s->port_tries++ < APPLY_PORT_TRIES) {
 			s->taken = true;
 			s->apply->params.port_taken(s->apply->params.arg, s->name, port);

@@ -137,6 +137,7 @@ struct config {
 	bool up_on_add;
 	bool inherit, rewrite; /* true when not given */
 	bool version_exact;
+	bool strict_ports;     /* host_ports: strict: a published number is had or the service fails */
 	unsigned timeout_ms;   /* of a demand; 0: default */
 	char **service_set;    /* x-aether.services; NULL: default set */
 	struct keyvals env;    /* x-aether.env: templates, checked */

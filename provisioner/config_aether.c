@@ -336,6 +336,16 @@ static int read_version(const struct field *f, void *out)
 	return r;
 }
 
+static int read_host_ports(const struct field *f, void *out)
+{
+	static const char *const words[] = {"prefer", "strict", NULL};
+	size_t i;
+	int r = field_choice(f, words, &i);
+	if (r == 0)
+		((struct config *)out)->strict_ports = i == 1;
+	return r;
+}
+
 static int read_inherit(const struct field *f, void *out)
 {
 	return field_switch(f, &((struct config *)out)->inherit);
@@ -425,6 +435,7 @@ static const struct field_reader top_fields[] = {
     {"inherit", read_inherit},
     {"rewrite", read_rewrite},
     {"version", read_version},
+    {"host_ports", read_host_ports},
     {"timeout", read_timeout},
     {"services", read_service_set},
     {"ports", read_app_ports},

@@ -218,11 +218,12 @@ static int find_needed(struct demand *d, struct error *err)
 			strv_push(&d->needed, xstrdup(s->config->name));
 			continue;
 		}
-		if (!unsupported || named[i])
+		bool fails = named[i] || model_is_refused(s);
+		if (!unsupported || fails)
 			unsupported = &s->unsupported;
-		if (named[i])
+		if (fails)
 			strv_free(move_ptr(d->needed));
-		if (named[i])
+		if (fails)
 			break;
 	}
 	if (unsupported && !d->needed) { /* none can run at all: that is no success */
@@ -458,7 +459,7 @@ static bool is_satisfied(struct environment *e, const char *service)
 	if (plan_select(m->config, &selection, chosen, NULL, NULL) < 0)
 		return false;
 	for (size_t i = 0; i < m->n_services; i++) {
-		if (!chosen[i] || (!service && error_is_set(&m->services[i].unsupported)))
+		if (!chosen[i] || (!service && error_is_set(&m->services[i].unsupported) && !model_is_refused(&m->services[i])))
 			continue;
 		const struct apply_service *s = apply_find(e->apply, m->services[i].config->name);
 		if (!s || !is_ready(s))

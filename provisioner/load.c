@@ -446,7 +446,10 @@ static void load_begin(struct environment *e, struct job *base)
 	job->first = e->load_started == 0;
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
-	bool settled = e->model && e->model->planned == e->plan && e->model->approved && !e->config_changed &&
+	bool refused = false;
+	for (size_t i = 0; e->model && i < e->model->n_services; i++)
+		refused = refused || model_is_refused(&e->model->services[i]);
+	bool settled = e->model && !refused && e->model->planned == e->plan && e->model->approved && !e->config_changed &&
 	               !error_is_set(&e->config_error);
 	if ((job->flags & LOAD_NEEDED) && !settled)
 		job->flags |= LOAD_FORCE;

@@ -136,9 +136,9 @@ static void want_ports(struct model_service *s)
 
 /* A published number is a preference, and the main checkout's alone: every other workspace would only fight for it. */
 static uint16_t preferred(const struct model_params *params, const struct config_service *c,
-                          const struct port_binding *p)
+                          const struct port_binding *p, bool strict)
 {
-	if (!params->id->main_root || strcmp(params->id->main_root, params->id->root))
+	if (!strict && (!params->id->main_root || strcmp(params->id->main_root, params->id->root)))
 		return 0;
 	for (size_t i = 0; i < c->n_ports; i++)
 		if (c->ports[i].internal == p->internal && !strcmp(model_protocol(&c->ports[i]), p->protocol))
@@ -160,7 +160,7 @@ static int warn_of_others(struct model *m, const struct model_params *params, co
 	for (size_t i = 0; i < count; i++) {
 		const struct port_lease *l = &leases[i];
 		cleanup_free char *holder = NULL;
-		if (!l->preferred || l->preferred == l->port)
+		if (!l->preferred || l->preferred == l->port || l->strict)
 			continue;
 		int r = store_port_holder(params->store, l->preferred, &holder, err);
 		if (r < 0)
@@ -169,6 +169,24 @@ static int warn_of_others(struct model *m, const struct model_params *params, co
 		           *l->service ? l->service : l->key, l->port, l->preferred,
 		           holder ? holder : "that one is free now, and was not asked for when the ports were leased");
 	}
+	return 0;
+}
+
+bool model_is_refused(const struct model_service *s)
+{
+	return s->unsupported.code == ERROR_PORT_ALLOCATION_FAILED;
+}
+
+static int refuse(struct model_service *s, const struct model_params *params, const struct port_lease *l, struct error *err)
+{
+	cleanup_free char *holder = NULL;
+	int r = store_port_holder(params->store, l->preferred, &holder, err);
+	if (r < 0 || error_is_set(&s->unsupported))
+		return r;
+	error_set(&s->unsupported, ERROR_PORT_ALLOCATION_FAILED, "service %s: port %u is asked for: %s", s->config->name,
+	          l->preferred, holder ? holder : "somebody had it until now");
+	error_detail(&s->unsupported, "port", json_integer(l->preferred));
+	error_hint(&s->unsupported, "end that and ask again, or leave out x-aether.host_ports: strict");
 	return 0;
 }
 
@@ -186,7 +204,8 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 		for (size_t p = 0; p < s->n_ports; p++, n++) {
 			char *key = xasprintf("%u/%s", s->ports[p].internal, s->ports[p].protocol);
 			strv_push(&keys, key);
-			leases[n] = (struct port_lease){s->config->name, key, preferred(params, s->config, &s->ports[p])};
+			leases[n] = (struct port_lease){s->config->name, key, preferred(params, s->config, &s->ports[p], s->strict_ports)};
+			leases[n].strict = s->strict_ports;
 		}
 	}
 	for (size_t i = 0; i < m->config->app_ports.count; i++, n++) {
@@ -202,8 +221,11 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 		return r;
 	n = 0;
 	for (size_t i = 0; i < m->n_services; i++)
-		for (size_t p = 0; p < m->services[i].n_ports; p++)
-			m->services[i].ports[p].external = leases[n++].port;
+		for (size_t p = 0; p < m->services[i].n_ports; p++, n++) {
+			m->services[i].ports[p].external = leases[n].port;
+			if (!leases[n].port && (r = refuse(&m->services[i], params, &leases[n], err)) < 0)
+				return r;
+		}
 	for (; n < count; n++) {
 		char number[8];
 		snprintf(number, sizeof number, "%u", leases[n].port);
@@ -462,6 +484,7 @@ static void make_services(struct model *m, const struct model_params *params)
 		struct model_service *s = &m->services[i];
 		s->config = &m->config->services[i];
 		s->recipe = s->config->image ? recipe_for_image(params->recipes, s->config->image) : NULL;
+		s->strict_ports = m->config->strict_ports;
 		want_ports(s);
 	}
 	for (size_t i = 0; i < m->config->n_warnings; i++)

@@ -70,6 +70,7 @@ struct port_lease {
 	uint16_t preferred;  /* tried first when not 0 */
 	uint16_t port;       /* result */
 	bool move;           /* what is held already is given up for the preferred one, when that is free */
+	bool strict;         /* `preferred` or nothing: then `port` is 0, what is held already stays, and nothing fails */
 };
 
 /* The range moves or shrinks where the kernel takes its ephemeral ports from it (net.ipv4.ip_local_port_range [low, high]):

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/port_owner.h"
 #include "provisioner/store_sql.h"
 
 #define STEP 7919                   /* prime, so that every number of a range is met once */
@@ -173,15 +174,22 @@ static int try_port(struct leasing *l, struct port_lease *lease, uint16_t port, 
 int store_port_holder(struct store *s, uint16_t port, char **ret, struct error *err)
 {
 	cleanup_statement sqlite3_stmt *find = NULL;
-	int r = sql_prepare(s, &find, err, "SELECT namespace, service FROM ports WHERE port=?", "i", (int64_t)port);
+	int r = sql_prepare(s, &find, err,
+	                    "SELECT ports.namespace, service, root FROM ports LEFT JOIN environments USING(namespace)"
+	                    " WHERE port=?",
+	                    "i", (int64_t)port);
 	if (r == 0)
 		r = sql_step(s, find, err);
 	*ret = NULL;
-	if (r == 1)
-		*ret = xasprintf("%s %s has it", (const char *)sqlite3_column_text(find, 0),
-		                 (const char *)sqlite3_column_text(find, 1));
-	else if (r == 0 && !probe(port))
-		*ret = xstrdup(port < PRIVILEGED_PORTS && geteuid() ? "only root may listen on it" : "another program uses it");
+	if (r == 1) {
+		const char *root = (const char *)sqlite3_column_text(find, 2);
+		*ret = xasprintf("%s of %s has it", (const char *)sqlite3_column_text(find, 1),
+		                 root ? root : (const char *)sqlite3_column_text(find, 0));
+	} else if (r == 0 && !probe(port)) {
+		cleanup_free char *owner = port_owner(port);
+		*ret = owner ? xasprintf("%s uses it", owner)
+		             : xstrdup(port < PRIVILEGED_PORTS && geteuid() ? "only root may listen on it" : "another program uses it");
+	}
 	return r < 0 ? r : 0;
 }
 
@@ -201,7 +209,7 @@ static int move(struct leasing *l, struct port_lease *lease, struct error *err)
 
 static bool wants_to_move(const struct port_lease *lease)
 {
-	return lease->move && lease->preferred && lease->port != lease->preferred;
+	return (lease->move || lease->strict) && lease->preferred && lease->port != lease->preferred;
 }
 
 static int exhausted(const struct leasing *l, const struct port_lease *lease, struct error *err)
@@ -217,8 +225,23 @@ static int exhausted(const struct leasing *l, const struct port_lease *lease, st
 	return r;
 }
 
+/* The number asked for, whether another is held or none. */
+static int lease_strictly(struct leasing *l, struct port_lease *lease, struct error *err)
+{
+	int r = find_held(l, lease, err);
+	if (r == 1 && lease->port != lease->preferred)
+		r = move(l, lease, err);
+	else if (r == 0)
+		r = try_port(l, lease, lease->preferred, false, err);
+	if (r >= 0 && lease->port != lease->preferred)
+		lease->port = 0;
+	return r < 0 ? r : 0;
+}
+
 static int lease_one(struct leasing *l, struct port_lease *lease, struct error *err)
 {
+	if (lease->strict && lease->preferred)
+		return lease_strictly(l, lease, err);
 	int r = find_held(l, lease, err);
 	if (r == 1 && wants_to_move(lease))
 		return move(l, lease, err);

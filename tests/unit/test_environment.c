@@ -762,7 +762,7 @@ static void a_published_number_that_is_added_later_is_taken_by_up(void **state)
 	assert_int_equal(ask(NULL), ERROR_NONE);
 	int port = port_of("db");
 	snprintf(text, sizeof text, "services: {db: {image: 'example/db:1', ports: ['%u:5432']}}\n" TAIL, wanted);
-	snprintf(kept, sizeof kept, "db: has port %d, not %u: another program uses it", port, wanted);
+	snprintf(kept, sizeof kept, "db: has port %d, not %u: test_environmen (pid", port, wanted);
 	compose(text);
 	assert_int_equal(command("up"), ERROR_NONE);
 	assert_int_equal(port_of("db"), port); /* somebody listens there: kept, and said */

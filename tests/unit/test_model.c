@@ -1,10 +1,13 @@
 /* A configuration, a recipe and leases become what a backend is given. */
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -223,6 +226,53 @@ static void a_published_number_is_the_main_checkouts_alone(void **state)
 	model_free(b);
 	workspace_release(&main_one);
 	workspace_release(&other);
+}
+
+static int listen_somewhere(uint16_t *ret_port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t size = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, size) | listen(fd, 1), 0);
+	getsockname(fd, (struct sockaddr *)&a, &size);
+	*ret_port = ntohs(a.sin_port);
+	return fd;
+}
+
+static void a_strict_number_is_had_or_refused(void **state)
+{
+	struct workspace one, two;
+	uint16_t taken;
+	int fd = listen_somewhere(&taken);
+	cleanup_free char *compose = xasprintf("services:\n"
+	                                       "  db: { image: fakedb, ports: ['41235:1234', '9999'] }\n"
+	                                       "  other: { image: fakedb, ports: ['%u:1234'] }\n"
+	                                       "x-aether: { backend: process, host_ports: strict }\n",
+	                                       taken);
+	workspace_new(&one, false, compose);
+	workspace_new(&two, false, compose);
+	struct model *a = load(&one, true, ""), *b = load(&two, true, "");
+	assert_int_equal(model_external_port(&a->services[0], 1234), 41235);
+	assert_true(model_external_port(&a->services[0], 9999) != 0); /* any will do */
+	assert_false(error_is_set(&a->services[0].unsupported));
+	assert_int_equal(model_external_port(&b->services[0], 1234), 0);
+	assert_null(b->services[0].url);
+	assert_true(model_is_refused(&b->services[0]));
+	assert_non_null(strstr(b->services[0].unsupported.message, one.id.root));
+	cleanup_free char *self = xasprintf("test_model (pid %d) uses it", (int)getpid());
+	assert_true(model_is_refused(&a->services[1]));
+	assert_non_null(strstr(a->services[1].unsupported.message, self));
+	model_free(a);
+	model_free(b);
+	close(fd);
+	assert_int_equal(store_ports_release(store, one.id.namespace_, NULL), 0);
+	b = load(&two, true, "");
+	assert_int_equal(model_external_port(&b->services[0], 1234), 41235);
+	assert_int_equal(model_external_port(&b->services[1], 1234), taken);
+	assert_int_equal(strv_len(b->warnings), 0);
+	model_free(b);
+	workspace_release(&one);
+	workspace_release(&two);
 }
 
 static void readiness_is_asked_in_this_order(void **state)
@@ -486,6 +536,7 @@ int main(void)
 	    cmocka_unit_test(equal_templates_have_one_key),
 	    cmocka_unit_test(nothing_is_made_for_what_nobody_asked_for),
 	    cmocka_unit_test(a_published_number_is_the_main_checkouts_alone),
+	    cmocka_unit_test(a_strict_number_is_had_or_refused),
 	    cmocka_unit_test(readiness_is_asked_in_this_order),
 	    cmocka_unit_test(a_command_gets_what_env_gives),
 	    cmocka_unit_test(volumes_lie_in_the_generation),
