@@ -12,9 +12,7 @@
 
 extern char **environ;
 
-/* The user's own lines, for interpolation. From a mounted checkout through `env.own`: reading its `.env` would start
- * its services. */
-static void read_env(const char *root, struct keyvals *ret)
+void configuration_read_env(const char *root, struct keyvals *ret)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_client struct client c = CLIENT_INIT;
@@ -38,7 +36,7 @@ int configuration_check(const char *root, bool *up, struct error *err)
 	const char *place = id.main_root ? id.main_root : id.root;
 	cleanup_close int fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
-		read_env(place, &variables);
+		configuration_read_env(place, &variables);
 		struct config_params params = {
 		    .root_fd = fd, .root = place, .main_root = id.main_root, .variables = &variables, .environ_ = environ};
 		r = config_load(&params, &config, &why);

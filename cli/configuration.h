@@ -5,11 +5,15 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "base/strv.h"
 #include "provisioner/identity.h"
 
 /* Reads the configuration that a new workspace of the repository will have: the main checkout's, or that of `root` where there is no main
  * checkout. Broken is an error, missing is none. `*up` becomes true when it asks for `up: on-add`. Warnings go to stderr. */
 int configuration_check(const char *root, bool *up, struct error *err);
+
+/* The user's own lines of a checkout's `.env`: from a mounted one through `env.own`, for reading its `.env` would start its services. */
+void configuration_read_env(const char *root, struct keyvals *ret);
 
 /* Is there one for this workspace, as its server will look for it? CONFIG_NOT_FOUND. A broken one is there. */
 int configuration_find(const struct identity *id, struct error *err);

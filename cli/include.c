@@ -23,20 +23,6 @@
 
 /* ---- which: git says ---- */
 
-/* new: "--git-dir=..." for a jj repository that git does not see from its checkout; jj keeps the path in a file. NULL: none needed, or
- * there is none */
-static char *jj_git_dir(const char *main_root)
-{
-	cleanup_free char *file = xasprintf("%s/.jj/repo/store/git_target", main_root);
-	cleanup_buffer struct buffer target = BUFFER_INIT;
-	if (file_read(AT_FDCWD, file, TEXT_MAX, &target) || !target.len)
-		return NULL;
-	const char *named = buffer_str(&target);
-	cleanup_free char *path = *named == '/' ? xstrdup(named) : xasprintf("%s/.jj/repo/store/%s", main_root, named);
-	cleanup_free char *real = realpath(path, NULL);
-	return real ? xasprintf("--git-dir=%s", real) : NULL;
-}
-
 /* Below a hook of git's these lead to the worktree that is being made. */
 static void forget_git_environment(void)
 {
@@ -46,18 +32,19 @@ static void forget_git_environment(void)
 		unsetenv(names[i]);
 }
 
-static int ask_git(const char *main_root, const char *const *words, const struct buffer *in, struct buffer *out, struct error *err)
+static int ask_git(const struct identity *id, const char *const *words, const struct buffer *in, struct buffer *out, struct error *err)
 {
 	struct stat st;
 	cleanup_strv char **argv = NULL;
 	cleanup_buffer struct buffer said = BUFFER_INIT;
-	cleanup_free char *git = xasprintf("%s/.git", main_root);
-	cleanup_free char *git_dir = lstat(git, &st) ? jj_git_dir(main_root) : NULL;
+	cleanup_free char *git = xasprintf("%s/.git", id->main_root);
+	/* git does not see by itself what a jj repository is that is not colocated */
+	cleanup_free char *git_dir = lstat(git, &st) ? git_directory(id) : NULL;
 	strv_pushf(&argv, "-C");
-	strv_pushf(&argv, "%s", main_root);
+	strv_pushf(&argv, "%s", id->main_root);
 	if (git_dir) {
-		strv_pushf(&argv, "%s", git_dir);
-		strv_pushf(&argv, "--work-tree=%s", main_root);
+		strv_pushf(&argv, "--git-dir=%s", git_dir);
+		strv_pushf(&argv, "--work-tree=%s", id->main_root);
 	}
 	for (; *words; words++)
 		strv_pushf(&argv, "%s", *words);
@@ -70,15 +57,15 @@ static int ask_git(const char *main_root, const char *const *words, const struct
 
 /* Names, each ended by NUL: what the patterns match, of that what is ignored anyway. In jj's git directory there is no index, so there
  * the first list has what is tracked as well; that stands in the workspace already. */
-static int find_names(const char *main_root, struct buffer *out, struct error *err)
+static int find_names(const struct identity *id, struct buffer *out, struct error *err)
 {
 	static const char *const matching[] = {"ls-files", "-z", "--others", "--ignored", "--exclude-from=" INCLUDE_FILE, NULL};
 	static const char *const ignored[] = {"check-ignore", "-z", "--stdin", NULL};
 	cleanup_buffer struct buffer names = BUFFER_INIT;
 	forget_git_environment();
-	int r = ask_git(main_root, matching, NULL, &names, err);
+	int r = ask_git(id, matching, NULL, &names, err);
 	if (!r && names.len)
-		r = ask_git(main_root, ignored, &names, out, err);
+		r = ask_git(id, ignored, &names, out, err);
 	return r;
 }
 
@@ -287,7 +274,7 @@ static void include_copy(const struct identity *id, struct include *ret)
 	cleanup_free char *hash = what_to_do(id);
 	if (!hash)
 		return;
-	if (find_names(id->main_root, &names, &err)) {
+	if (find_names(id, &names, &err)) {
 		output_note("Warning: what " INCLUDE_FILE " names was not copied: %s", err.message);
 		return;
 	}

@@ -4,7 +4,7 @@ _ajj() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		[[ ${COMP_WORDS[i]} == -* ]] || words+=("${COMP_WORDS[i]}")
 	done
-	local commands='workspace attach detach up down destroy run env ports status list logs trash cleanup jj help'
+	local commands='workspace attach detach up down destroy run env ports status list logs trash cleanup init jj help'
 	case "${words[0]-} ${words[1]-}" in
 	' ') # the command itself, or one of jj's
 		mapfile -t COMPREPLY < <(compgen -W "$commands --version $options" -- "$word")

@@ -1,5 +1,5 @@
 # fish completion for ajj. `ajj help --json` is the table that a test compares this file with.
-set -l commands workspace attach detach up down destroy run env ports status list logs trash cleanup jj help
+set -l commands workspace attach detach up down destroy run env ports status list logs trash cleanup init jj help
 
 # looking starts nothing: the directory of the services is no demand
 function __ajj_services

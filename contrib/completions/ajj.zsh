@@ -4,7 +4,7 @@
 _ajj() {
 	local -a commands options
 	local -a words_=(${(@)words[2,CURRENT-1]:#-*})
-	commands=(workspace attach detach up down destroy run env ports status list logs trash cleanup jj help)
+	commands=(workspace attach detach up down destroy run env ports status list logs trash cleanup init jj help)
 	options=(--json --help)
 	case "${words_[1]} ${words_[2]}" in
 	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
