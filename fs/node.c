@@ -16,6 +16,7 @@ struct node_local {
 	uint32_t children; /* records that have this one as their parent */
 	uint32_t alias;    /* the next name */
 	int32_t fd;        /* + 1 */
+	_Atomic bool current; /* of a directory: what the kernel has cached of its listing is from after the last change */
 };
 
 struct nodes {
@@ -182,6 +183,36 @@ void node_dropped(struct nodes *n, uint32_t index)
 	nodes_lock(n);
 	free_list_add(n, index);
 	nodes_unlock(n);
+}
+
+/* ---- listings ---- */
+
+static void set_current(struct nodes *n, uint64_t id, bool current)
+{
+	nodes_lock_shared(n);
+	uint32_t index = node_index(n, id);
+	if (index != NODE_NONE)
+		atomic_store(&n->local[index].current, current);
+	nodes_unlock(n);
+}
+
+void node_changed(struct nodes *n, uint64_t id)
+{
+	set_current(n, id, false);
+}
+
+void node_listing_forgotten(struct nodes *n, uint64_t id)
+{
+	set_current(n, id, true);
+}
+
+bool node_listing_is_stale(struct nodes *n, uint64_t id)
+{
+	nodes_lock_shared(n);
+	uint32_t index = node_index(n, id);
+	bool stale = index != NODE_NONE && !atomic_load(&n->local[index].current);
+	nodes_unlock(n);
+	return stale;
 }
 
 /* ---- records ---- */
@@ -430,6 +461,7 @@ static void node_publish(struct nodes *n, uint32_t index)
 {
 	n->live++;
 	index_grow(n); /* indexes all that is live, which this is not yet */
+	atomic_store(&n->local[index].current, true); /* the kernel knows nothing of it yet */
 	atomic_store(&n->records[index].nlookup, 1);
 	atomic_store(&n->records[index].state, NODE_LIVE);
 	index_add(n, index);

@@ -91,6 +91,14 @@ bool nodes_dropped(const struct nodes *n);                    /* is there one of
 bool node_next_dropped(struct nodes *n, uint32_t *ret_index, int *ret_fd);
 void node_dropped(struct nodes *n, uint32_t index);
 
+/* ---- listings ---- */
+
+/* Names in the directory are others now. */
+void node_changed(struct nodes *n, uint64_t id);
+/* Has it changed since the kernel was told last to forget what it has cached of its listing? */
+bool node_listing_is_stale(struct nodes *n, uint64_t id);
+void node_listing_forgotten(struct nodes *n, uint64_t id);
+
 unsigned nodes_live(const struct nodes *n);
 
 #endif

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include "base/alloc.h"
@@ -106,12 +107,17 @@ void notices_set_device(struct notices *n, int device)
 		n->device = device;
 }
 
+static struct fuse_out_header header_of(int code, size_t size)
+{
+	return (struct fuse_out_header){.len = (uint32_t)(sizeof(struct fuse_out_header) + size), .error = code};
+}
+
 /* One record of the helper's: its length, then a message of the FUSE protocol. When there are too many they are dropped: the next
  * lookup of a virtual name finds out by itself, later. */
 static void add(struct notices *n, int code, const void *body, size_t size, const char *name)
 {
 	size_t name_size = name ? strlen(name) + 1 : 0;
-	struct fuse_out_header header = {.len = (uint32_t)(sizeof(header) + size + name_size), .error = code};
+	struct fuse_out_header header = header_of(code, size + name_size);
 	pthread_mutex_lock(&n->lock);
 	if (n->device >= 0 && n->records.len + sizeof(header.len) + header.len <= RECORDS_MAX) {
 		buffer_add(&n->records, &header.len, sizeof(header.len));
@@ -134,6 +140,15 @@ void notices_directory(struct notices *n, fuse_ino_t directory)
 {
 	struct fuse_notify_inval_inode_out body = {.ino = directory};
 	add(n, FUSE_NOTIFY_INVAL_INODE, &body, sizeof(body), NULL);
+}
+
+void notices_directory_now(struct notices *n, fuse_ino_t directory)
+{
+	struct fuse_notify_inval_inode_out body = {.ino = directory};
+	struct fuse_out_header header = header_of(FUSE_NOTIFY_INVAL_INODE, sizeof(body));
+	struct iovec parts[] = {{&header, sizeof(header)}, {&body, sizeof(body)}};
+	if (n->device >= 0 && writev(n->device, parts, 2) < 0 && errno != ENOENT)
+		log_warning("overlay", "the kernel forgets no listing: %s", strerror(errno));
 }
 
 void notices_free(struct notices *n)

@@ -164,6 +164,7 @@ void overlay_set_session(struct overlay *o, struct session *s)
 
 void overlay_root_changed(struct overlay *o)
 {
+	overlay_directory_changed(o, FUSE_ROOT_ID, true);
 	notices_directory(o->notices, FUSE_ROOT_ID);
 }
 

@@ -1,7 +1,12 @@
 /* Reading directories. OPENDIR is answered ENOSYS, so a request is (node, offset), the offset a cookie of the file system beneath. A
  * listing under way is kept as a stream (descriptor, entries already got), so that the next request goes on where the last one
  * ended instead of seeking: seeking costs a sort in ext4, and in some file systems (tmpfs before Linux 6.6) loses entries when others
- * were removed meanwhile. A stream that is gone is replaced by a seek. */
+ * were removed meanwhile. A stream that is gone is replaced by a
+ * seek, and one goes as soon as a name is added: whoever begins to read after that may come to the same place, and must find it.
+ *
+ * The kernel caches listings too, put together by all who read at the same time, and asks whether one is still true only of who begins
+ * to read. One begun before a change and finished after it would be shown to those who are in the middle, so whoever begins after a change
+ * has it forgotten. Changes and readers exclude each other by the directory's lock in the kernel. */
 #include "fs/overlay_private.h"
 
 #include <dirent.h>
@@ -21,6 +26,7 @@
 struct stream {
 	fuse_ino_t ino;
 	int64_t next; /* the cookie that continues it */
+	struct timespec read; /* when the directory had changed last, as it was opened */
 	uint64_t used;
 	int fd;
 	size_t at, length;
@@ -49,6 +55,13 @@ void streams_free(struct overlay *o)
 	}
 }
 
+/* Strictly, others change the directory and nobody says so. */
+static bool is_outdated(const struct overlay *o, const struct stream *s)
+{
+	struct stat st;
+	return o->timeout == 0 && (fstat(s->fd, &st) < 0 || st.st_mtim.tv_sec != s->read.tv_sec || st.st_mtim.tv_nsec != s->read.tv_nsec);
+}
+
 static struct stream *take_stream(struct overlay *o, fuse_ino_t ino, int64_t offset)
 {
 	struct stream *found = NULL;
@@ -61,7 +74,29 @@ static struct stream *take_stream(struct overlay *o, fuse_ino_t ino, int64_t off
 		}
 	}
 	pthread_mutex_unlock(&o->stream_lock);
+	if (found && is_outdated(o, found)) {
+		stream_free(found);
+		found = NULL;
+	}
 	return found;
+}
+
+static void drop_streams(struct overlay *o, fuse_ino_t ino)
+{
+	pthread_mutex_lock(&o->stream_lock);
+	for (int i = 0; i < OVERLAY_STREAMS_MAX; i++)
+		if (o->streams[i] && o->streams[i]->ino == ino) {
+			stream_free(o->streams[i]);
+			o->streams[i] = NULL;
+		}
+	pthread_mutex_unlock(&o->stream_lock);
+}
+
+void overlay_directory_changed(struct overlay *o, fuse_ino_t directory, bool added)
+{
+	node_changed(o->nodes, directory);
+	if (added)
+		drop_streams(o, directory);
 }
 
 static void keep_stream(struct overlay *o, struct stream *s)
@@ -85,7 +120,8 @@ static void keep_stream(struct overlay *o, struct stream *s)
 
 static int open_stream(struct overlay *o, fuse_ino_t ino, int64_t offset, struct stream **ret)
 {
-	cleanup_close int fd = overlay_open_node(o, ino, O_RDONLY | O_DIRECTORY, NULL);
+	struct stat st;
+	cleanup_close int fd = overlay_open_node(o, ino, O_RDONLY | O_DIRECTORY, &st);
 	if (fd < 0)
 		return fd;
 	if (offset > 0 && offset < COOKIE_VIRTUAL && lseek(fd, offset, SEEK_SET) < 0)
@@ -95,6 +131,7 @@ static int open_stream(struct overlay *o, fuse_ino_t ino, int64_t offset, struct
 		return -ENOMEM;
 	s->ino = ino;
 	s->next = offset;
+	s->read = st.st_mtim;
 	s->fd = move_fd(&fd);
 	s->at = s->length = 0;
 	s->end = offset >= COOKIE_VIRTUAL; /* after the virtual names, or ext4's own end */
@@ -221,9 +258,19 @@ static void forget_reply(struct listing *l)
 	}
 }
 
+static void begin_listing(struct overlay *o, fuse_ino_t ino)
+{
+	if (o->timeout > 0 && !node_listing_is_stale(o->nodes, ino))
+		return;
+	notices_directory_now(o->notices, ino);
+	node_listing_forgotten(o->nodes, ino); /* not before: another who begins now would not wait for it */
+}
+
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
 {
 	struct overlay *o = overlay_of(req);
+	if (offset == 0)
+		begin_listing(o, ino);
 	__attribute__((cleanup(stream_freep))) struct stream *s = take_stream(o, ino, offset);
 	int r = s ? 0 : open_stream(o, ino, offset, &s);
 	cleanup_free char *data = malloc(size);

@@ -168,6 +168,8 @@ static int make_entry(fuse_req_t req, fuse_ino_t parent, struct making *m, struc
 	int r = make(req, directory, m);
 	if (overlay_was_done(r, EEXIST) && made_before(o, parent, m))
 		r = 0;
+	if (r == 0)
+		overlay_directory_changed(o, parent, true);
 	return r < 0 ? r : overlay_find(o, parent, m->name, e);
 }
 
@@ -273,7 +275,10 @@ static int link_node(struct overlay *o, fuse_ino_t ino, fuse_ino_t parent, const
 	if (overlay_was_done(r, EEXIST) && overlay_stat_child(o, parent, name, &there) == 0 && there.st_ino == st.st_ino &&
 	    there.st_dev == st.st_dev)
 		r = 0;
-	return r < 0 ? r : overlay_find(o, parent, name, e);
+	if (r < 0)
+		return r;
+	overlay_directory_changed(o, parent, true);
+	return overlay_find(o, parent, name, e);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -340,6 +345,7 @@ static int remove_name(struct overlay *o, fuse_ino_t parent, const char *name, i
 	nodes_lock(o->nodes);
 	has_left(o, &l, name);
 	nodes_unlock(o->nodes);
+	overlay_directory_changed(o, parent, false);
 	return 0;
 }
 
@@ -429,6 +435,8 @@ static int rename_beneath(struct overlay *o, struct renaming *m)
 	nodes_lock(o->nodes);
 	r = rename_locked(o, m, &source, &target);
 	nodes_unlock(o->nodes);
+	for (int i = 0; i < 2 && r == 0; i++)
+		overlay_directory_changed(o, m->parent[i], true);
 	bool stays = r < 0 || m->flags & RENAME_EXCHANGE || (source.st_ino == target.st.st_ino && source.st_dev == target.st.st_dev);
 	if (target.pinned && stays)
 		overlay_unpin(o, target.node);

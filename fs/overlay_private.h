@@ -138,6 +138,8 @@ struct notices *notices_new(void);
 void notices_set_device(struct notices *n, int device); /* borrowed */
 void notices_entry(struct notices *n, fuse_ino_t parent, const char *name);
 void notices_directory(struct notices *n, fuse_ino_t directory);
+/* The same at once, for a request that reads the directory: of what is cached the kernel locks single pages alone. */
+void notices_directory_now(struct notices *n, fuse_ino_t directory);
 void notices_free(struct notices *n);
 
 /* ---- operations by family: each fills in its own ---- */
@@ -146,6 +148,9 @@ void overlay_ops_attributes(struct fuse_lowlevel_ops *ops);
 void overlay_ops_xattrs(struct fuse_lowlevel_ops *ops);
 void overlay_ops_data(struct fuse_lowlevel_ops *ops);
 void overlay_ops_directories(struct fuse_lowlevel_ops *ops);
+
+/* A name was added to the directory or taken from it, and that is not answered yet. */
+void overlay_directory_changed(struct overlay *o, fuse_ino_t directory, bool added);
 void streams_free(struct overlay *o);
 
 #endif

@@ -290,6 +290,7 @@ void virtual_symlink(fuse_req_t req, enum virtual_name v, const char *target)
 		fuse_reply_err(req, -r);
 		return;
 	}
+	overlay_directory_changed(o, FUSE_ROOT_ID, true);
 	replaces(req);
 	changed_beneath(o);
 	virtual_entry(o, v, &e);
