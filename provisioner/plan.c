@@ -133,14 +133,17 @@ static void choose(const struct config *config, size_t i, bool *chosen)
 	}
 }
 
-static bool in_profiles(const struct config_service *s, char *const *profiles)
+static bool has_profile_of(const struct config_service *s, char *const *profiles)
 {
-	if (!s->profiles || !s->profiles[0])
-		return true;
-	for (char **p = s->profiles; *p; p++)
+	for (char **p = s->profiles; p && *p; p++)
 		if (strv_contains(profiles, *p))
 			return true;
 	return false;
+}
+
+static bool in_profiles(const struct config_service *s, char *const *profiles)
+{
+	return !s->profiles || !s->profiles[0] || has_profile_of(s, profiles);
 }
 
 static int choose_named(const struct config *config, char *const *names, bool *chosen, struct error *err)
@@ -166,17 +169,19 @@ int plan_select(const struct config *config, const struct plan_selection *select
 {
 	cleanup_free bool *chosen = xcalloc(config->n_services, sizeof *chosen);
 	char *const *names = selection->names;
-	if (!names && !selection->all && !(selection->profiles && selection->profiles[0]))
+	if (!names && !selection->all)
 		names = config->service_set;
 	int r = names ? choose_named(config, names, chosen, err) : 0;
 	if (r < 0)
 		return r;
 	if (named)
 		memcpy(named, chosen, config->n_services * sizeof *chosen);
-	for (size_t i = 0; !names && i < config->n_services; i++)
-		if ((selection->all || !config->services[i].has_build) &&
-		    in_profiles(&config->services[i], selection->profiles))
+	for (size_t i = 0; !selection->names && i < config->n_services; i++) {
+		const struct config_service *s = &config->services[i];
+		bool by_default = !names && (selection->all || !s->has_build) && in_profiles(s, selection->profiles);
+		if (by_default || has_profile_of(s, selection->profiles))
 			choose(config, i, chosen);
+	}
 	memcpy(ret, chosen, config->n_services * sizeof *chosen);
 	return 0;
 }

@@ -617,6 +617,35 @@ static void unsupported_is_a_warning_unless_it_is_named(void **state)
 	assert_int_equal(ask(NULL), ERROR_NONE);
 }
 
+#define ODD_AND_DB                                                                                                     \
+	"services:\n"                                                                                                      \
+	"  odd: {image: 'e/odd', ports: ['1']}\n"                                                                          \
+	"  db: {image: 'e/db', ports: ['5432'], depends_on: {odd: {condition: service_healthy}}}\n"                        \
+	"  other: {image: 'e/other', ports: ['2'], depends_on: {odd: {condition: service_started, required: false}}}\n"
+
+static void what_the_configuration_names_must_run(void **state)
+{
+	compose(ODD_AND_DB "x-aether: {backend: memory, services: [db]}\n");
+	env_open();
+	scripted_get("odd")->unsupported = true;
+	assert_int_equal(ask(NULL), ERROR_IMAGE_NOT_FOUND); /* db needs it */
+	assert_int_equal(command("up other"), ERROR_NONE);  /* it does without */
+	assert_int_equal(command("up db"), ERROR_IMAGE_NOT_FOUND);
+	assert_int_equal(scripted_get("db")->starts, 0);
+}
+
+static void what_nobody_named_holds_nobody_back(void **state)
+{
+	compose(ODD_AND_DB TAIL);
+	env_open();
+	scripted_get("odd")->unsupported = true;
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(command("up --all"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(scripted_get("other")->starts, 1);
+	assert_int_equal(command("up odd"), ERROR_IMAGE_NOT_FOUND);
+}
+
 static void a_port_of_a_foreigner_is_replaced(void **state)
 {
 	compose(ONE TAIL);
@@ -1414,6 +1443,8 @@ int main(void)
 	    T(without_a_policy_the_next_demand_revives),
 	    T(what_is_gone_is_not_ready),
 	    T(unsupported_is_a_warning_unless_it_is_named),
+	    T(what_the_configuration_names_must_run),
+	    T(what_nobody_named_holds_nobody_back),
 	    T(a_port_of_a_foreigner_is_replaced),
 	    T(without_a_configuration_a_demand_says_so),
 	    T(an_unknown_backend_is_named),

@@ -242,12 +242,17 @@ static void selections(void **state)
 	expect_selection(&c, (struct plan_selection){0}, ".11.1", ".....");
 	expect_selection(&c, (struct plan_selection){.all = true}, "111.1", ".....");
 	expect_selection(&c, (struct plan_selection){.profiles = debug}, ".1111", ".....");
+	services[3].has_build = true;
+	expect_selection(&c, (struct plan_selection){.profiles = debug}, ".1111", ".....");
+	services[3].has_build = false;
 	/* a name brings what it requires, and no more */
 	expect_selection(&c, (struct plan_selection){.names = web}, "11..1", "11..1");
 	expect_selection(&c, (struct plan_selection){.names = trace}, "...1.", "...1.");
 	/* the configuration's own set */
 	c.service_set = mail;
 	expect_selection(&c, (struct plan_selection){0}, "..1..", "..1..");
+	expect_selection(&c, (struct plan_selection){.profiles = debug}, "..11.", "..1.."); /* and what is asked for beside it */
+	expect_selection(&c, (struct plan_selection){.all = true}, "111.1", ".....");
 	expect_selection(&c, (struct plan_selection){.names = web}, "11..1", "11..1");
 }
 
