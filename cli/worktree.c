@@ -132,16 +132,9 @@ static void say_forgotten(const struct git_worktree *w, const char *common)
 		            w->commit);
 }
 
-static int forget_one(const struct identity *here, const struct git_worktrees *list, const char *name, json_t *done,
-                      struct error *err)
+static int forget_one(const struct identity *here, const struct git_worktree *w, json_t *done, struct error *err)
 {
-	const struct git_worktree *w = NULL;
-	int r = find(list, name, &w, err);
-	if (!r)
-		r = check(w, here->repository, err);
-	if (r)
-		return r;
-	r = access(w->path, F_OK) && errno == ENOENT ? teardown_gone(here->repository, w->path, err)
+	int r = access(w->path, F_OK) && errno == ENOENT ? teardown_gone(here->repository, w->path, err)
 	                                              : teardown_root(w->path, NULL, err);
 	if (!r)
 		r = git_worktree_forget(here->repository, w, err);
@@ -164,8 +157,17 @@ int worktree_forget(const struct arguments *args, const struct identity *here, s
 	git_worktrees_read(here->repository, here->main_root, &list);
 	if (!names)
 		strv_pushf(&names, "%s", here->root);
-	for (char **name = names; !r && *name; name++)
-		r = forget_one(here, &list, *name, done, err);
+	/* all are found first: unmounting leaves the working directory, which relative paths begin at, and one that is refused refuses all */
+	size_t count = strv_len(names);
+	const struct git_worktree **wanted = xcalloc(count + 1, sizeof *wanted);
+	for (size_t i = 0; !r && i < count; i++) {
+		r = find(&list, names[i], &wanted[i], err);
+		if (!r)
+			r = check(wanted[i], here->repository, err);
+	}
+	for (size_t i = 0; !r && i < count; i++)
+		r = forget_one(here, wanted[i], done, err);
+	free(wanted);
 	if (!r)
 		output_document(json_pack("{s:O}", "forgotten", done));
 	json_decref(done);
