@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/program.h"
 #include "base/strv.h"
+#include "cli/forgotten.h"
 #include "cli/holders.h"
 #include "cli/nesting.h"
 #include "provisioner/mounts.h"
@@ -153,6 +154,8 @@ int mounting_attach(struct client *c, const char *options, bool *ret_mounted, st
 	int r = clear_what_is_dead(c, err);
 	if (!r && !c->mounted)
 		r = nesting_check(c->id.root, err);
+	if (!r && !c->mounted)
+		r = forgotten_check(&c->id, err);
 	if (r || c->mounted)
 		return r;
 	cleanup_close int lock = lock_environment(&c->id, err);

@@ -184,7 +184,7 @@ static bool take_down(const struct store_environment *e, const char *why)
 	if (r)
 		output_note("Warning: %s %s, but its environment could not be taken down: %s", e->root, why, err.message);
 	else
-		output_note("Note: %s %s: its environment was taken down, its data is in the trash (ajj trash list)", e->root, why);
+		output_note("Note: %s %s: its environment was taken down; its data, if it had any, is in the trash (ajj trash list)", e->root, why);
 	return !r;
 }
 

@@ -1,0 +1,40 @@
+#include "cli/forgotten.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "cli/jj.h"
+
+#define INDEX_MAX (4u << 20) /* bytes */
+
+/* jj's record of its workspaces (0.38 and newer) is its own, but a name that it does not hold anywhere is a reason to ask, and one that
+ * it holds saves asking: jj takes longer than all the rest of attaching. */
+static bool may_be_forgotten(const struct identity *id)
+{
+	cleanup_buffer struct buffer index = BUFFER_INIT;
+	cleanup_free char *path = xasprintf("%s/workspace_store/index", id->repository);
+	if (id->kind != WORKSPACE_JJ || file_read(AT_FDCWD, path, INDEX_MAX, &index))
+		return false;
+	return !memmem(buffer_str(&index), index.len, id->workspace, strlen(id->workspace));
+}
+
+int forgotten_check(const struct identity *id, struct error *err)
+{
+	struct jj_workspace *list = NULL;
+	size_t count = 0;
+	bool known = false;
+	if (!may_be_forgotten(id) || jj_workspaces(id->main_root ? id->main_root : id->root, &list, &count, NULL))
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		known = known || !strcmp(list[i].name, id->workspace);
+	jj_workspaces_free(list, count);
+	if (known)
+		return 0;
+	error_set(err, ERROR_WORKSPACE_NOT_FOUND, "jj has forgotten the workspace %s, which was at %s", id->workspace, id->root);
+	error_hint(err, "rm -r '%s/.jj' makes it a plain directory; or make another one: ajj workspace add DEST", id->root);
+	return -error_code_errno(ERROR_WORKSPACE_NOT_FOUND);
+}
