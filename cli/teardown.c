@@ -6,6 +6,7 @@
 #include "cli/mounting.h"
 #include "cli/progress.h"
 #include "cli/registry.h"
+#include "provisioner/mounts.h"
 
 static int take_down(struct client *c, struct error *err)
 {
@@ -39,6 +40,8 @@ int teardown_record(const struct store_environment *e, struct error *err)
 	if (!access(e->root, F_OK) || errno == ENOTCONN)
 		return teardown_root(e->root, e->workspace, err);
 	int r = registry_identity(e, &id, err);
+	if (!r && is_mounted_by_us(e->control_dir) && mount_is_dead(e->control_dir))
+		r = mounting_clear_dead(e->control_dir, err);
 	if (!r)
 		r = registry_discard(&id, err);
 	identity_release(&id);
