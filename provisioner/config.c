@@ -59,6 +59,7 @@ static void service_release(struct config_service *s)
 	free(s->run_shell_text);
 	config_probe_release(&s->ready);
 	keyvals_release(&s->x_env);
+	error_release(&s->fault);
 }
 
 void config_free(struct config *c)

@@ -97,6 +97,7 @@ struct config_service {
 	char *run_shell_text;    /* the command as written, for approval and messages */
 	struct config_probe ready;
 	struct keyvals x_env;    /* x-aether.env of the service: environment of the process */
+	struct error fault;      /* set: it cannot be run as it stands (an env_file is missing), and the others can */
 	const char *file;        /* of the service's key; borrowed: config_file.shown */
 	unsigned line, column;
 };

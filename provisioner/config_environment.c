@@ -101,7 +101,19 @@ static const struct field_reader env_file_fields[] = {
     {NULL, NULL},
 };
 
-static int take_env_file(const struct field *f, const char *path, bool required)
+/* It is mostly the built application's, which nobody may want to start here: no reason to have no database. */
+static void note_missing(const struct field *f, struct config_service *s, const char *path, int r)
+{
+	struct error *err = f->reader->err;
+	if (error_is_set(&s->fault))
+		return;
+	f->reader->err = &s->fault;
+	field_error(f, "%s: %s", path, strerror(-r));
+	error_hint(&s->fault, "{ path: %s, required: false } passes over a file that is not there", path);
+	f->reader->err = err;
+}
+
+static int take_env_file(const struct field *f, struct config_service *s, const char *path, bool required)
 {
 	struct loading *l = loading_of(f);
 	bool outside = false;
@@ -111,22 +123,19 @@ static int take_env_file(const struct field *f, const char *path, bool required)
 	if (outside && r == 0)
 		approve_text(f, path);
 	bool missing = r == -ENOENT || r == -ENOTDIR;
-	if (r == 0 || (missing && !required))
-		return 0;
-	r = field_error(f, "%s: %s", path, strerror(-r));
-	if (missing)
-		error_hint(f->reader->err, "{ path: %s, required: false } passes over a file that is not there", path);
-	return r;
+	if (missing && required)
+		note_missing(f, s, path, r);
+	return r == 0 || missing ? 0 : field_error(f, "%s: %s", path, strerror(-r));
 }
 
-static int read_one(const struct field *f)
+static int read_one(const struct field *f, struct config_service *s)
 {
 	struct env_file file = {NULL, true};
 	int r = f->node->type == YAML_MAP      ? field_read_map(f, env_file_fields, UNKNOWN_WARNS, "a path", &file)
 	        : f->node->type == YAML_SCALAR ? field_text(f, &file.path)
 	                                       : field_expected(f, "a path");
 	if (r == 0)
-		r = take_env_file(f, file.path, file.required);
+		r = take_env_file(f, s, file.path, file.required);
 	free(file.path);
 	return r;
 }
@@ -134,11 +143,11 @@ static int read_one(const struct field *f)
 int read_env_file(const struct field *f, void *out)
 {
 	if (f->node->type != YAML_LIST)
-		return read_one(f);
+		return read_one(f, out);
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field item = field_child(f, i);
-		r = read_one(&item);
+		r = read_one(&item, out);
 	}
 	return r;
 }

@@ -523,7 +523,10 @@ static int parse(struct builder *b, const char *text, size_t len)
 		return error_set(b->err, ERROR_NO_MEMORY, "libfyaml: no diagnostics");
 	fy_diag_set_collect_errors(b->diag, true);
 	const struct fy_parse_cfg config = {
-	    .flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE, .diag = b->diag};
+	    /* sloppy: a `]` below its key, as many files have it, and as the readers of Compose and Go take it */
+	    .flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE |
+	             FYPCF_SLOPPY_FLOW_INDENTATION,
+	    .diag = b->diag};
 	b->parser = fy_parser_create(&config);
 	int r = b->parser && fy_parser_set_string(b->parser, text, len) == 0
 	            ? 0

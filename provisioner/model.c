@@ -174,7 +174,7 @@ static int warn_of_others(struct model *m, const struct model_params *params, co
 
 bool model_is_refused(const struct model_service *s)
 {
-	return s->unsupported.code == ERROR_PORT_ALLOCATION_FAILED;
+	return s->unsupported.code == ERROR_PORT_ALLOCATION_FAILED || s->unsupported.code == ERROR_CONFIG_INVALID;
 }
 
 static int refuse(struct model_service *s, const struct model_params *params, const struct port_lease *l, struct error *err)
@@ -485,6 +485,8 @@ static void make_services(struct model *m, const struct model_params *params)
 		s->config = &m->config->services[i];
 		s->recipe = s->config->image ? recipe_for_image(params->recipes, s->config->image) : NULL;
 		s->strict_ports = m->config->strict_ports;
+		if (error_is_set(&s->config->fault))
+			error_copy(&s->unsupported, &s->config->fault);
 		want_ports(s);
 	}
 	for (size_t i = 0; i < m->config->n_warnings; i++)

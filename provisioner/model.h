@@ -26,7 +26,7 @@ struct model_service {
 	char *url;                 /* NULL: it has no port, or none is leased */
 	struct config_probe ready; /* borrowed strings, but for an expanded argv and path; kind NONE: running is ready */
 	bool one_shot;             /* nothing to connect to and nothing to ask: may end with success */
-	struct error unsupported;  /* set: it cannot run here, and why; PORT_ALLOCATION_FAILED: model_is_refused */
+	struct error unsupported;  /* set: it cannot run here, and why; model_is_refused tells some apart */
 	bool strict_ports;         /* of the configuration */
 	struct service_spec spec;
 	struct process_spec process;
@@ -88,7 +88,8 @@ void model_unplan(struct model *m);
 /* The port where `internal` (0: the first) is reached; 0: none. */
 uint16_t model_external_port(const struct model_service *s, uint16_t internal);
 
-/* Its number is not to be had now (host_ports: strict): whoever needs it fails, named or not. */
+/* It could run here, were it not for what can be mended (a number that somebody holds under host_ports: strict, an env_file
+ * that is missing): whoever needs it fails, named or not. */
 bool model_is_refused(const struct model_service *s);
 
 /* Replaces every secret value that the model knows with ***, in place of text meant for logs, events and errors. new */

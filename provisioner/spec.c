@@ -588,8 +588,8 @@ static int build_process(const struct build *b)
 		return build_command_process(b);
 	if (b->s->recipe && b->s->program_dir)
 		return build_recipe_process(b);
-	if (error_is_set(&b->s->unsupported))
-		return 0;
+	if (error_is_set(&b->s->unsupported) && b->s->recipe)
+		return 0; /* its program is not there */
 	if (c->image)
 		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND,
 		          "service %s: no recipe says how to run the image %s as a process of this machine", c->name, c->image);

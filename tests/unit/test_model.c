@@ -427,6 +427,27 @@ static void what_cannot_run_says_why(void **state)
 	workspace_release(&w);
 }
 
+/* A fresh workspace lacks what is not tracked; whose env_file that is fails when it is asked for, and no other. */
+static void a_missing_env_file_is_one_services_fault(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  app: { build: ., env_file: ./apps/api/.env }\n"
+	              "  own: { image: fakedb, env_file: [{ path: gone.env, required: false }, other.env] }\n"
+	              "  db: { image: fakedb }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	assert_int_equal(m->services[0].unsupported.code, ERROR_IMAGE_NOT_FOUND); /* it could not run anyway */
+	assert_false(model_is_refused(&m->services[0]));
+	assert_true(model_is_refused(&m->services[1]));
+	assert_string_equal(m->services[1].unsupported.message,
+	                    "compose.yaml:3:73: services.own.env_file[1]: other.env: No such file or directory");
+	assert_non_null(m->services[1].unsupported.hint);
+	assert_false(error_is_set(&m->services[2].unsupported));
+	model_free(m);
+	workspace_release(&w);
+}
+
 static void broken_ones_name_their_fault(void **state)
 {
 	static const struct {
@@ -543,6 +564,7 @@ int main(void)
 	    cmocka_unit_test(bound_data_lies_in_our_state),
 	    cmocka_unit_test(what_others_made_is_warned_of),
 	    cmocka_unit_test(what_cannot_run_says_why),
+	    cmocka_unit_test(a_missing_env_file_is_one_services_fault),
 	    cmocka_unit_test(broken_ones_name_their_fault),
 	    cmocka_unit_test(versions_are_remembered),
 	    cmocka_unit_test(sockets_have_short_paths),
