@@ -82,6 +82,10 @@ void model_environment(const struct model *m, const char *main_text, const char 
 /* Its NAME_URL, NAME_HOST, NAME_PORT are added; nothing without a leased port. */
 void model_service_variables(const struct model_service *s, struct keyvals *out);
 
+/* Values that name a service of the file are turned to where this workspace has it, as in `.env`: within a network of its own
+ * `db:5432` is right, for a process of the host it is not. */
+void model_rewrite(const struct model *m, struct keyvals *variables);
+
 /* After a teardown: the ports are not ours any more, so nothing may name them. */
 void model_unplan(struct model *m);
 

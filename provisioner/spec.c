@@ -562,7 +562,10 @@ static int build_command_process(const struct build *b)
 	uint16_t port = model_external_port(s, 0);
 	take_host_variables(&s->process_env);
 	keyvals_copy(&s->process_env, b->env);
-	keyvals_copy(&s->process_env, &s->config->environment);
+	cleanup_keyvals struct keyvals own = KEYVALS_INIT;
+	keyvals_copy(&own, &s->config->environment);
+	model_rewrite(b->m, &own);
+	keyvals_copy(&s->process_env, &own);
 	if (port) {
 		char number[8];
 		snprintf(number, sizeof number, "%u", port);

@@ -93,28 +93,76 @@ static struct rewrite_target target_of(const struct model_service *s, struct rew
 	return t;
 }
 
+struct places {
+	struct rewrite_map map;
+	struct rewrite_target *targets;
+	struct rewrite_port *ports;
+};
+
+static void places_release(struct places *p)
+{
+	free(p->targets);
+	free(p->ports);
+}
+
+static void places_init(struct places *p, const struct model *m)
+{
+	size_t n_ports = 0, n;
+	for (size_t i = 0; i < m->n_services; i++)
+		n_ports += m->services[i].n_ports;
+	p->ports = xcalloc(m->app_ports.count + n_ports, sizeof *p->ports);
+	p->targets = xcalloc(m->app_ports.count + m->n_services, sizeof *p->targets);
+	n = add_app_ports(m, p->targets, p->ports);
+	struct rewrite_port *next = p->ports + n;
+	for (size_t i = 0; i < m->n_services; i++) {
+		p->targets[n] = target_of(&m->services[i], next);
+		next += p->targets[n++].n_ports;
+	}
+	p->map = (struct rewrite_map){p->targets, n, MODEL_HOST};
+}
+
 void model_environment(const struct model *m, const char *main_text, const char *user_text, struct envset *ret)
 {
 	cleanup_keyvals struct keyvals offered = KEYVALS_INIT, imposed = KEYVALS_INIT;
-	size_t n_ports = 0, n = 0;
+	__attribute__((cleanup(places_release))) struct places places = {.targets = NULL};
 	struct envset_params params = {.own = user_text, .offered = &offered, .imposed = &imposed};
 	if (!m) {
 		envset_make(&params, ret);
 		return;
 	}
 	model_generated(m, &offered, &imposed);
-	for (size_t i = 0; i < m->n_services; i++)
-		n_ports += m->services[i].n_ports;
-	cleanup_free struct rewrite_port *ports = xcalloc(m->app_ports.count + n_ports, sizeof *ports);
-	cleanup_free struct rewrite_target *targets = xcalloc(m->app_ports.count + m->n_services, sizeof *targets);
-	n = add_app_ports(m, targets, ports);
-	struct rewrite_port *next = ports + n;
-	for (size_t i = 0; i < m->n_services; i++) {
-		targets[n] = target_of(&m->services[i], next);
-		next += targets[n++].n_ports;
-	}
-	const struct rewrite_map map = {targets, n, MODEL_HOST};
+	places_init(&places, m);
 	params.main = m->config->inherit ? main_text : NULL;
-	params.map = m->config->rewrite && m->planned ? &map : NULL;
+	params.map = m->config->rewrite && m->planned ? &places.map : NULL;
 	envset_make(&params, ret);
+}
+
+/* ---- a service's own environment ---- */
+
+static const char *own_value(void *arg, const char *name)
+{
+	return keyvals_get(arg, name);
+}
+
+void model_rewrite(const struct model *m, struct keyvals *variables)
+{
+	__attribute__((cleanup(places_release))) struct places places = {.targets = NULL};
+	cleanup_keyvals struct keyvals before = KEYVALS_INIT;
+	if (!m->config->rewrite || !m->planned)
+		return;
+	places_init(&places, m);
+	keyvals_copy(&before, variables);
+	for (size_t i = 0; i < before.count; i++) {
+		const char *key = before.items[i].key, *value = before.items[i].value;
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+		uint16_t port;
+		if (!value || !rewrite_value(&places.map, key, value, strlen(value), true, own_value, &before, &text))
+			continue;
+		keyvals_set(variables, key, buffer_str(&text));
+		cleanup_free char *missing = rewrite_missing_port(&places.map, key, value, own_value, &before, &port);
+		char number[8];
+		snprintf(number, sizeof number, "%u", missing ? port : 0);
+		if (missing && !keyvals_has(variables, missing))
+			keyvals_set(variables, missing, number);
+	}
 }

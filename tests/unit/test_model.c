@@ -331,6 +331,40 @@ static void a_command_gets_what_env_gives(void **state)
 	workspace_release(&w);
 }
 
+static void a_commands_peers_are_where_they_are(void **state)
+{
+	struct workspace w;
+	const char *compose = "services:\n"
+	                      "  db: { image: fakedb, hostname: database }\n"
+	                      "  web:\n"
+	                      "    environment:\n"
+	                      "      A: 'fake://u:p$$x@db:1234/x?y=db'\n"
+	                      "      B: database:1234\n"
+	                      "      DB_HOST: db\n"
+	                      "      FAR: 'fake://db.example:1234/'\n"
+	                      "      NAME: db\n"
+	                      "    x-aether: { command: ./run, env: { RAW: 'db:1234' } }\n"
+	                      "x-aether: { backend: process, rewrite: ";
+	for (int on = 0; on < 2; on++) {
+		cleanup_free char *text = xasprintf("%s%s }\n", compose, on ? "on" : "off");
+		workspace_new(&w, false, text);
+		struct model *m = load(&w, true, "");
+		const struct keyvals *env = model_service(m, "web")->spec.process->env;
+		uint16_t port = model_external_port(model_service(m, "db"), 1234);
+		cleanup_free char *a = xasprintf("fake://u:p$x@127.0.0.1:%u/x?y=db", port), *b = xasprintf("127.0.0.1:%u", port),
+		                  *number = xasprintf("%u", port);
+		assert_string_equal(keyvals_get(env, "A"), on ? a : "fake://u:p$x@db:1234/x?y=db");
+		assert_string_equal(keyvals_get(env, "B"), on ? b : "database:1234");
+		assert_string_equal(keyvals_get(env, "DB_HOST"), on ? "127.0.0.1" : "db");
+		assert_string_equal(keyvals_get(env, "DB_PORT"), number);
+		assert_string_equal(keyvals_get(env, "FAR"), "fake://db.example:1234/");
+		assert_string_equal(keyvals_get(env, "NAME"), "db");
+		assert_string_equal(keyvals_get(env, "RAW"), "db:1234");
+		model_free(m);
+		workspace_release(&w);
+	}
+}
+
 static void volumes_lie_in_the_generation(void **state)
 {
 	struct workspace w;
@@ -560,6 +594,7 @@ int main(void)
 	    cmocka_unit_test(a_strict_number_is_had_or_refused),
 	    cmocka_unit_test(readiness_is_asked_in_this_order),
 	    cmocka_unit_test(a_command_gets_what_env_gives),
+	    cmocka_unit_test(a_commands_peers_are_where_they_are),
 	    cmocka_unit_test(volumes_lie_in_the_generation),
 	    cmocka_unit_test(bound_data_lies_in_our_state),
 	    cmocka_unit_test(what_others_made_is_warned_of),
