@@ -136,13 +136,13 @@ void notices_entry(struct notices *n, fuse_ino_t parent, const char *name)
 }
 
 /* From 0 to the end: all that is cached of it, and its attributes. */
-void notices_directory(struct notices *n, fuse_ino_t directory)
+void notices_inode(struct notices *n, fuse_ino_t ino)
 {
-	struct fuse_notify_inval_inode_out body = {.ino = directory};
+	struct fuse_notify_inval_inode_out body = {.ino = ino};
 	add(n, FUSE_NOTIFY_INVAL_INODE, &body, sizeof(body), NULL);
 }
 
-void notices_directory_now(struct notices *n, fuse_ino_t directory)
+void notices_inode_now(struct notices *n, fuse_ino_t directory)
 {
 	struct fuse_notify_inval_inode_out body = {.ino = directory};
 	struct fuse_out_header header = header_of(FUSE_NOTIFY_INVAL_INODE, sizeof(body));

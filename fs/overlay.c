@@ -1,6 +1,7 @@
 #include "fs/overlay_private.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -162,10 +163,34 @@ void overlay_set_session(struct overlay *o, struct session *s)
 	notices_set_device(o->notices, session_fd(s));
 }
 
-void overlay_root_changed(struct overlay *o)
+/* The file that the real .env leads to, if it is one of this workspace: it was perhaps written beneath. */
+static void forget_link_target(struct overlay *o)
 {
+	char target[PATH_MAX];
+	struct stat st;
+	ssize_t n = readlinkat(o->root_fd, ".env", target, sizeof(target) - 1);
+	if (n <= 0)
+		return;
+	target[n] = '\0';
+	size_t root = strlen(o->shared->root);
+	bool by_root = strncmp(target, o->shared->root, root) == 0 && target[root] == '/';
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV};
+	cleanup_close int fd = (int)syscall(SYS_openat2, o->root_fd, by_root ? target + root + 1 : target, &how, sizeof(how));
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return;
+	nodes_lock_shared(o->nodes);
+	uint32_t index = node_find(o->nodes, st.st_dev, st.st_ino);
+	fuse_ino_t id = index == NODE_NONE ? 0 : node_id(o->nodes, index);
+	nodes_unlock(o->nodes);
+	if (id)
+		notices_inode(o->notices, id);
+}
+
+void overlay_own_changed(struct overlay *o)
+{
+	forget_link_target(o);
 	overlay_directory_changed(o, FUSE_ROOT_ID, true);
-	notices_directory(o->notices, FUSE_ROOT_ID);
+	notices_inode(o->notices, FUSE_ROOT_ID);
 }
 
 void overlay_free(struct overlay *o)

@@ -35,8 +35,9 @@ struct overlay;
 int overlay_new(const struct overlay_params *params, struct overlay **ret, struct error *err);
 /* Before session_run(): without it nothing can be invalidated. borrowed; its descriptor must outlive the overlay */
 void overlay_set_session(struct overlay *o, struct session *s);
-/* The real `.env` was made or removed beneath: the kernel forgets what it lists in the root. Any thread; returns at once. */
-void overlay_root_changed(struct overlay *o);
+/* The real `.env` was made, written or removed beneath: the kernel forgets what it lists in the root, and the file that a link leads to. Any
+ * thread; returns at once. */
+void overlay_own_changed(struct overlay *o);
 void overlay_restore(struct overlay *o, uint32_t key, int fd); /* steals fd: one that an earlier server stashed */
 void overlay_free(struct overlay *o);
 const struct fuse_lowlevel_ops *overlay_ops(size_t *ret_size);

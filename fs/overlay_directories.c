@@ -262,7 +262,7 @@ static void begin_listing(struct overlay *o, fuse_ino_t ino)
 {
 	if (o->timeout > 0 && !node_listing_is_stale(o->nodes, ino))
 		return;
-	notices_directory_now(o->notices, ino);
+	notices_inode_now(o->notices, ino);
 	node_listing_forgotten(o->nodes, ino); /* not before: another who begins now would not wait for it */
 }
 

@@ -137,9 +137,9 @@ void virtual_restore(struct overlay *o);
 struct notices *notices_new(void);
 void notices_set_device(struct notices *n, int device); /* borrowed */
 void notices_entry(struct notices *n, fuse_ino_t parent, const char *name);
-void notices_directory(struct notices *n, fuse_ino_t directory);
+void notices_inode(struct notices *n, fuse_ino_t ino);
 /* The same at once, for a request that reads the directory: of what is cached the kernel locks single pages alone. */
-void notices_directory_now(struct notices *n, fuse_ino_t directory);
+void notices_inode_now(struct notices *n, fuse_ino_t directory);
 void notices_free(struct notices *n);
 
 /* ---- operations by family: each fills in its own ---- */

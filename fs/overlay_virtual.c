@@ -8,6 +8,7 @@
 #include "fs/overlay_private.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,26 +267,39 @@ static void changed_beneath(struct overlay *o)
 		o->events.env_changed(o->events.arg);
 }
 
+static int symlink_beneath(fuse_req_t req, const char *target, const char *name)
+{
+	struct overlay *o = overlay_of(req);
+	char temporary[64];
+	snprintf(temporary, sizeof(temporary), ".env.aether-%d-%d", (int)getpid(), (int)fuse_req_ctx(req)->pid);
+	int r = caller_enter(req);
+	if (r < 0)
+		return r;
+	r = symlinkat(target, o->root_fd, temporary) < 0 ? -errno : 0;
+	caller_leave();
+	if (r == 0 && renameat(o->root_fd, temporary, o->root_fd, name) < 0) {
+		r = -errno;
+		unlinkat(o->root_fd, temporary, 0);
+	}
+	return r;
+}
+
+/* What `cp -a` takes from another mounted workspace: kept beneath it would hide the user's lines and lead to itself. */
+static bool is_own_link(struct overlay *o, const char *target)
+{
+	return strcmp(target, virtual_target(o, VIRTUAL_ENV)) == 0;
+}
+
 /* ln -s other/.env .env after a delete: the link is the real entry beneath, and read through. */
 void virtual_symlink(fuse_req_t req, enum virtual_name v, const char *target)
 {
 	struct overlay *o = overlay_of(req);
-	char temporary[64];
 	struct fuse_entry_param e;
 	if (v != VIRTUAL_ENV) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	snprintf(temporary, sizeof(temporary), ".env.aether-%d-%d", (int)getpid(), (int)fuse_req_ctx(req)->pid);
-	int r = caller_enter(req);
-	if (r == 0) {
-		r = symlinkat(target, o->root_fd, temporary) < 0 ? -errno : 0;
-		caller_leave();
-	}
-	if (r == 0 && renameat(o->root_fd, temporary, o->root_fd, virtual_name_of(v)) < 0) {
-		r = -errno;
-		unlinkat(o->root_fd, temporary, 0);
-	}
+	int r = is_own_link(o, target) ? 0 : symlink_beneath(req, target, virtual_name_of(v));
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
@@ -295,7 +309,7 @@ void virtual_symlink(fuse_req_t req, enum virtual_name v, const char *target)
 	changed_beneath(o);
 	virtual_entry(o, v, &e);
 	fuse_reply_entry(req, &e);
-	notices_directory(o->notices, FUSE_ROOT_ID);
+	notices_inode(o->notices, FUSE_ROOT_ID);
 }
 
 /* A regular file: its text is handed over, its name goes, and as long as somebody has it open it is followed as one that was created here. */
@@ -321,8 +335,14 @@ static int rename_text_over(struct overlay *o, fuse_ino_t from, const char *name
 	return 0;
 }
 
-static int rename_link_over(struct overlay *o, fuse_ino_t from, const char *name)
+static int rename_link_over(struct overlay *o, fuse_ino_t from, const char *name, fuse_ino_t link)
 {
+	char target[PATH_MAX];
+	cleanup_close int fd = overlay_open_node(o, link, O_PATH, NULL);
+	ssize_t n = fd < 0 ? -1 : readlinkat(fd, "", target, sizeof(target) - 1);
+	target[n < 0 ? 0 : n] = '\0';
+	if (is_own_link(o, target))
+		return overlay_remove_name(o, from, name);
 	int r = overlay_rename(o, from, name, FUSE_ROOT_ID, virtual_name_of(VIRTUAL_ENV), 0);
 	if (r == 0)
 		changed_beneath(o);
@@ -342,14 +362,14 @@ void virtual_rename_over(fuse_req_t req, enum virtual_name v, fuse_ino_t from, c
 	if (S_ISREG(e.attr.st_mode))
 		r = rename_text_over(o, from, name, &e);
 	else if (S_ISLNK(e.attr.st_mode))
-		r = rename_link_over(o, from, name);
+		r = rename_link_over(o, from, name, e.ino);
 	else
 		r = -EPERM;
 	if (r == 0) {
 		replaces(req);
 		/* the notice waits in the kernel for the directory that this request holds, and is next when it is answered */
 		notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(v));
-		notices_directory(o->notices, FUSE_ROOT_ID);
+		notices_inode(o->notices, FUSE_ROOT_ID);
 	}
 	fuse_reply_err(req, -r);
 	overlay_forget(o, e.ino, 1);

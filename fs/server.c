@@ -118,6 +118,7 @@ static void take(struct server *s, struct posted *p)
 		environment_replaced(s->environment, p->tgid);
 		break;
 	case POSTED_ENV_CHANGED:
+		environment_own_changed(s->environment);
 		control_changed(s->control, CHANGED_ENV | CHANGED_ENV_OWN);
 		break;
 	case POSTED_ENV_WRITTEN:
@@ -293,7 +294,7 @@ static void on_changed(void *arg, unsigned what)
 	if (s->control)
 		control_changed(s->control, what);
 	if (s->overlay && (what & CHANGED_ENV_OWN))
-		overlay_root_changed(s->overlay);
+		overlay_own_changed(s->overlay);
 }
 
 static json_t *on_leases(void *arg)

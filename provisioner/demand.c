@@ -447,6 +447,8 @@ static bool is_satisfied(struct environment *e, const char *service)
 	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned ||
 	    !environment_is_known(e))
 		return false;
+	if (e->load_done < e->user_load)
+		return false;
 	if (layers_root_stamp(e->params.root_fd) != e->root_stamp) /* changed a moment ago: not noticed by the clock yet */
 		return false;
 	if (e->model->config->start == START_MANUAL)

@@ -93,6 +93,8 @@ void environment_replaced(struct environment *e, pid_t tgid);
 
 /* `text` was written over `.env` and closed: the user's part goes to the real file beneath. */
 int environment_write_env(struct environment *e, const char *text, size_t len, struct error *err);
+/* A link was put in the place of the real file: what it leads to is read. */
+void environment_own_changed(struct environment *e);
 
 /* ---- commands (ctl) ---- */
 

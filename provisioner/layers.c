@@ -36,6 +36,13 @@ uint64_t layers_user_stamp(int root_fd, bool *ret_is_link)
 	return layers_stamp(HASH_INIT, root_fd, ".env", AT_SYMLINK_NOFOLLOW);
 }
 
+bool layers_is_copied_link(int root_fd)
+{
+	static const char own[] = ".aether/env";
+	char target[sizeof own];
+	return readlinkat(root_fd, ".env", target, sizeof target) == sizeof own - 1 && !memcmp(target, own, sizeof own - 1);
+}
+
 /* O_NONBLOCK: what answers by waiting (another environment's demand, a FIFO) is not a file of lines. */
 void layers_read_lines(int dirfd, const char *path, struct buffer *out)
 {

@@ -31,6 +31,8 @@ int layers_open_link(const struct identity *id, int root_fd);
 /* A stamp (inode, size, time) of the real `.env`; *ret_is_link: it is a link, whose target the stamp knows nothing of.
  * Any thread. */
 uint64_t layers_user_stamp(int root_fd, bool *ret_is_link);
+/* Is the real file beneath a copy of the link that a mount shows (`cp -a` of a mounted workspace)? It leads nowhere and holds nothing. */
+bool layers_is_copied_link(int root_fd);
 
 /* A stamp of every file that the configuration is read from, or would be if it appeared; `files` (may be NULL)
  * are those that were: the configuration and its env_files. Worker thread: the main checkout may lie on a slow file system. */

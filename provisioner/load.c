@@ -491,12 +491,20 @@ static void refresh_own(struct environment *e)
 	if (stamp == e->user_stamp)
 		return;
 	e->user_stamp = stamp;
-	if (is_link)
-		return; /* its target may lie behind another mount: the next load reads it */
+	if (is_link) { /* its target may lie behind another mount */
+		if (e->load_started && !e->closing)
+			e->user_load = environment_load(e, 0);
+		return;
+	}
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	layers_user_text(e->id, e->params.root_fd, &text);
 	if (strcmp(buffer_str(&text), buffer_str(&e->user_text)) != 0)
 		environment_set_user_text(e, &text);
+}
+
+void environment_own_changed(struct environment *e)
+{
+	environment_refresh_user(e);
 }
 
 void environment_refresh_user(struct environment *e)

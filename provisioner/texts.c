@@ -207,7 +207,7 @@ char *environment_service_log(struct environment *e, const char *service)
 static int write_beneath(struct environment *e, const struct buffer *text, struct error *err)
 {
 	struct stat st;
-	bool exists = fstatat(e->params.root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0;
+	bool exists = fstatat(e->params.root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0 && !layers_is_copied_link(e->params.root_fd);
 	int r = 0;
 	if (!text->len && !exists)
 		return 0;
