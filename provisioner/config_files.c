@@ -283,6 +283,9 @@ static int read_listed_one(struct loading *l, const struct field *f, const char 
 		is_base(l, in_main ? p->main_root : p->root, relative);
 	}
 	cleanup_free char *path = join(in_main ? p->main_root : p->root, relative);
+	for (size_t i = 0; i < l->config->n_files; i++)
+		if (!strcmp(l->config->files[i].path, path))
+			return 0; /* it names itself: it lies on the others as it is */
 	cleanup_close int dir = in_main ? open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC) : dup(p->root_fd);
 	return read_document(l, dir, relative, path, relative, &doc);
 }

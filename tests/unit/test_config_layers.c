@@ -165,6 +165,12 @@ static void aether_yaml_lies_on_what_it_names(void **state)
 	cleanup_free char *directory = xasprintf("%s/infra", root);
 	assert_string_equal(c->directory, directory);
 	config_free(c);
+	put(root, "aether.yaml", "x-aether: { compose: [aether.yaml, infra/dev.yml] }\nservices: { db: { image: b, profiles: [p] } }\n");
+	c = loaded();
+	assert_int_equal(c->n_files, 2);
+	assert_string_equal(c->services[0].image, "b");
+	assert_int_equal(strv_len(c->services[0].profiles), 1);
+	config_free(c);
 }
 
 static void a_local_file_is_enough(void **state)
