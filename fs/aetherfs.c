@@ -256,7 +256,10 @@ static int mount_directory(const struct mount_options *o, struct error *err)
 	say_who_may_look(&s);
 	if (chdir("/"))
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "/");
-	return keeper_run(&s.keeper, err);
+	r = keeper_run(&s.keeper, err);
+	if (!r)
+		_exit(0); /* libfuse's copies of the mount points are freed by its own unmounting alone, which would unmount once more */
+	return r;
 }
 
 /* ---- the program ---- */
