@@ -26,6 +26,7 @@
 struct repository {
 	char *main_root, *jj, *git;
 	char *here; /* the root of the workspace that we stand in */
+	char *here_name; /* what jj calls it; NULL: it is none of jj's */
 	struct jj_workspace *jj_list;
 	size_t jj_count;
 	bool jj_asked;
@@ -42,6 +43,7 @@ static bool find_repository(struct repository *ret)
 	if (identity_find_root(".", &root, NULL) || identity_of(root, NULL, &id, NULL))
 		return false;
 	ret->here = xstrdup(root);
+	ret->here_name = id.kind == WORKSPACE_JJ ? xstrdup(id.workspace) : NULL;
 	ret->main_root = xstrdup(id.main_root);
 	ret->jj = id.kind == WORKSPACE_JJ ? xstrdup(id.repository) : NULL;
 	ret->git = id.kind == WORKSPACE_GIT ? xstrdup(id.repository) : NULL;
@@ -59,6 +61,7 @@ static void repository_release(struct repository *r)
 	free(r->jj);
 	free(r->git);
 	free(r->here);
+	free(r->here_name);
 	jj_workspaces_free(r->jj_list, r->jj_count);
 	git_worktrees_release(&r->git_list);
 }
@@ -92,6 +95,8 @@ static bool has_moved(const struct repository *repo, const struct store_environm
 	cleanup_closedir DIR *dir = opendir(parent);
 	if (is_same(AT_FDCWD, repo->here, e))
 		return true;
+	if (repo->here_name && is_in(repo->jj, e) && !strcmp(repo->here_name, e->workspace))
+		return true; /* to another file system */
 	for (size_t i = 0; i < repo->git_list.count; i++)
 		if (is_same(AT_FDCWD, repo->git_list.items[i].path, e))
 			return true;
