@@ -558,7 +558,10 @@ static int prepare(struct keeper *k, struct error *err)
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGHUP);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
-	signal(SIGCHLD, SIG_DFL); /* ignored, as some parents leave it, it would never come */
+	/* ignored, as some parents (a script's `aetherfs -f DIR &`) leave them, they would never come; SIGHUP is nohup's */
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
 	struct rlimit files;
 	if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < KEEPER_STASH_MAX + 64) {

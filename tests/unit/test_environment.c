@@ -91,6 +91,7 @@ static int teardown(void **state)
 	scripted_reset();
 	for (int i = 0; i < 5; i++)
 		uv_run(&loop, UV_RUN_NOWAIT);
+	tree_remove(AT_FDCWD, id.socket_dir); /* where TMPDIR is deep it is not below it */
 	identity_release(&id);
 	close(root_fd);
 	free(root);
