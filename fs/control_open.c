@@ -148,10 +148,12 @@ static void demand(struct control *c, const struct opening *o, struct shared_ver
 	if (r == 1)
 		demand_cancel(p->demand); /* it goes on being provisioned */
 	free(p);
-	if (r == 0)
+	if (r == 0) {
+		environment_tell(c->env); /* what the demand has just seen changed: it is answered before the next turn */
 		demand_answer(c, o, version->ino, version->file, false);
-	else
+	} else {
 		fuse_reply_err(o->req, r < 0 ? -r : EAGAIN);
+	}
 }
 
 /* ---- open ---- */

@@ -205,7 +205,7 @@ static void on_apply_wake(void *arg)
 
 static void close_turn(struct environment *e);
 
-static void tell_changed(struct environment *e)
+void environment_tell(struct environment *e)
 {
 	unsigned what = e->changed;
 	e->changed = 0;
@@ -229,7 +229,7 @@ static void on_turn(uv_timer_t *timer)
 		update_state(e);
 	}
 	demands_finish(e);
-	tell_changed(e);
+	environment_tell(e);
 	if (e->closing)
 		close_turn(e);
 }

@@ -78,6 +78,9 @@ typedef void demand_done(void *arg, const struct error *err);
  * it is ready as soon as the plan is known. */
 int environment_demand(struct environment *e, const char *service, const struct requester *who, demand_done *done,
                        void *arg, struct demand **ret, struct error *err);
+
+/* Calls `changed` now, with what changed and was not told yet; nothing where nothing did. */
+void environment_tell(struct environment *e);
 /* `done` will not be called; provisioning goes on. NULL is allowed. */
 void demand_cancel(struct demand *d);
 
