@@ -43,7 +43,11 @@ def wait_for(condition, what, seconds=10):
 
 
 def unmount(path='ws', how='-u'):
-    subprocess.run(['fusermount3', how, path], check=True)
+    """A mount is busy for the moment in which our own helper looks through it."""
+    until = time.monotonic() + 5
+    while subprocess.run(['fusermount3', how, path], stderr=subprocess.DEVNULL if time.monotonic() < until else None).returncode:
+        assert time.monotonic() < until, f'fusermount3 {how} {path}'
+        time.sleep(0.05)
 
 
 def nothing_left(us, control, path='ws', seconds=10):
