@@ -80,7 +80,7 @@ static int dead_mounts(struct cleanup *c, struct error *err)
 
 static bool is_served(const struct store_environment *e)
 {
-	return is_mounted_by_us(e->root) || is_mounted_by_us(e->control_dir);
+	return is_mounted_by_us(e->root) || is_mounted_by_us(e->control_dir) || registry_is_kept(e);
 }
 
 /* Services of keepers that were killed: their locks are held, and no mount is there that they could belong to. */

@@ -73,13 +73,13 @@ static bool is_in(const char *repository, const struct store_environment *e)
 
 /* ---- has it gone? ---- */
 
-/* A mount that nobody serves hides the directory; it is there. While the control file system is served, its server takes the
+/* A mount that nobody serves hides the directory; it is there. While a keeper or the control file system's server lives, it takes the
  * environment down by itself. */
 static bool is_gone(const struct store_environment *e)
 {
 	struct stat st;
 	return lstat(e->root, &st) && (errno == ENOENT || errno == ENOTDIR) &&
-	       (!is_mounted_by_us(e->control_dir) || mount_is_dead(e->control_dir));
+	       (!is_mounted_by_us(e->control_dir) || mount_is_dead(e->control_dir)) && !registry_is_kept(e);
 }
 
 static bool is_same(int dirfd, const char *name, const struct store_environment *e)

@@ -1,6 +1,5 @@
 #include "cli/registry.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -12,8 +11,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "cli/leftovers.h"
+#include "provisioner/discard.h"
 #include "provisioner/mounts.h"
-#include "provisioner/trash.h"
 
 #define KEEPER_END_MS 3000 /* until keeper and server of what was just unmounted are gone */
 
@@ -59,62 +58,20 @@ int registry_find_root(const char *root, struct store_environment *ret, struct e
 	return r;
 }
 
-static void add_names(const char *path, char ***names)
-{
-	cleanup_closedir DIR *dir = opendir(path);
-	for (struct dirent *d; dir && (d = readdir(dir));)
-		if (d->d_name[0] != '.' && strcmp(d->d_name, "volumes"))
-			strv_pushf(names, "%s", d->d_name);
-}
-
-/* new: the names of what holds data in that generation (a directory a service, and volumes/ of named ones), for the
- * trash to show */
-static char **data_names(const struct identity *id, uint32_t generation)
-{
-	char **names = NULL;
-	cleanup_free char *services = xasprintf("%s/data/%u", id->state_dir, generation);
-	cleanup_free char *volumes = xasprintf("%s/volumes", services);
-	add_names(services, &names);
-	add_names(volumes, &names);
-	return names;
-}
-
-/* Every generation that still has data: a crash may have left an older one. */
-static int data_to_trash(struct store *store, const struct identity *id, struct error *err)
-{
-	cleanup_free char *path = xasprintf("%s/data", id->state_dir);
-	cleanup_closedir DIR *dir = opendir(path);
-	cleanup_close int root = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	int r = 0;
-	for (struct dirent *d; !r && dir && (d = readdir(dir));) {
-		uint32_t generation = (uint32_t)strtoul(d->d_name, NULL, 10);
-		if (!generation)
-			continue;
-		cleanup_strv char **names = data_names(id, generation);
-		r = trash_put(store, id, generation, root, names, err);
-	}
-	return r;
-}
-
-static int remove_directories(const struct identity *id, struct error *err)
-{
-	int r = tree_remove(AT_FDCWD, id->state_dir);
-	if (!r)
-		r = tree_remove(AT_FDCWD, id->socket_dir);
-	if (!r && rmdir(id->control_dir) && errno != ENOENT)
-		r = -errno;
-	return r ? error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, -r, "cannot remove what belonged to %s",
-	                           id->namespace_)
-	         : 0;
-}
-
 int registry_forget(const struct identity *id, struct error *err)
 {
 	cleanup_store struct store *store = NULL;
 	int r = registry_open(&store, err);
 	if (!r && store)
 		r = store_environment_delete(store, id->namespace_, err);
-	return r ? r : remove_directories(id, err);
+	return r ? r : discard_directories(id, err);
+}
+
+bool registry_is_kept(const struct store_environment *e)
+{
+	cleanup_free char *path = xasprintf("%s/keeper.lock", e->state_dir);
+	cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
 }
 
 /* Keeper and server hold this lock for life, from before they mount: with it nobody begins on what is being taken away. IN_USE when
@@ -146,11 +103,10 @@ int registry_discard(const struct identity *id, struct error *err)
 		r = leftovers_end(id->state_dir, err);
 	if (!r)
 		r = registry_open(&store, err);
+	cleanup_close int root = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (!r && store)
-		r = data_to_trash(store, id, err);
-	if (!r && store)
-		r = store_environment_delete(store, id->namespace_, err);
-	return r ? r : remove_directories(id, err);
+		r = discard_record(store, id, root, err);
+	return r ? r : discard_directories(id, err);
 }
 
 int registry_identity(const struct store_environment *e, struct identity *ret, struct error *err)

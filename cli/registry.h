@@ -30,6 +30,9 @@ int registry_identity(const struct store_environment *e, struct identity *ret, s
 /* 1 with the record of the environment at `root` (absolute, canonical), 0 none. */
 int registry_find_root(const char *root, struct store_environment *ret, struct error *err);
 
+/* Is there a keeper, or a server, which ends by itself what it began? Also one whose mounts are gone already. */
+bool registry_is_kept(const struct store_environment *e);
+
 /* Tears down what is not mounted: ends leftovers of a killed keeper, puts data (and, where the directory is still there, the user's own
  * .env lines) into the trash, releases ports and secrets, removes state and runtime directories. Success when there is nothing; IN_USE when
  * somebody mounts it meanwhile. */

@@ -50,14 +50,37 @@ static bool is_ready(const char *dir)
 	return mount_is(dir, MOUNT_TYPE_OVERLAY) && !stat(dir, &st);
 }
 
+/* 0 with the lock, 1 while another has it. The directory and the lock in it go with an environment that is forgotten; what is locked then
+ * is nobody's. */
+static int try_lock(struct start *s, const char *path, struct error *err)
+{
+	struct stat held, there;
+	int fd = s->keeper.lock_fd;
+	if (fd < 0) {
+		int r = identity_make_dirs(&s->id, err);
+		if (r)
+			return r;
+		fd = s->keeper.lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return errno == ENOENT ? 1 : error_set_errno(err, ERROR_MOUNT_FAILED, errno, "%s", path);
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		return 1;
+	if (!fstat(fd, &held) && !stat(path, &there) && held.st_ino == there.st_ino)
+		return 0;
+	close(fd);
+	s->keeper.lock_fd = -1;
+	return 1;
+}
+
 /* Keeper and server hold it for life. Who comes second waits for the first, and finds it mounted: 1. */
 static int take_lock(struct start *s, struct error *err)
 {
 	cleanup_free char *path = xasprintf("%s/keeper.lock", s->id.state_dir);
-	int fd = s->keeper.lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "%s", path);
-	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB); waited += LOCK_STEP_MS) {
+	int r;
+	for (int waited = 0; (r = try_lock(s, path, err)); waited += LOCK_STEP_MS) {
+		if (r < 0)
+			return r;
 		if (is_ready(s->dir))
 			return 1;
 		if (waited > LOCK_WAIT_MS) {
@@ -132,8 +155,6 @@ static int find(struct start *s, struct error *err)
 		r = identity_of(s->dir, s->options->workspace, &s->id, err);
 	if (!r)
 		r = refuse_own_home(s, err);
-	if (!r)
-		r = identity_make_dirs(&s->id, err);
 	if (!r)
 		r = take_lock(s, err);
 	if (!r)

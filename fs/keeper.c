@@ -50,6 +50,9 @@ struct keeper {
 	bool answers;   /* the present one does */
 	bool stopping;  /* no server but one that ends is wanted any more */
 	bool asked;     /* ... by a signal */
+	pid_t detacher; /* takes the mounts away, for who removes the workspace waits; 0: none */
+	bool detacher_stops; /* nothing but its success is why we stop */
+	bool forgotten; /* of the environment nothing shall stay */
 	uint64_t started_ms;                  /* the present server */
 	uint64_t answer_by_ms, stop_by_ms;    /* 0: no such limit now */
 	uint64_t look_at_ms;                  /* when to read the mount table; 0: it did not change */
@@ -107,15 +110,20 @@ static int mount_both(struct keeper *k, struct error *err)
 	return r;
 }
 
+/* It may be gone already, and another may stand there. */
+static bool is_ours(const struct keeper *k, int which)
+{
+	struct mount_entry entry;
+	return mount_find(k->p->points[which], &entry) && entry.device == k->minors[which] && !strcmp(entry.type, mount_types[which]);
+}
+
 /* Whoever still waits for an answer gets ECONNABORTED. */
 static void unmount_both(struct keeper *k)
 {
 	for (int i = 0; i < SESSION_COUNT; i++) {
-		struct mount_entry entry;
 		if (k->devices[i] < 0)
 			continue;
-		/* by us it may be gone already, and another may stand there */
-		if (mount_find(k->p->points[i], &entry) && entry.device == k->minors[i] && !strcmp(entry.type, mount_types[i]))
+		if (is_ours(k, i))
 			mount_detach(k->p->points[i]);
 		mount_abort(k->devices[i], k->minors[i]); /* a helper may hold the device as well */
 		close(k->devices[i]);
@@ -327,6 +335,52 @@ static void stop(struct keeper *k)
 	k->stopping = true;
 }
 
+/* The overlay decides: when it stays, because something stands over it, nothing is done. */
+static int detach_both(const struct keeper *k)
+{
+	if (!is_ours(k, SESSION_OVERLAY)) {
+		if (mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY))
+			return 1;
+	} else {
+		int r = mount_detach(k->p->points[SESSION_OVERLAY]);
+		if (is_ours(k, SESSION_OVERLAY)) {
+			log_warning(AREA, "cannot unmount %s: %s", k->p->points[SESSION_OVERLAY], strerror(-r));
+			return 1;
+		}
+	}
+	if (is_ours(k, SESSION_CONTROL))
+		mount_detach(k->p->points[SESSION_CONTROL]);
+	return 0;
+}
+
+/* By a process of its own: unmounting may ask the server something, and when that dies it is for the keeper to start another. */
+static void start_detaching(struct keeper *k)
+{
+	if (k->detacher)
+		return;
+	k->detacher = fork();
+	if (k->detacher == 0)
+		_exit(detach_both(k));
+	if (k->detacher > 0) {
+		k->detacher_stops = !k->stopping;
+		stop(k);
+		return;
+	}
+	k->detacher = 0;
+	tell(k, KEEPER_DETACHED, 1, -1);
+}
+
+static void end_detaching(struct keeper *k, int status)
+{
+	bool failed = !WIFEXITED(status) || WEXITSTATUS(status);
+	k->detacher = 0;
+	if (failed && k->detacher_stops && !k->asked) {
+		k->stopping = false;
+		k->stop_by_ms = 0;
+	}
+	tell(k, KEEPER_DETACHED, failed, -1);
+}
+
 /* The first server's failure is final, and the answer to whoever asked. A later one may have met what passes: it is tried again,
  * as after any death. */
 static bool take_failure(struct keeper *k, const char *text)
@@ -358,7 +412,11 @@ static bool take_message(struct keeper *k, const struct keeper_message *m, int f
 	case KEEPER_ENDING:
 		stop(k);
 		return true;
+	case KEEPER_DETACH:
+		start_detaching(k);
+		return true;
 	case KEEPER_DONE:
+		k->forgotten = m->key;
 		return false;
 	default:
 		return true;
@@ -396,6 +454,8 @@ static bool reap(struct keeper *k)
 	int status;
 	pid_t pid;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == k->detacher)
+			end_detaching(k, status);
 		if (pid != k->server)
 			continue;
 		while (k->socket >= 0) { /* what it said last may still be there */
@@ -536,6 +596,15 @@ static void end_children(struct keeper *k)
 	}
 }
 
+/* Last of all, for the lock lies in it: whoever waits for that begins in a directory of his own. */
+static void forget(const struct keeper *k)
+{
+	const char *dir = k->p->id->state_dir;
+	cleanup_free char *aside = xasprintf("%s.removed-%d", dir, (int)getpid());
+	if (rename(dir, aside) || tree_remove(AT_FDCWD, aside))
+		log_warning(AREA, "cannot remove %s: %s", dir, strerror(errno));
+}
+
 static void end(struct keeper *k)
 {
 	unmount_both(k);
@@ -545,6 +614,8 @@ static void end(struct keeper *k)
 	end_children(k);
 	rmdir(k->p->id->control_dir);
 	tree_remove(AT_FDCWD, k->p->id->socket_dir); /* sockets of what ended */
+	if (k->forgotten)
+		forget(k);
 }
 
 /* ---- start ---- */

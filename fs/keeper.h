@@ -24,11 +24,13 @@ enum keeper_message_type {
 	KEEPER_STASH,     /* + descriptor: keep it under `key` for the next server */
 	KEEPER_UNSTASH,   /* close what is kept under `key` */
 	KEEPER_ENDING,    /* a mount is gone: services are being stopped, KEEPER_DONE comes within KEEPER_STOP_MS */
-	KEEPER_DONE,      /* services are stopped: unmount what is left and end */
+	KEEPER_DONE,      /* services are stopped: unmount what is left and end. key 1: the environment is forgotten, its state directory goes too */
+	KEEPER_DETACH,    /* the workspace is being removed: take both mounts away, lazily, and say KEEPER_DETACHED; the end as after KEEPER_ENDING */
 	/* keeper -> server */
 	KEEPER_RESTORE,   /* + descriptor: what an earlier server stashed under `key`; sent before anything else */
 	KEEPER_RESTORED,  /* no more of them */
-	KEEPER_STOP       /* stop the services, then say KEEPER_DONE */
+	KEEPER_STOP,      /* stop the services, then say KEEPER_DONE */
+	KEEPER_DETACHED   /* key: 0, or 1: it is still mounted */
 };
 
 #define KEEPER_TEXT_MAX 4096

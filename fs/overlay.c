@@ -140,6 +140,7 @@ int overlay_new(const struct overlay_params *params, struct overlay **ret, struc
 	o->keeper_socket = params->keeper_socket;
 	o->control_dir = xstrdup(params->control_dir);
 	o->unlinked = params->unlinked;
+	o->removal = params->removal;
 	o->events = params->events;
 	o->listed = params->shared->options & MOUNT_LISTED;
 	pthread_mutex_init(&o->pin_lock, NULL);

@@ -5,6 +5,7 @@
 #ifndef FS_OVERLAY_H
 #define FS_OVERLAY_H
 
+#include "fs/removal.h"
 #include "fs/session.h"
 #include "fs/unlinked.h"
 
@@ -27,6 +28,7 @@ struct overlay_params {
 	int keeper_socket;           /* for KEEPER_STASH; -1: none */
 	const char *control_dir;     /* target of .aether; borrowed */
 	struct unlinked *unlinked;   /* borrowed */
+	struct removal *removal;     /* borrowed */
 	struct overlay_events events;
 };
 

@@ -168,9 +168,12 @@ static int make_entry(fuse_req_t req, fuse_ino_t parent, struct making *m, struc
 	int r = make(req, directory, m);
 	if (overlay_was_done(r, EEXIST) && made_before(o, parent, m))
 		r = 0;
-	if (r == 0)
-		overlay_directory_changed(o, parent, true);
-	return r < 0 ? r : overlay_find(o, parent, m->name, e);
+	if (r < 0)
+		return r;
+	overlay_directory_changed(o, parent, true);
+	if (parent == FUSE_ROOT_ID)
+		removal_name_made(o->removal, m->name, fuse_req_ctx(req)->pid);
+	return overlay_find(o, parent, m->name, e);
 }
 
 static void reply_made(fuse_req_t req, fuse_ino_t parent, struct making *m)
@@ -354,13 +357,22 @@ int overlay_remove_name(struct overlay *o, fuse_ino_t parent, const char *name)
 	return remove_name(o, parent, name, 0);
 }
 
+/* With the last name of the root it may be the workspace that is being removed; the mount is gone when that is answered. */
+static void reply_removed(fuse_req_t req, fuse_ino_t parent, const char *name, int r)
+{
+	if (overlay_was_done(r, ENOENT))
+		r = 0;
+	if (r == 0 && parent == FUSE_ROOT_ID)
+		removal_name_gone(overlay_of(req)->removal, name, fuse_req_ctx(req)->pid);
+	fuse_reply_err(req, -r);
+}
+
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	enum virtual_name v = virtual_find(parent, name);
 	if (v)
 		return virtual_unlink(req, v);
-	int r = remove_name(overlay_of(req), parent, name, 0);
-	fuse_reply_err(req, r < 0 && !overlay_was_done(r, ENOENT) ? -r : 0);
+	reply_removed(req, parent, name, remove_name(overlay_of(req), parent, name, 0));
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -369,8 +381,7 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_err(req, ENOTDIR);
 		return;
 	}
-	int r = remove_name(overlay_of(req), parent, name, AT_REMOVEDIR);
-	fuse_reply_err(req, r < 0 && !overlay_was_done(r, ENOENT) ? -r : 0);
+	reply_removed(req, parent, name, remove_name(overlay_of(req), parent, name, AT_REMOVEDIR));
 }
 
 /* ---- renaming ---- */

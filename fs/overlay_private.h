@@ -33,6 +33,7 @@ struct overlay {
 	struct stat root;
 	char *control_dir;
 	struct unlinked *unlinked; /* borrowed */
+	struct removal *removal;   /* borrowed */
 	struct overlay_events events;
 	double timeout;      /* of entries and attributes */
 	bool listed;         /* readdir shows the virtual names */

@@ -195,6 +195,7 @@ void virtual_unlink(fuse_req_t req, enum virtual_name v)
 	unlinked_add(o->unlinked, virtual_name_of(v), tgid);
 	if (!again && o->events.unlinked)
 		o->events.unlinked(o->events.arg, tgid);
+	removal_name_gone(o->removal, virtual_name_of(v), fuse_req_ctx(req)->pid);
 	fuse_reply_err(req, 0);
 }
 

@@ -22,15 +22,19 @@
 #include "fs/keeper.h"
 #include "fs/mount.h"
 #include "fs/overlay.h"
+#include "fs/removal.h"
 #include "fs/session.h"
+#include "provisioner/discard.h"
 #include "provisioner/environment.h"
+#include "provisioner/store.h"
+#include "provisioner/trash.h"
 
 #define AREA "server"
 #define OVERLAY_THREADS 4
 #define PREWARM_DELAY_MS 200 /* whoever unmounts at once must not find the walk in the way */
 #define POSTED_MAX 1024 /* events of the overlay that the loop has not taken yet; beyond, the oldest kind of news is dropped */
 
-enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV_WRITTEN, POSTED_ENV_CHANGED };
+enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV_WRITTEN, POSTED_ENV_CHANGED, POSTED_REMOVED };
 
 struct posted {
 	struct posted *next;
@@ -49,13 +53,14 @@ struct server {
 	struct overlay *overlay;
 	struct session *sessions[SESSION_COUNT];
 	struct unlinked *unlinked;
+	struct removal *removal;
 	char *helper, *shim, *recipes;
 	pthread_t overlay_thread;
 	bool fresh; /* no server was here before on these mounts: nothing of them is cached */
-	bool prewarming, ending;
+	bool prewarming, ending, removing;
 	uv_poll_t control_poll, keeper_poll, pidfd_poll;
 	uv_async_t posted_async, gone_async;
-	uv_timer_t prewarm_timer;
+	uv_timer_t prewarm_timer, grace_timer;
 	uv_process_t prewarm;
 	uv_mutex_t posted_lock;
 	struct posted *posted, **posted_tail;
@@ -105,6 +110,13 @@ static void on_env_changed(void *arg)
 	post(arg, POSTED_ENV_CHANGED, 0, NULL, 0);
 }
 
+static void on_removed(void *arg, pid_t tgid)
+{
+	post(arg, POSTED_REMOVED, tgid, NULL, 0);
+}
+
+static void take_away(struct server *s, pid_t tgid);
+
 static void take(struct server *s, struct posted *p)
 {
 	struct requester who;
@@ -120,6 +132,9 @@ static void take(struct server *s, struct posted *p)
 	case POSTED_ENV_CHANGED:
 		environment_own_changed(s->environment);
 		control_changed(s->control, CHANGED_ENV | CHANGED_ENV_OWN);
+		break;
+	case POSTED_REMOVED:
+		take_away(s, p->tgid);
 		break;
 	case POSTED_ENV_WRITTEN:
 		if (environment_write_env(s->environment, p->text, p->len, &err))
@@ -148,9 +163,9 @@ static void on_posted(uv_async_t *async)
 
 /* ---- the keeper ---- */
 
-static void say(uint32_t type, const char *text)
+static void say(uint32_t type, uint32_t key, const char *text)
 {
-	struct keeper_message m = {.type = type};
+	struct keeper_message m = {.type = type, .key = key};
 	size_t len = offsetof(struct keeper_message, text);
 	if (text)
 		len += (size_t)snprintf(m.text, sizeof m.text, "%s", text) + 1;
@@ -164,7 +179,7 @@ static int fail(struct error *err)
 	json_t *json = error_to_json(err);
 	char *text = json_dumps(json, JSON_COMPACT);
 	log_error(AREA, "%s", err->message);
-	say(KEEPER_FAILED, text);
+	say(KEEPER_FAILED, 0, text);
 	free(text);
 	json_decref(json);
 	return 1;
@@ -182,10 +197,71 @@ static void end(struct server *s)
 	if (s->ending)
 		return;
 	s->ending = true;
-	say(KEEPER_ENDING, NULL);
+	say(KEEPER_ENDING, 0, NULL);
 	if (s->prewarming)
 		uv_process_kill(&s->prewarm, SIGTERM);
 	environment_close(s->environment, true, environment_closed, s);
+}
+
+static void start_grace(struct server *s);
+
+/* The workspace was removed through its mount. The environment goes now; who still stands in the mount is answered for a while. */
+static void take_away(struct server *s, pid_t tgid)
+{
+	struct requester who;
+	if (s->removing || s->ending)
+		return;
+	s->removing = true;
+	log_info(AREA, "the workspace was removed: its environment goes to the trash");
+	if (s->prewarming)
+		uv_process_kill(&s->prewarm, SIGTERM);
+	requester_of(tgid, &who);
+	environment_unlinked(s->environment, &who, 0);
+	start_grace(s);
+}
+
+static void on_grace(uv_timer_t *timer)
+{
+	struct server *s = timer->data;
+	pid_t tgid;
+	if (removal_has_begun(s->removal, &tgid))
+		take_away(s, tgid);
+	end(s);
+}
+
+static void start_grace(struct server *s)
+{
+	if (!uv_is_active((uv_handle_t *)&s->grace_timer))
+		uv_timer_start(&s->grace_timer, on_grace, REMOVAL_GRACE_MS, 0);
+}
+
+/* A mount is gone, or the keeper wants the end. While the workspace is being removed that is known, and on_removed will come: not before what
+ * is hidden is put aside. */
+static void end_or_go_on(struct server *s)
+{
+	pid_t tgid;
+	if (removal_has_begun(s->removal, &tgid))
+		start_grace(s);
+	else
+		end(s);
+}
+
+/* Of a removed workspace's environment nothing shall stay, unless some of it could not be stopped: then it is for `ajj cleanup`. */
+static bool forget(const struct server *s)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	struct store_environment e = {0};
+	struct store *store = NULL;
+	int r = store_open(s->id.shared_dir, &store, &err);
+	if (!r && (r = store_environment_get(store, s->id.namespace_, &e, &err)) >= 0) {
+		bool whole = !r || !e.desired || !strcmp(e.desired, "absent");
+		r = whole ? discard_record(store, &s->id, KEEPER_FD_ROOT, &err) : error_set(&err, ERROR_BACKEND_DEPROVISION_FAILED, "it is not torn down");
+	}
+	store_environment_release(&e);
+	store_close(store);
+	if (r)
+		log_error(AREA, "the environment of the removed workspace is not forgotten: %s", err.message);
+	return !r;
 }
 
 static void on_keeper_message(uv_poll_t *poll, int status, int events)
@@ -198,7 +274,9 @@ static void on_keeper_message(uv_poll_t *poll, int status, int events)
 		return;
 	}
 	if (n > 0 && m.type == KEEPER_STOP)
-		end(s);
+		end_or_go_on(s);
+	if (n > 0 && m.type == KEEPER_DETACHED)
+		removal_detached(s->removal, m.key);
 }
 
 /* Without a keeper nobody would start us again or end the services: take the mounts away, so that the plain directory is back. The
@@ -257,7 +335,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
 	struct server *s = poll->data;
 	if (session_process(s->sessions[SESSION_CONTROL]) < 0) {
 		uv_poll_stop(poll);
-		end(s);
+		end_or_go_on(s);
 	}
 }
 
@@ -285,7 +363,8 @@ static int start_overlay(struct server *s, struct error *err)
 
 static void on_overlay_gone(uv_async_t *async)
 {
-	end(async->data);
+	struct server *s = async->data;
+	on_grace(&s->grace_timer); /* nobody stands in it any more */
 }
 
 static void on_changed(void *arg, unsigned what)
@@ -354,12 +433,22 @@ static int make_file_systems(struct server *s, struct error *err)
 		.fd = KEEPER_FD_CONTROL,
 		.owner = geteuid(),
 	};
+	const struct removal_params removal = {
+		.shared = s->shared,
+		.root_fd = KEEPER_FD_ROOT,
+		.keeper_socket = KEEPER_FD_SOCKET,
+		.id = &s->id,
+		.begun = on_removed,
+		.arg = s,
+	};
+	s->removal = removal_new(&removal);
 	struct overlay_params overlay = {
 		.shared = s->shared,
 		.root_fd = KEEPER_FD_ROOT,
 		.keeper_socket = KEEPER_FD_SOCKET,
 		.control_dir = s->id.control_dir,
 		.unlinked = s->unlinked,
+		.removal = s->removal,
 		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, s},
 	};
 	int r = control_new(&control, &s->control, err);
@@ -420,6 +509,15 @@ static void watch(struct server *s, uv_poll_t *poll, int fd, uv_poll_cb callback
 	uv_poll_start(poll, UV_READABLE, callback);
 }
 
+/* The workspace that stood here before was removed, and who took its environment down was killed at that. */
+static void finish_removal(struct server *s)
+{
+	pid_t tgid;
+	const struct requester nobody = {0};
+	if (trash_env_is_aside(&s->id) && !removal_has_begun(s->removal, &tgid))
+		environment_unlinked(s->environment, &nobody, 0);
+}
+
 static int start(struct server *s, struct error *err)
 {
 	uv_loop_init(&s->loop);
@@ -427,7 +525,9 @@ static int start(struct server *s, struct error *err)
 	s->posted_tail = &s->posted;
 	uv_async_init(&s->loop, &s->posted_async, on_posted);
 	uv_async_init(&s->loop, &s->gone_async, on_overlay_gone);
-	s->posted_async.data = s->gone_async.data = s;
+	uv_timer_init(&s->loop, &s->prewarm_timer);
+	uv_timer_init(&s->loop, &s->grace_timer);
+	s->prewarm_timer.data = s->grace_timer.data = s->posted_async.data = s->gone_async.data = s;
 	s->unlinked = unlinked_new();
 	s->fresh = !atomic_load(&s->shared->init[SESSION_OVERLAY].len);
 	int r = identity_of_fd(KEEPER_FD_ROOT, s->shared->root, s->shared->workspace[0] ? s->shared->workspace : NULL,
@@ -438,18 +538,18 @@ static int start(struct server *s, struct error *err)
 		r = make_file_systems(s, err);
 	if (r)
 		return r;
+	finish_removal(s);
 	watch(s, &s->control_poll, KEEPER_FD_CONTROL, on_control);
 	watch(s, &s->keeper_poll, KEEPER_FD_SOCKET, on_keeper_message);
 	watch(s, &s->pidfd_poll, KEEPER_FD_PIDFD, on_keeper_death);
 	r = start_overlay(s, err);
 	if (r)
 		return r;
-	uv_timer_init(&s->loop, &s->prewarm_timer);
-	s->prewarm_timer.data = s;
+
 	if (wants_prewarming(s))
 		uv_timer_start(&s->prewarm_timer, on_prewarm, PREWARM_DELAY_MS, 0);
 	atomic_store(&s->shared->ready, 1);
-	say(KEEPER_READY, NULL);
+	say(KEEPER_READY, 0, NULL);
 	return 0;
 }
 
@@ -470,7 +570,7 @@ int main(int argc, char **argv)
 		return fail(&err);
 	}
 	uv_run(&s->loop, UV_RUN_DEFAULT);
-	say(KEEPER_DONE, NULL);
+	say(KEEPER_DONE, s->removing && forget(s), NULL);
 	/* the keeper takes the mounts away; whoever still waits is answered by that */
 	_exit(0);
 }

@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 #define SHARED_MAGIC 0x61657468u
-#define SHARED_VERSION 1u
+#define SHARED_VERSION 2u
 
 #define SHARED_INIT_MAX 256        /* bytes of a stored FUSE_INIT request (header + fuse_init_in is 104) */
 
@@ -70,6 +70,23 @@ struct shared_rename {
 	uint32_t record[2];     /* of what moves from 0 to 1, and (exchange) of what moves from 1 to 0; 0: none */
 	uint32_t parent[2];     /* old and new place */
 	uint64_t name[2];
+};
+
+/* ---- removal of the workspace through its own mount, see fs/removal.h ---- */
+#define SHARED_REMOVERS 8
+
+/* What one process did to the names in the root that matter. Written while the kernel holds the root's lock. */
+struct shared_remover {
+	_Atomic uint32_t what; /* enum removal_bit; 0: free */
+	int32_t tgid;
+	uint64_t began;        /* when the process began (clock ticks since boot): its number may be given away again */
+};
+
+struct shared_removal {
+	_Atomic uint32_t begun; /* by tgid; there is no way back once the mounts are detached */
+	int32_t tgid;
+	uint32_t next;
+	struct shared_remover removers[SHARED_REMOVERS];
 };
 
 /* ---- control file system: open handles and the versions they show, see fs/version.h ---- */
@@ -159,6 +176,7 @@ struct shared {
 	_Atomic uint64_t name_used;         /* high-water mark */
 	_Atomic uint32_t version_count, handle_count, scratch_count; /* high-water marks: reading a hole would fill it */
 	struct shared_rename rename;
+	struct shared_removal removal;
 	struct shared_version versions[SHARED_VERSION_MAX];
 	struct shared_handle handles[SHARED_HANDLE_MAX];
 	struct shared_scratch scratch[SHARED_SCRATCH_MAX];

@@ -1,8 +1,6 @@
 /* The end of an environment: stop all, remove all, look whether anything survived, put the data into the trash, give
  * ports and secrets back, begin the next generation. Every step may be repeated: "destroying" stands in the store until
  * the last is done. */
-#include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "provisioner/discard.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/trash.h"
 
@@ -58,25 +57,6 @@ struct trash_job {
 	struct error error;
 };
 
-/* Whose data there is; also right after a crash, when nobody remembers what ran. */
-static void add_names(const char *path, char ***names)
-{
-	cleanup_closedir DIR *dir = opendir(path);
-	struct dirent *entry;
-	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && strcmp(entry->d_name, SPEC_VOLUMES))
-			strv_push(names, xstrdup(entry->d_name));
-}
-
-static char **services_with_data(const char *path)
-{
-	char **names = NULL;
-	cleanup_free char *volumes = xasprintf("%s/" SPEC_VOLUMES, path);
-	add_names(path, &names);
-	add_names(volumes, &names);
-	return names;
-}
-
 static void trash_work(struct job *base)
 {
 	struct trash_job *job = (struct trash_job *)base;
@@ -85,8 +65,9 @@ static void trash_work(struct job *base)
 	cleanup_free char *path = xasprintf("%s/data/%u", e->id->state_dir, job->generation);
 	if (rmdir(path) < 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
 		log_warning("environment", "%s: %s", path, strerror(errno));
-	cleanup_strv char **services = services_with_data(path);
-	int r = trash_put(e->store, e->id, job->generation, e->params.root_fd, services, &job->error);
+	cleanup_strv char **services = discard_data_names(e->id, job->generation); /* also right after a crash, when nobody remembers what ran */
+	cleanup_close int env = trash_env_open(e->id, e->params.root_fd);
+	int r = trash_put(e->store, e->id, job->generation, env, services, &job->error);
 	if (r == 0)
 		r = store_environment_next_generation(e->store, ns, &job->next, &job->error);
 	if (r == 0)
@@ -97,6 +78,8 @@ static void trash_work(struct job *base)
 		r = store_environment_set_backend(e->store, ns, NULL, NULL, &job->error);
 	if (r == 0)
 		r = store_environment_set_desired(e->store, ns, "absent", &job->error);
+	if (r == 0)
+		trash_env_aside_done(e->id);
 	cleanup_error struct error ignored = ERROR_INIT;
 	if (r == 0 && trash_expire(e->store, e->id->shared_dir, &ignored) < 0)
 		log_warning("environment", "the trash: %s", ignored.message);

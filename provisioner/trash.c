@@ -145,6 +145,8 @@ static int move_env(const struct identity *id, int root_fd, const char *entry)
 	int r = tree_remove(AT_FDCWD, partial);
 	if (!r)
 		r = copy_env(id, root_fd, partial);
+	if (r == -ENOENT && !env_worth_keeping(root_fd))
+		return 0; /* put aside meanwhile */
 	trash_step("copied .env");
 	if (!r && rename(partial, kept))
 		r = -errno;
@@ -155,6 +157,55 @@ static int move_env(const struct identity *id, int root_fd, const char *entry)
 		r = -errno;
 	trash_step("unlinked .env");
 	return r;
+}
+
+static char *aside_path(const struct identity *id)
+{
+	return xasprintf("%s/removed", id->state_dir);
+}
+
+int trash_env_aside(const struct identity *id, int root_fd, struct error *err)
+{
+	struct stat st;
+	cleanup_free char *dir = aside_path(id);
+	cleanup_free char *partial = xasprintf("%s/.env.partial", dir);
+	cleanup_free char *kept = xasprintf("%s/.env", dir);
+	int r = dir_make(AT_FDCWD, dir, 0700);
+	if (r)
+		return trash_failed(r, dir, err);
+	if (fstatat(root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) || S_ISDIR(st.st_mode))
+		return 0;
+	if (!renameat(root_fd, ".env", AT_FDCWD, kept))
+		return 0;
+	r = errno == EXDEV ? tree_remove(AT_FDCWD, partial) : -errno;
+	if (!r)
+		r = copy_env(id, root_fd, partial);
+	if (!r && rename(partial, kept))
+		r = -errno;
+	if (!r)
+		r = sync_path(dir, O_DIRECTORY);
+	if (!r && unlinkat(root_fd, ".env", 0) && errno != ENOENT)
+		r = -errno;
+	return r && r != -ENOENT ? trash_failed(r, ".env", err) : 0;
+}
+
+bool trash_env_is_aside(const struct identity *id)
+{
+	cleanup_free char *dir = aside_path(id);
+	return exists(dir);
+}
+
+void trash_env_aside_done(const struct identity *id)
+{
+	cleanup_free char *dir = aside_path(id);
+	rmdir(dir);
+}
+
+int trash_env_open(const struct identity *id, int root_fd)
+{
+	cleanup_free char *dir = aside_path(id);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	return fd >= 0 || root_fd < 0 ? fd : fcntl(root_fd, F_DUPFD_CLOEXEC, 0);
 }
 
 /* ---- putting ---- */

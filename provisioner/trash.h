@@ -27,6 +27,13 @@ int trash_put(struct store *s, const struct identity *id, uint32_t generation, i
 /* Only what is named of a generation: paths below its directory; what is not there is passed over. Nothing runs on it. */
 int trash_put_parts(struct store *s, const struct identity *id, uint32_t generation, char *const *parts,
                     char *const *services, struct error *err);
+/* The user's `.env` of a workspace that is being removed through its mount is put aside, into STATE/ns/NS/removed, for the directory must be
+ * empty before its environment can be stopped. May be called again. */
+int trash_env_aside(const struct identity *id, int root_fd, struct error *err);
+bool trash_env_is_aside(const struct identity *id);
+void trash_env_aside_done(const struct identity *id); /* it was put into the trash */
+/* new descriptor, for trash_put: the directory in which it is now, else `root_fd`; -1: none */
+int trash_env_open(const struct identity *id, int root_fd);
 /* Moves an entry's data to be the environment's generation `generation` (which must have no data: else
  * WORKSPACE_EXISTS), gives it to the environment's user, sets its secrets again, and with `env` its `.env` lines back;
  * lines that are there then go into an entry of their own. Without `env` they stay in the trash. */
