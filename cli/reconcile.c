@@ -73,13 +73,19 @@ static bool is_in(const char *repository, const struct store_environment *e)
 
 /* ---- has it gone? ---- */
 
-/* A mount that nobody serves hides the directory; it is there. While a keeper or the control file system's server lives, it takes the
+/* Unmounted, but its keeper or server lives: that takes the environment down by itself, as after a removal through the mount. */
+static bool is_ending(const struct store_environment *e)
+{
+	return !is_mounted_by_us(e->control_dir) && registry_is_kept(e);
+}
+
+/* A mount that nobody serves hides the directory; it is there. While the control file system is served, its server takes the
  * environment down by itself. */
 static bool is_gone(const struct store_environment *e)
 {
 	struct stat st;
 	return lstat(e->root, &st) && (errno == ENOENT || errno == ENOTDIR) &&
-	       (!is_mounted_by_us(e->control_dir) || mount_is_dead(e->control_dir)) && !registry_is_kept(e);
+	       (!is_mounted_by_us(e->control_dir) || mount_is_dead(e->control_dir));
 }
 
 static bool is_same(int dirfd, const char *name, const struct store_environment *e)
@@ -221,7 +227,7 @@ static bool look_at_each(const struct repository *repo, const struct registry_li
 		const struct store_environment *e = &list->items[i];
 		/* of git's, nothing can be said when git's list cannot be read */
 		bool ours = is_in(repo->jj, e) || (is_in(repo->git, e) && repo->git_read);
-		if (!ours)
+		if (!ours || is_ending(e))
 			continue;
 		if (is_gone(e)) {
 			const struct git_worktree *w = is_in(repo->git, e) ? git_worktrees_at(&repo->git_list, e->root) : NULL;
