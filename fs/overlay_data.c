@@ -19,7 +19,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	static _Thread_local char buffer[READ_BUFFER];
+	char buffer[READ_BUFFER]; /* thread-local it would be cleared, and so kept, in every thread of the program */
 	cleanup_close int fd = overlay_open_node(overlay_of(req), ino, O_RDONLY, NULL);
 	if (fd < 0) {
 		fuse_reply_err(req, -fd);
