@@ -50,6 +50,7 @@ struct process_script {
 	const char *path;   /* absolute, to be opened by this process (never through its own mount) */
 	const char *shown;  /* as messages name it */
 	const char *target; /* where an image would have it mounted */
+	const char *digest; /* base/digest.h: of what was approved; nothing else is run. NULL: none could be had, it is refused */
 };
 
 /* How a host-process backend runs a recipe's service or an `x-aether: {command: ...}`. All strings are expanded: no

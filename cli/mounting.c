@@ -23,7 +23,9 @@
 #include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/process.h"
+#include "cli/trust.h"
 
+#define APPROVED_SHOWN 10   /* lines; `ajj trust --show` has all of them */
 #define LOCK_WAIT_MS 10000 /* a mount takes some ten ms */
 
 /* ---- mounting ---- */
@@ -174,7 +176,13 @@ int mounting_attach(struct client *c, const char *options, bool *ret_mounted, st
 int mounting_approve(const struct client *c, struct error *err)
 {
 	cleanup_error struct error why = ERROR_INIT;
-	int r = client_command(c, "approve", &why);
+	json_t *changes = NULL;
+	int r = trust_approve(c, &changes, &why);
+	if (json_array_size(changes)) {
+		output_note("Approved for all workspaces of this repository (ajj trust):");
+		trust_print_changes(changes, output_note, APPROVED_SHOWN);
+	}
+	json_decref(changes);
 	if (!r || why.code == ERROR_CONFIG_NOT_FOUND || why.code == ERROR_CONFIG_INVALID)
 		return 0;
 	error_move(err, &why);

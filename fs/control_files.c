@@ -40,6 +40,12 @@ static int render_errors(struct environment *e, const char *service, struct buff
 	return 0;
 }
 
+static int render_trust(struct environment *e, const char *service, struct buffer *out, struct error *err)
+{
+	environment_trust(e, out);
+	return 0;
+}
+
 static int render_commands(struct environment *e, const char *service, struct buffer *out, struct error *err)
 {
 	buffer_adds(out, environment_command_list());
@@ -103,6 +109,7 @@ const struct control_file control_files[] = {
 	{"env.own", IN_ROOT, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV_OWN, 1000, render_env_own},
 	{"events", IN_ROOT, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_UNREAD, CHANGED_EVENTS, 0, NULL, &events},
 	{"ctl", IN_ROOT, 0600, DEMAND_NONE, WRITE_COMMAND, UNLINK_REFUSED, POLL_ALWAYS, 0, 0, render_commands},
+	{"trust.json", IN_ROOT, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_STATUS, 0, render_trust},
 	{"errors.json", IN_ROOT, 0600, DEMAND_NONE, WRITE_REFUSED, UNLINK_ERRORS, POLL_ALWAYS, CHANGED_ERRORS, 0, render_errors},
 
 	{"url", IN_SERVICE, 0400, DEMAND_SERVICE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV | CHANGED_PORTS, 0, render_url},

@@ -279,6 +279,12 @@ static void probe_exec(void *arg, char *const *argv, unsigned timeout_ms, backen
 	backend_exec(s->apply->backend, &s->model->spec, argv, timeout_ms, done, done_arg);
 }
 
+/* A command for a probe is as good as any. */
+static bool may_probe(const struct apply_service *s, const struct config_probe *what)
+{
+	return what->kind != PROBE_EXEC || trust_is_given(&s->apply->model->trust);
+}
+
 /* ---- health: Compose's healthcheck of what is ready ---- */
 
 static unsigned health_interval(const struct apply_service *s)
@@ -332,7 +338,7 @@ static void on_health_timer(uv_timer_t *timer)
 {
 	struct apply_service *s = timer->data;
 	const struct config_probe *what = s->model ? health_check(s->model) : NULL;
-	if (!what || s->present != PRESENT_READY || !s->apply->backend)
+	if (!what || s->present != PRESENT_READY || !s->apply->backend || !may_probe(s, what))
 		return;
 	const struct probe_params params = {
 	    .loop = s->apply->params.loop,
@@ -373,7 +379,7 @@ static void on_ready(void *arg)
 
 void service_probe(struct apply_service *s)
 {
-	if (!s->model || s->probe)
+	if (!s->model || s->probe || !may_probe(s, &s->model->ready))
 		return;
 	cleanup_free char *log = backend_log_path(s->apply->backend, s->name);
 	const struct probe_params params = {
@@ -512,9 +518,21 @@ static uint64_t log_size(const struct apply_service *s)
 	return path && stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 
+/* Demands are refused before it comes to this; a service that has ended by itself, or a new server, is not. */
+static bool is_approved(struct apply_service *s)
+{
+	const struct model *m = s->apply->model;
+	cleanup_error struct error err = ERROR_INIT;
+	if (trust_is_given(&m->trust))
+		return true;
+	trust_refuse(&m->trust, m->config->file, &err);
+	fail(s, &err);
+	return false;
+}
+
 void service_start(struct apply_service *s)
 {
-	if (!ports_are_free(s))
+	if (!is_approved(s) || !ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
 	s->exited = s->proven = s->gone = false;

@@ -45,6 +45,7 @@ static void service_release(struct config_service *s)
 	for (size_t i = 0; i < s->n_volumes; i++) {
 		free(s->volumes[i].source);
 		free(s->volumes[i].target);
+		free(s->volumes[i].digest);
 	}
 	free(s->volumes);
 	for (size_t i = 0; i < s->n_depends_on; i++)
@@ -88,7 +89,13 @@ void config_free(struct config *c)
 	keyvals_release(&c->env);
 	free(c->env_places);
 	keyvals_release(&c->app_ports);
-	free(c->approval_text);
+	for (size_t i = 0; i < c->n_approvals; i++) {
+		free(c->approvals[i].path);
+		free(c->approvals[i].value);
+		free(c->approvals[i].shown);
+	}
+	free(c->approvals);
+	free(c->approval_hash);
 	for (size_t i = 0; i < c->n_warnings; i++)
 		free(c->warnings[i].text);
 	free(c->warnings);
@@ -208,6 +215,8 @@ static int read_top(const struct field *f, struct config *c)
 		if (!field_is_null(&child))
 			r = in_order[i].read(&child, c);
 	}
+	if (r == 0 && (any || c->n_services))
+		r = approve_top(f, c);
 	if (r < 0 || any || c->n_services)
 		return r;
 	r = field_error(f, "expected services");
@@ -222,27 +231,6 @@ static void add_warning(void *arg, const char *text)
 	struct config *c = arg;
 	array_grow(c->warnings, c->n_warnings);
 	c->warnings[c->n_warnings++].text = xstrdup(text);
-}
-
-static int compare(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Sorted: moving a service within the file is no change to approve again. */
-static char *approval_text(struct loading *l)
-{
-	struct buffer out = BUFFER_INIT;
-	if (l->n_approvals)
-		qsort(l->approvals, l->n_approvals, sizeof *l->approvals, compare);
-	for (size_t i = 0; i < l->n_approvals; i++) {
-		buffer_printf(&out, "%s\n", l->approvals[i]);
-		free(l->approvals[i]);
-	}
-	free(l->approvals);
-	l->approvals = NULL;
-	l->n_approvals = 0;
-	return buffer_detach(&out);
 }
 
 static int load(struct loading *l)
@@ -270,9 +258,10 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 	free(l.docs);
 	if (!c->backend)
 		c->backend = xstrdup("auto");
-	c->approval_text = approval_text(&l);
+	approvals_finish(&l);
 	c->text_hash = xasprintf("%016llx", (unsigned long long)l.hash);
 	keyvals_release(&l.env_files);
+	keyvals_release(&l.strange_env);
 	free(l.project);
 	recipes_free(l.recipes);
 	if (l.dir_fd >= 0 && l.dir_fd != params->root_fd)

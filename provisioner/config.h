@@ -35,6 +35,7 @@ struct config_volume {
 	char *source; /* named: key; bind: as written */
 	char *target;
 	bool read_only;
+	char *digest; /* of a bind mount that would be executed: of all that it brings in; NULL: none can be had */
 };
 
 enum depends_condition { DEPENDS_STARTED, DEPENDS_HEALTHY, DEPENDS_COMPLETED };
@@ -117,13 +118,20 @@ struct config_place {
 	unsigned line, column;
 };
 
+/* A field that can run code, or show a service what is none of its business. */
+struct config_approval {
+	char *path;  /* "services.db.command" */
+	char *value; /* canonical, on one line. Secret */
+	char *shown; /* the same without what is secret */
+};
+
 enum config_start { START_ON_DEMAND, START_MANUAL };
 
 struct config {
 	char *file;         /* absolute path of the first that was read, or would be */
 	struct config_file *files; /* all of them, later ones lie on top */
 	size_t n_files;
-	char **env_files;   /* absolute; where each was looked for, found or not */
+	char **env_files;   /* absolute; where each, and what a mount would execute, was looked for, found or not */
 	char *directory;    /* of the first: what relative paths begin at */
 	char *subdirectory; /* and below the workspace: "infra"; "": the workspace itself */
 	char *text_hash;    /* hex of the text of every file read: changed means changed */
@@ -144,7 +152,9 @@ struct config {
 	struct keyvals env;    /* x-aether.env: templates, checked */
 	struct config_place *env_places; /* parallel to its items */
 	struct keyvals app_ports; /* x-aether.ports: variable -> preferred number */
-	char *approval_text;   /* the fields that run code, canonical, one per line; "" when there are none */
+	struct config_approval *approvals; /* the fields that run code; sorted: moving a service within the file is no change */
+	size_t n_approvals;
+	char *approval_hash;   /* SHA-256 of all of them; "" when there are none */
 	struct config_warning *warnings;
 	size_t n_warnings;
 };
@@ -158,12 +168,17 @@ struct config_params {
 	bool search_upwards;     /* plain directories */
 	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
-	const struct recipes *recipes; /* what x-aether.env may name of a well-known image; NULL: the default ones, loaded if need be */
+	const struct recipes *recipes; /* what x-aether.env may name of a well-known image; NULL: the default ones, loaded if need be, and
+	                                * no approvals are made out */
 };
 
 /* new: config_free. CONFIG_NOT_FOUND when there is none, with the names looked for in the hint. */
 int config_load(const struct config_params *params, struct config **ret, struct error *err);
 void config_free(struct config *c);
+
+/* Where this process opens what a bind mount names: in the workspace beneath our own mount (`root_fd`); what is not there (because
+ * it is not tracked) in the main checkout. new */
+char *config_source_path(const struct config *c, int root_fd, const char *root, const char *main_root, const char *source);
 
 void config_probe_release(struct config_probe *p);
 

@@ -9,81 +9,6 @@
 #include "provisioner/recipe.h"
 #include "provisioner/template.h"
 
-/* ---- approval ---- */
-
-static void put_text(struct buffer *out, const char *text)
-{
-	buffer_addc(out, '"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			buffer_printf(out, "\\%c", *text);
-		else if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			buffer_printf(out, "\\u%04x", *text);
-		else
-			buffer_addc(out, *text);
-	}
-	buffer_addc(out, '"');
-}
-
-static void put_node(struct buffer *out, const struct yaml *node)
-{
-	if (node->type == YAML_SCALAR || node->type == YAML_NULL) {
-		if (node->type == YAML_NULL)
-			buffer_adds(out, "null");
-		else
-			put_text(out, node->text);
-		return;
-	}
-	buffer_addc(out, node->type == YAML_MAP ? '{' : '[');
-	for (size_t i = 0; i < node->count; i++) {
-		if (i)
-			buffer_addc(out, ',');
-		if (node->type == YAML_MAP) {
-			put_text(out, node->pairs[i].key);
-			buffer_addc(out, ':');
-		}
-		put_node(out, node->type == YAML_MAP ? node->pairs[i].value : node->items[i]);
-	}
-	buffer_addc(out, node->type == YAML_MAP ? '}' : ']');
-}
-
-/* steals `value` */
-static void approve(const struct field *f, char *value)
-{
-	struct loading *l = loading_of(f);
-	cleanup_free char *path = field_path(f);
-	array_grow(l->approvals, l->n_approvals);
-	l->approvals[l->n_approvals++] = xasprintf("%s=%s", path, value);
-	free(value);
-}
-
-void approve_argv(const struct field *f, char *const *argv)
-{
-	struct buffer out = BUFFER_INIT;
-	buffer_addc(&out, '[');
-	for (size_t i = 0; argv && argv[i]; i++) {
-		if (i)
-			buffer_addc(&out, ',');
-		put_text(&out, argv[i]);
-	}
-	buffer_addc(&out, ']');
-	approve(f, buffer_detach(&out));
-}
-
-void approve_node(const struct field *f)
-{
-	struct buffer out = BUFFER_INIT;
-	put_node(&out, f->node);
-	approve(f, buffer_detach(&out));
-}
-
-void approve_text(const struct field *f, const char *text)
-{
-	struct buffer out = BUFFER_INIT;
-	put_text(&out, text);
-	approve(f, buffer_detach(&out));
-}
-
 /* ---- of a service ---- */
 
 /* Not interpolated: `$PORT` and the like are variables of the process that is to be started. */
@@ -100,9 +25,7 @@ static int read_run_command(const struct field *f, void *out)
 	if (f->node->type == YAML_SCALAR) {
 		r = field_text(&verbatim, &s->run_shell_text);
 	} else {
-		struct buffer text = BUFFER_INIT;
-		put_node(&text, f->node);
-		s->run_shell_text = buffer_detach(&text);
+		s->run_shell_text = approval_node_text(f->node);
 	}
 	approve_argv(f, s->run_command);
 	return r;
@@ -115,7 +38,7 @@ static int read_service_ready(const struct field *f, void *out)
 
 static int read_service_env(const struct field *f, void *out)
 {
-	approve_node(f);
+	approve_variables(f);
 	return read_variables(f, &((struct config_service *)out)->x_env);
 }
 
@@ -139,7 +62,7 @@ struct check {
 	int r;
 };
 
-static const struct recipe *recipe_of(const struct field *f, const struct config_service *s, int *r)
+const struct recipe *recipe_of(const struct field *f, const struct config_service *s, int *r)
 {
 	struct loading *l = loading_of(f);
 	if (!s->image)

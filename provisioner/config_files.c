@@ -2,13 +2,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "provisioner/config_private.h"
@@ -95,7 +99,12 @@ static char *relative_to_root(const struct loading *l, const char *path)
 	return normalized(whole);
 }
 
-bool loading_is_outside(const struct loading *l, const char *path)
+static bool has_main(const struct config_params *p)
+{
+	return p->main_root && strcmp(p->main_root, p->root) != 0;
+}
+
+static bool is_written_outside(const struct loading *l, const char *path)
 {
 	cleanup_free char *relative = relative_to_root(l, path);
 	if (path[0] == '~')
@@ -104,6 +113,87 @@ bool loading_is_outside(const struct loading *l, const char *path)
 		return !strcmp(relative, "..") || !strncmp(relative, "../", 3);
 	cleanup_free char *absolute = xasprintf("/%s", relative);
 	return !below(absolute, l->params->root) && !below(absolute, l->params->main_root);
+}
+
+/* A link that comes with the repository may lead anywhere. An absolute one counts as leading out, wherever it ends. */
+static bool leads_out(int dirfd, const char *relative)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+	cleanup_close int fd = (int)syscall(SYS_openat2, dirfd, relative, &how, sizeof how);
+	return fd < 0 && errno == EXDEV;
+}
+
+bool loading_is_outside(const struct loading *l, const char *path)
+{
+	if (is_written_outside(l, path))
+		return true;
+	const char *inside = path[0] == '/' ? below(path, l->params->root) : NULL;
+	if (path[0] == '/' && !inside)
+		return false; /* the main checkout's, which is the user's own */
+	cleanup_free char *relative = inside ? normalized(inside) : relative_to_root(l, path);
+	return leads_out(inside ? l->params->root_fd : l->dir_fd, relative);
+}
+
+char *config_source_path(const struct config *c, int root_fd, const char *root, const char *main_root, const char *source)
+{
+	const char *home = getenv("HOME"), *begin = c->subdirectory ? c->subdirectory : "";
+	if (source[0] == '~' && source[1] == '/' && home)
+		return xasprintf("%s%s", home, source + 1);
+	const char *inside = source[0] == '/' ? below(source, root) : NULL;
+	if (source[0] == '/' && !inside)
+		return xstrdup(source);
+	cleanup_free char *relative =
+	    inside ? xstrdup(inside) : xasprintf("%s%s%s", begin, *begin ? "/" : "", !strncmp(source, "./", 2) ? source + 2 : source);
+	cleanup_free char *beneath = xasprintf("/proc/self/fd/%d/%s", root_fd, relative);
+	cleanup_free char *in_main = main_root && strcmp(main_root, root) ? xasprintf("%s/%s", main_root, relative) : NULL;
+	bool main_alone = in_main && access(beneath, F_OK) && !access(in_main, F_OK);
+	return main_alone ? move_ptr(in_main) : move_ptr(beneath);
+}
+
+/* A change of any of the places where it may be is a change of the configuration. */
+static void watch_path(struct loading *l, const char *path)
+{
+	const struct config_params *p = l->params;
+	if (path[0] == '/') {
+		strv_push(&l->config->env_files, xstrdup(path));
+		return;
+	}
+	cleanup_free char *relative = relative_to_root(l, path), *beside = normalized(path);
+	strv_pushf(&l->config->env_files, "%s/%s", l->config->directory, beside);
+	if (l->place == IN_WORKSPACE && has_main(p))
+		strv_pushf(&l->config->env_files, "%s/%s", p->main_root, relative);
+}
+
+/* Not of a mount of ours that a link leads into: reading there starts services, even one's own. The overlay of the main checkout
+ * is as good as what lies beneath. */
+static bool is_of_repository(const struct loading *l, int fd)
+{
+	struct stat st, root, main_root;
+	struct statfs fs;
+	if (fstat(fd, &st) || fstatfs(fd, &fs) || fstat(l->params->root_fd, &root))
+		return false;
+	if (fs.f_type != FUSE_SUPER_MAGIC || st.st_dev == root.st_dev)
+		return true;
+	return l->params->main_root && !stat(l->params->main_root, &main_root) && st.st_dev == main_root.st_dev;
+}
+
+char *loading_digest(struct loading *l, const char *source, int *ret_why)
+{
+	const struct config_params *p = l->params;
+	char hex[SHA256_HEX], proc[40];
+	if (!p->recipes)
+		return NULL;
+	watch_path(l, source);
+	cleanup_free char *path = config_source_path(l->config, p->root_fd, p->root, p->main_root, source);
+	cleanup_close int fd = open(path, O_PATH | O_CLOEXEC);
+	bool missing = fd < 0 && errno == ENOENT;
+	if (!missing && (fd < 0 || !is_of_repository(l, fd))) {
+		*ret_why = fd < 0 ? -errno : -EXDEV;
+		return NULL;
+	}
+	snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+	*ret_why = digest_of(AT_FDCWD, missing ? path : proc, hex);
+	return *ret_why < 0 ? NULL : xstrdup(hex);
 }
 
 /* ---- the configuration ---- */
@@ -200,11 +290,6 @@ static int try_above(struct loading *l, struct yaml_document **ret)
 	return r;
 }
 
-static bool has_main(const struct config_params *p)
-{
-	return p->main_root && strcmp(p->main_root, p->root) != 0;
-}
-
 /* 1: *ret is it; 0: there is none */
 static int find_default(struct loading *l, struct yaml_document **ret)
 {
@@ -273,7 +358,7 @@ static int read_listed_one(struct loading *l, const struct field *f, const char 
 	struct yaml_document *doc;
 	bool in_main;
 	cleanup_close int fd = -1;
-	if (!inside || loading_is_outside(l, relative))
+	if (!inside || is_written_outside(l, relative))
 		return field_error(f, "expected a file of this repository, got %s", text);
 	int r = open_listed(l, relative, &fd, &in_main);
 	if (r < 0)
@@ -425,18 +510,10 @@ static bool is_users_env(const struct loading *l, const char *path)
 	return !strcmp(relative, ".env");
 }
 
-/* A change of any of the places where it may be is a change of the configuration. */
-static void remember_env_file(struct loading *l, const char *path)
+/* In the place of a variable that is the user's: what it says there may change. */
+static const char *itself(void *arg, const char *name)
 {
-	const struct config_params *p = l->params;
-	if (path[0] == '/') {
-		strv_push(&l->config->env_files, xstrdup(path));
-		return;
-	}
-	cleanup_free char *relative = relative_to_root(l, path), *beside = normalized(path);
-	strv_pushf(&l->config->env_files, "%s/%s", l->config->directory, beside);
-	if (l->place == IN_WORKSPACE && has_main(p))
-		strv_pushf(&l->config->env_files, "%s/%s", p->main_root, relative);
+	return name;
 }
 
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside)
@@ -448,11 +525,14 @@ int loading_read_env_file(struct loading *l, const char *path, struct keyvals *o
 		return 0;
 	}
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	remember_env_file(l, path);
+	watch_path(l, path);
 	int r = read_anywhere(l, path, &text, ret_outside);
 	if (r < 0)
 		return r;
 	envfile_parse(buffer_str(&text), loading_variable, l, NULL, out);
+	*ret_outside = *ret_outside || loading_is_outside(l, path);
+	if (!*ret_outside)
+		envfile_parse(buffer_str(&text), itself, NULL, NULL, &l->strange_env);
 	return 0;
 }
 

@@ -2,7 +2,8 @@
  *   config.c            finding, reading, the top level, dependencies
  *   config_services.c   the table of a service's fields
  *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
- *   config_aether.c     x-aether, approval
+ *   config_aether.c     x-aether
+ *   config_approval.c   what runs code, for the user to approve
  *   config_files.c      which files, and reading below the workspace
  *   config_merge.c      one laid on another
  */
@@ -25,8 +26,7 @@ struct loading {
 	char *project; /* what Compose calls it: the value of COMPOSE_PROJECT_NAME where nobody sets that */
 	uint64_t hash;
 	struct keyvals env_files; /* of the service being read */
-	char **approvals;
-	size_t n_approvals;
+	struct keyvals strange_env; /* what of it stands in files that come with the repository */
 };
 
 static inline struct loading *loading_of(const struct field *f)
@@ -41,8 +41,10 @@ int loading_read(struct loading *l);
 /* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
  * lies outside of the workspace and the main checkout. */
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
-/* Is what this path names neither in the workspace nor in the main checkout? */
+/* Is what this path names neither in the workspace nor in the main checkout, or led out of them by a link? */
 bool loading_is_outside(const struct loading *l, const char *path);
+/* new: fingerprint of what a bind mount brings in (base/digest.h); NULL: *ret_why says why there is none. */
+char *loading_digest(struct loading *l, const char *source, int *ret_why);
 /* The environment, then the user's variables, then what Compose itself sets. borrowed; NULL: not set */
 const char *loading_variable(void *arg, const char *name);
 
@@ -68,9 +70,22 @@ int read_ready(const struct field *f, void *out); /* into struct config_probe */
 
 field_read read_aether; /* of the top level, into a struct config; after the services */
 field_read read_service_aether;
-/* "services.db.command=[...]": one canonical line for the user to approve. */
+/* borrowed; NULL: none (then *r may be an error) */
+const struct recipe *recipe_of(const struct field *f, const struct config_service *s, int *r);
+
+/* ---- config_approval.c ---- */
+
+/* Each is one entry of config->approvals, or one for each variable. */
 void approve_argv(const struct field *f, char *const *argv);
 void approve_node(const struct field *f); /* as it stands in the file */
 void approve_text(const struct field *f, const char *text);
+void approve_mount(const struct field *f, const struct config_volume *v, int why_no_digest);
+void approve_variables(const struct field *f); /* a mapping, or a list of KEY=value, as it stands in the file */
+/* What a service says beside its command: when all of it has been read. */
+int approve_service(const struct field *f, const struct config_service *s);
+int approve_top(const struct field *f, struct config *c);
+/* Sorts them and makes config->approval_hash. */
+void approvals_finish(struct loading *l);
+char *approval_node_text(const struct yaml *node); /* new: canonical, on one line */
 
 #endif

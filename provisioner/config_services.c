@@ -404,27 +404,6 @@ static int check_name(const struct field *f)
 	return ok ? 0 : field_key_error(f, "expected a name of letters, digits, '_', '.' and '-' for the service");
 }
 
-/* The environment of a process of the host, and of scripts that are mounted, decides what code they run (PATH, LD_PRELOAD):
- * approved as the file says it. */
-static void approve_surroundings(const struct field *f, const struct config_service *s)
-{
-	for (size_t i = 0; i < f->node->count; i++) {
-		struct field child = field_child(f, i);
-		if ((s->run_command || s->mounts_code) &&
-		    (!strcmp(child.key, "environment") || !strcmp(child.key, "env_file") || !strcmp(child.key, "working_dir")))
-			approve_node(&child);
-	}
-	/* words of a command line that an image's environment gives: POSTGRES_INITDB_ARGS */
-	for (size_t i = 0; i < s->environment.count && !s->run_command; i++) {
-		const char *key = s->environment.items[i].key;
-		size_t len = strlen(key);
-		if (len > 5 && !strcmp(key + len - 5, "_ARGS") && s->environment.items[i].value) {
-			cleanup_free char *text = xasprintf("%s=%s", key, s->environment.items[i].value);
-			approve_text(f, text);
-		}
-	}
-}
-
 static int read_service(const struct field *f, struct config *c)
 {
 	struct loading *l = loading_of(f);
@@ -442,8 +421,9 @@ static int read_service(const struct field *f, struct config *c)
 	s->environment = l->env_files;
 	l->env_files = (struct keyvals)KEYVALS_INIT;
 	keyvals_copy(&s->environment, &own);
-	approve_surroundings(f, s);
-	return 0;
+	r = approve_service(f, s);
+	keyvals_release(&l->strange_env);
+	return r;
 }
 
 /* ---- whom they depend on ---- */

@@ -22,14 +22,15 @@ static bool is_executed(const char *target)
 }
 
 /* What a mount brings in to be run, and what it lets a service see of the machine. */
-static void approve_mount(const struct field *f, struct config_service *s, const struct config_volume *v)
+static void judge_mount(const struct field *f, struct config_service *s, struct config_volume *v)
 {
 	bool executed = is_executed(v->target);
+	int why = 0;
 	if (v->type != CONFIG_VOLUME_BIND || (!executed && !loading_is_outside(loading_of(f), v->source)))
 		return;
-	cleanup_free char *text = xasprintf("%s:%s", v->source, v->target);
 	s->mounts_code |= executed;
-	approve_text(f, text);
+	v->digest = executed ? loading_digest(loading_of(f), v->source, &why) : NULL;
+	approve_mount(f, v, why);
 }
 
 /* steals the strings of `v` */
@@ -51,7 +52,7 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 		free(v.target);
 		return r;
 	}
-	approve_mount(f, s, &v);
+	judge_mount(f, s, &v);
 	array_grow(s->volumes, s->n_volumes);
 	s->volumes[s->n_volumes++] = v;
 	return 0;
@@ -166,6 +167,6 @@ int read_tmpfs(const struct field *f, void *out)
 	int r = field_strings_or_one(f, &list);
 	for (char **item = list; r == 0 && item && *item; item++)
 		r = add_volume(f, out,
-		               (struct config_volume){CONFIG_VOLUME_TMPFS, NULL, xstrndup(*item, strcspn(*item, ":")), false});
+		               (struct config_volume){.type = CONFIG_VOLUME_TMPFS, .target = xstrndup(*item, strcspn(*item, ":"))});
 	return r;
 }

@@ -43,6 +43,7 @@ static void demand_free(struct demand *d)
 	strv_free(d->names);
 	strv_free(d->profiles);
 	strv_free(d->needed);
+	free(d->approves);
 	error_release(&d->error);
 	free(d);
 }
@@ -191,13 +192,6 @@ static void arm(struct demand *d)
 
 /* ---- admission ---- */
 
-static int untrusted(struct environment *e, struct error *err)
-{
-	error_set(err, ERROR_CONFIG_UNTRUSTED, "%s runs commands that nobody has approved for this repository",
-	          e->model->config->file);
-	return error_hint(err, "look at them, then: ajj up");
-}
-
 /* What it needs, by name; services that cannot run here are left out where nobody has named them. */
 static int find_needed(struct demand *d, struct error *err)
 {
@@ -280,6 +274,11 @@ static void admit_ready(struct demand *d)
 	}
 	if (!e->model)
 		return;
+	if (!trust_is_given(&e->trust)) {
+		trust_refuse(&e->trust, e->model->config->file, &err);
+		finish(d, &err);
+		return;
+	}
 	if (!d->command && e->model->config->start == START_MANUAL) {
 		finish(d, NULL);
 		return;
@@ -291,10 +290,7 @@ static void admit_ready(struct demand *d)
 	}
 	if (!environment_is_known(e) || !e->backend)
 		return;
-	int r = e->model->approved ? 0 : untrusted(e, &err);
-	if (r == 0)
-		r = find_needed(d, &err);
-	if (r < 0) {
+	if (find_needed(d, &err) < 0) {
 		finish(d, &err);
 		return;
 	}
@@ -333,10 +329,22 @@ static void admit_stop(struct demand *d)
 static void admit_loaded(struct demand *d)
 {
 	struct environment *e = d->e;
+	if (!d->load_seq && d->approves) {
+		free(e->approves);
+		e->approves = xstrdup(d->approves);
+	}
 	if (!d->load_seq)
 		d->load_seq = environment_load(e, d->load);
-	if (e->load_done >= d->load_seq)
+	if (e->load_done < d->load_seq)
+		return;
+	if (error_is_set(&e->config_error) || !d->approves || trust_is_given(&e->trust)) {
 		finish(d, error_is_set(&e->config_error) ? &e->config_error : NULL);
+		return;
+	}
+	cleanup_error struct error err = ERROR_INIT;
+	error_set(&err, ERROR_CONFIG_UNTRUSTED, "%s has changed since it was looked at", e->model ? e->model->config->file : "the configuration");
+	error_hint(&err, "ajj trust --show");
+	finish(d, &err);
 }
 
 static void admit(struct demand *d)
@@ -449,6 +457,8 @@ static bool is_satisfied(struct environment *e, const char *service)
 		return false;
 	if (e->load_done < e->user_load)
 		return false;
+	if (!trust_is_given(&e->trust))
+		return false;
 	if (layers_root_stamp(e->params.root_fd) != e->root_stamp) /* changed a moment ago: not noticed by the clock yet */
 		return false;
 	if (e->model->config->start == START_MANUAL)
@@ -531,13 +541,15 @@ static const struct command commands[] = {
     {"stop", "stop SERVICE...    stop services", WAIT_STOPPED, true, false, false, 0},
     {"restart", "restart SERVICE... stop and start services, wait until ready", WAIT_READY, true, true, false, 0},
     {"reload", "reload             read the configuration again", WAIT_LOADED, false, false, false, LOAD_FORCE},
-    {"approve", "approve            approve the commands that the configuration runs now", WAIT_LOADED, false, false,
-     false, LOAD_FORCE | LOAD_APPROVE},
+    {"approve", "approve [HASH]     approve what the configuration could run, for this repository; with the HASH of trust.json nothing else",
+     WAIT_LOADED, false, false, false, LOAD_FORCE | LOAD_APPROVE},
+    {"revoke", "revoke             approve nothing any more for this repository", WAIT_LOADED, false, false, false,
+     LOAD_FORCE | LOAD_REVOKE},
 };
 
 const char *environment_command_list(void)
 {
-	static char text[1024];
+	static char text[2048];
 	size_t len = 0;
 	for (size_t i = 0; !text[0] || (len && i < sizeof commands / sizeof *commands); i++)
 		len += (size_t)snprintf(text + len, sizeof text - len, "%s\n", commands[i].help);
@@ -554,12 +566,17 @@ static const struct command *command_find(const char *name)
 
 static int parse_words(struct demand *d, const struct command *c, char **words, struct error *err)
 {
+	if (c->load & LOAD_APPROVE)
+		d->approves = xstrdup("");
 	for (; *words; words++) {
 		if (c->apply && !strcmp(*words, "--all"))
 			d->all = true;
 		else if (c->apply && !strncmp(*words, "--profile=", 10))
 			strv_push(&d->profiles, xstrdup(*words + 10));
-		else if ((*words)[0] == '-' || (!c->names && !c->apply))
+		else if (d->approves && !*d->approves && (*words)[0] != '-') {
+			free(d->approves);
+			d->approves = xstrdup(*words);
+		} else if ((*words)[0] == '-' || (!c->names && !c->apply))
 			return error_set(err, ERROR_USAGE, "%s does not take '%s'", c->name, *words);
 		else
 			strv_push(&d->names, xstrdup(*words));
@@ -580,7 +597,7 @@ void environment_command(struct environment *e, const char *line, const struct r
 	const struct command *c = r == 0 ? command_find(words ? words[0] : NULL) : NULL;
 	if (r == 0 && !c) {
 		r = error_set(&err, ERROR_USAGE, "there is no command '%s'", words && words[0] ? words[0] : "");
-		error_hint(&err, "the commands are: up, down, destroy, start, stop, restart, reload, approve");
+		error_hint(&err, "the commands are: up, down, destroy, start, stop, restart, reload, approve, revoke");
 	}
 	if (r == 0)
 		r = parse_words(d, c, words + 1, &err);

@@ -51,5 +51,7 @@ void envfile_user_part(const char *written, const char *served, struct buffer *o
 bool env_name_is_secret(const char *name);
 /* new: the URL with the password of its userinfo as ***. */
 char *url_mask_password(const char *url);
+/* Replaces a secret value in *text, which may be reallocated, by ***; a short one only where it stands alone. */
+void text_mask_value(char **text, const char *value);
 
 #endif

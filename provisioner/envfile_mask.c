@@ -7,6 +7,7 @@
 #include "provisioner/envfile.h"
 
 #define MASK "***"
+#define MASK_ANYWHERE_LEN 6 /* secrets of this length are masked within words too */
 
 /* One too many costs a masked word in a status; one too few, a password in a log. */
 bool env_name_is_secret(const char *name)
@@ -79,4 +80,32 @@ char *url_mask_password(const char *url)
 	if (rest[path])
 		mask_query(rest + path + 1, &out);
 	return buffer_detach(&out);
+}
+
+/* A short value ("dev") may be a part of anything: it counts where it stands alone, and not as a part of a path. */
+static bool stands_alone(const char *text, const char *hit, size_t len)
+{
+	const char before = hit > text ? hit[-1] : ' ', after = hit[len] ? hit[len] : ' ';
+	return !isalnum((unsigned char)before) && !isalnum((unsigned char)after) && !strchr("/_-", before) &&
+	       !strchr("/_-", after);
+}
+
+void text_mask_value(char **text, const char *value)
+{
+	size_t len = value ? strlen(value) : 0;
+	if (len < 3) /* masking "a" would say more than it hides */
+		return;
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	const char *from = *text;
+	for (const char *hit = from; (hit = strstr(hit, value));) {
+		bool counts = len >= MASK_ANYWHERE_LEN || stands_alone(*text, hit, len);
+		buffer_add(&out, from, (size_t)(hit - from));
+		buffer_adds(&out, counts ? MASK : value);
+		from = hit += len;
+	}
+	if (from == *text)
+		return;
+	buffer_adds(&out, from);
+	free(*text);
+	*text = buffer_detach(&out);
 }

@@ -298,6 +298,8 @@ static void environment_free(struct environment *e)
 	events_free(e->events);
 	json_decref(e->requested_by);
 	error_release(&e->config_error);
+	trust_release(&e->trust);
+	free(e->approves);
 	error_release(&e->failure);
 	error_release(&e->backend_error);
 	strv_free(e->warnings);

@@ -102,7 +102,7 @@ void environment_own_changed(struct environment *e);
 /* ---- commands (ctl) ---- */
 
 /* One line of `ctl`: up [--all] [SERVICE...], down, destroy, restart SERVICE, stop SERVICE, start SERVICE, reload,
- * approve. `done` is always called later, exactly once. */
+ * approve [HASH], revoke. `done` is always called later, exactly once. */
 void environment_command(struct environment *e, const char *line, const struct requester *who, demand_done *done, void *arg);
 /* One command a line with a word on each; borrowed. */
 const char *environment_command_list(void);
@@ -116,6 +116,7 @@ void environment_status(struct environment *e, struct buffer *out);
 void environment_env_own(struct environment *e, struct buffer *out);
 void environment_errors(struct environment *e, struct buffer *out);
 void environment_errors_clear(struct environment *e);
+void environment_trust(struct environment *e, struct buffer *out); /* trust_json */
 
 /* `events`: bytes [offset, ...) of everything ever appended. Returns the bytes copied, 0 at the end now; when `offset` was
  * dropped already, reading begins at the oldest line kept. */

@@ -37,7 +37,8 @@ enum load_flags {
 	LOAD_NEEDED = 8, /* somebody waits for what it finds: a look at the clock alone does not repeat what failed */
 	LOAD_FORCE = 1,  /* although no file has changed */
 	LOAD_APPLY = 2,  /* the new configuration is taken over while services run by the old one */
-	LOAD_APPROVE = 4
+	LOAD_APPROVE = 4,
+	LOAD_REVOKE = 16
 };
 
 enum wait { WAIT_READY, WAIT_DOWN, WAIT_STOPPED, WAIT_DESTROYED, WAIT_LOADED };
@@ -54,6 +55,7 @@ struct demand {
 	demand_done *done;
 	void *arg;
 	enum load_flags load;
+	char *approves;    /* the hash that is to be approved, "" whatever stands there; NULL: none */
 	uint64_t load_seq; /* 0: not asked for yet */
 	bool admitted, finished;
 	bool revives;      /* it came after an end that nobody had told of: what that leaves failed is tried once more */
@@ -75,6 +77,8 @@ struct environment {
 	char *backend_name;
 	struct model *model;
 	struct error config_error;
+	struct trust trust; /* of the configuration as it was last read, whether it was taken over or not */
+	char *approves;     /* for the next load */
 	char *text_failure;   /* why .env could not be written down, as last told; NULL: it could */
 	struct error failure; /* of the environment as a whole; cleared by the next success */
 	char **warnings;

@@ -167,6 +167,9 @@ struct load_job {
 	struct buffer user_text;
 	struct buffer main_text; /* as it is known; of a link, as it is */
 	bool unchanged;
+	char *approves; /* as in trust_look */
+	char *hash;     /* of the trust as it was, which another workspace may have given or revoked since; NULL: none */
+	bool approved;
 	struct store_environment stored;
 	struct model *model;
 	struct error error;
@@ -219,6 +222,12 @@ static int load_recipes(struct load_job *job)
 	return r;
 }
 
+static bool is_as_trusted(const struct load_job *job)
+{
+	const struct environment *e = job->job.e;
+	return !job->hash || !*job->hash || store_is_approved(e->store, e->id->repository, job->hash, NULL) == job->approved;
+}
+
 static void load_work(struct job *base)
 {
 	struct load_job *job = (struct load_job *)base;
@@ -231,7 +240,7 @@ static void load_work(struct job *base)
 	}
 	job->root_stamp = layers_root_stamp(e->params.root_fd);
 	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->files);
-	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp) {
+	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp && is_as_trusted(job)) {
 		job->unchanged = true;
 		return;
 	}
@@ -239,6 +248,8 @@ static void load_work(struct job *base)
 		r = load_recipes(job);
 	if (r == 0 && !job->first)
 		r = register_environment(job);
+	if (r == 0 && job->flags & LOAD_REVOKE)
+		r = store_revoke(e->store, e->id->repository, &job->error);
 	if (r < 0)
 		return;
 	const struct model_params params = {
@@ -254,7 +265,7 @@ static void load_work(struct job *base)
 	    .uid = job->stored.uid,
 	    .plan = job->plan,
 	    .move = job->flags & LOAD_APPLY,
-	    .approve = job->flags & LOAD_APPROVE,
+	    .approve = job->approves,
 	};
 	model_load(&params, &job->model, &job->error);
 }
@@ -348,6 +359,9 @@ static void notice_change(struct environment *e, const struct error *err)
 		strv_pushf(&e->warnings,
 		           "the configuration has changed and cannot be read, the services run by the old one: %s",
 		           err->message);
+	else if (!trust_is_given(&e->trust))
+		strv_push(&e->warnings, xstrdup("the configuration has changed and could run code that nobody has approved, the services run "
+		                                "by the old one: `ajj trust --show`"));
 	else
 		strv_push(&e->warnings,
 		          xstrdup("the configuration has changed, the services run by the old one: `ajj up` applies it"));
@@ -380,7 +394,10 @@ static void take_over_and_compare(struct environment *e, struct model *model)
 
 static bool may_take_over(const struct environment *e, const struct load_job *job, const struct model *model)
 {
-	return !e->model || (job->flags & LOAD_APPLY) || !apply_is_active(e->apply) || !e->model->planned ||
+	bool stranger = !trust_is_given(&model->trust);
+	if (e->model && stranger && trust_is_given(&e->model->trust) && apply_is_active(e->apply))
+		return false; /* what runs goes on as it was approved */
+	return !e->model || !trust_is_given(&e->model->trust) || (job->flags & LOAD_APPLY) || !apply_is_active(e->apply) || !e->model->planned ||
 	       !strcmp(e->model->signature, model->signature) ||
 	       ((job->flags & LOAD_NEEDED) && apply_may_follow(e->apply, model));
 }
@@ -400,8 +417,8 @@ static void take_model(struct environment *e, struct load_job *job)
 		error_release(&e->failure);
 	error_release(&e->config_error);
 	if (!may_take_over(e, job, job->model)) {
-		e->model->approved |=
-		    job->model->approved && !strcmp(e->model->config->approval_text, job->model->config->approval_text);
+		if (e->model->trust.hash && !strcmp(e->model->trust.hash, job->model->trust.hash))
+			trust_copy(&e->model->trust, &job->model->trust);
 		model_free(job->model);
 		notice_change(e, NULL);
 		return;
@@ -409,6 +426,14 @@ static void take_model(struct environment *e, struct load_job *job)
 	strv_free(e->warnings);
 	e->warnings = NULL;
 	take_over_and_compare(e, job->model);
+}
+
+static void take_trust(struct environment *e, const struct model *model)
+{
+	if (!model)
+		return;
+	trust_copy(&e->trust, &model->trust);
+	environment_mark(e, CHANGED_STATUS);
 }
 
 static void load_after(struct job *base)
@@ -420,6 +445,7 @@ static void load_after(struct job *base)
 	e->root_stamp = job->root_stamp;
 	take_user_text(e, job);
 	take_main_text(e, job);
+	take_trust(e, job->model);
 	if (!job->unchanged) {
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
@@ -432,6 +458,8 @@ static void load_after(struct job *base)
 	buffer_release(&job->user_text);
 	buffer_release(&job->main_text);
 	strv_free(job->files);
+	free(job->approves);
+	free(job->hash);
 	free(job);
 }
 
@@ -449,7 +477,7 @@ static void load_begin(struct environment *e, struct job *base)
 	bool refused = false;
 	for (size_t i = 0; e->model && i < e->model->n_services; i++)
 		refused = refused || model_is_refused(&e->model->services[i]);
-	bool settled = e->model && !refused && e->model->planned == e->plan && e->model->approved && !e->config_changed &&
+	bool settled = e->model && !refused && e->model->planned == e->plan && trust_is_given(&e->trust) && !e->config_changed &&
 	               !error_is_set(&e->config_error);
 	if ((job->flags & LOAD_NEEDED) && !settled)
 		job->flags |= LOAD_FORCE;
@@ -457,6 +485,9 @@ static void load_begin(struct environment *e, struct job *base)
 	if (e->model)
 		for (size_t i = 0; i < e->model->config->n_files; i++)
 			strv_push(&job->files, xstrdup(e->model->config->files[i].path));
+	job->approves = job->flags & LOAD_APPROVE ? move_ptr(e->approves) : NULL;
+	job->hash = xstrdup(e->trust.hash);
+	job->approved = e->trust.approved;
 	e->load_flags = 0;
 	e->load_queued = false;
 	e->load_started++;
@@ -654,6 +685,8 @@ static void prepare(struct environment *e)
 {
 	cleanup_free bool *chosen = xcalloc(e->model->n_services, sizeof *chosen);
 	const struct plan_selection by_default = {false, NULL, NULL};
+	if (!trust_is_given(&e->model->trust))
+		return; /* words of its command lines are the file's */
 	e->prepared = true;
 	if (plan_select(e->model->config, &by_default, chosen, NULL, NULL) < 0)
 		return;

@@ -13,7 +13,6 @@
 #include "provisioner/plan.h"
 #include "provisioner/template.h"
 
-#define MASK_ANYWHERE_LEN 6 /* secrets of this length are masked within words too */
 
 static void service_release(struct model_service *s)
 {
@@ -39,6 +38,7 @@ void model_free(struct model *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		service_release(&m->services[i]);
 	free(m->services);
+	trust_release(&m->trust);
 	config_free(m->config);
 	keyvals_release(&m->app_ports);
 	keyvals_release(&m->app_preferred);
@@ -417,39 +417,11 @@ void model_unplan(struct model *m)
 
 /* ---- secrets ---- */
 
-/* A short value ("dev") may be a part of anything: it counts where it stands alone, and not as a part of a path. */
-static bool stands_alone(const char *text, const char *hit, size_t len)
-{
-	const char before = hit > text ? hit[-1] : ' ', after = hit[len] ? hit[len] : ' ';
-	return !isalnum((unsigned char)before) && !isalnum((unsigned char)after) && !strchr("/_-", before) &&
-	       !strchr("/_-", after);
-}
-
-static void mask_value(char **text, const char *value)
-{
-	size_t len = value ? strlen(value) : 0;
-	if (len < 3) /* masking "a" would say more than it hides */
-		return;
-	cleanup_buffer struct buffer out = BUFFER_INIT;
-	const char *from = *text;
-	for (const char *hit = from; (hit = strstr(hit, value));) {
-		bool counts = len >= MASK_ANYWHERE_LEN || stands_alone(*text, hit, len);
-		buffer_add(&out, from, (size_t)(hit - from));
-		buffer_adds(&out, counts ? "***" : value);
-		from = hit += len;
-	}
-	if (from == *text)
-		return;
-	buffer_adds(&out, from);
-	free(*text);
-	*text = buffer_detach(&out);
-}
-
 static void mask_all(char **text, const struct keyvals *kv)
 {
 	for (size_t i = 0; i < kv->count; i++)
 		if (env_name_is_secret(kv->items[i].key))
-			mask_value(text, kv->items[i].value);
+			text_mask_value(text, kv->items[i].value);
 }
 
 char *model_mask(const struct model *m, const char *text)
@@ -616,20 +588,6 @@ static void sign(struct model *m)
 	m->signature = xasprintf("%016llx", (unsigned long long)h);
 }
 
-static int check_approval(struct model *m, const struct model_params *params, struct error *err)
-{
-	const char *text = m->config->approval_text;
-	if (!text || !*text) {
-		m->approved = true;
-		return 0;
-	}
-	int r = params->approve ? store_approve(params->store, params->id->repository, text, err) : 0;
-	if (r == 0)
-		r = store_is_approved(params->store, params->id->repository, text, err);
-	m->approved = r == 1;
-	return r < 0 ? r : 0;
-}
-
 static int read_config(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
 {
 	const struct config_params config = {
@@ -672,7 +630,7 @@ static int load(struct model *m, const struct model_params *params, struct error
 	if (r == 0)
 		r = build_services(m, params, &user, err);
 	if (r == 0)
-		r = check_approval(m, params, err);
+		r = trust_look(params->store, params->id->repository, m->config, params->approve, &m->trust, err);
 	if (r == 0)
 		sign(m);
 	return r;

@@ -11,6 +11,7 @@
 #include "provisioner/identity.h"
 #include "provisioner/recipe.h"
 #include "provisioner/store.h"
+#include "provisioner/trust.h"
 
 #define SPEC_VOLUMES "+volumes" /* named volumes, in a generation's directory; no service can have that name */
 #define MODEL_HOST "127.0.0.1" /* services are never bound to anything else */
@@ -41,7 +42,7 @@ struct model {
 	struct model_service *services; /* parallel to config->services */
 	size_t n_services;
 	bool planned;                 /* ports are leased */
-	bool approved;                /* config->approval_text is empty, or was approved */
+	struct trust trust;           /* of its configuration; not given: nothing of it is started */
 	struct keyvals app_ports;     /* x-aether.ports: variable -> leased number; empty when not planned */
 	struct keyvals app_preferred; /* and -> the number in the file */
 	struct keyvals env;           /* x-aether.env, expanded */
@@ -65,7 +66,7 @@ struct model_params {
 	uid_t uid;
 	bool plan;    /* lease ports */
 	bool move;    /* to the numbers that the file publishes, where others are held and those are free */
-	bool approve; /* what stands there now is approved */
+	const char *approve; /* as in trust_look */
 };
 
 int model_load(const struct model_params *params, struct model **ret, struct error *err);

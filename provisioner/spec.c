@@ -319,25 +319,6 @@ static void build_volumes(struct build *b)
 	b->s->spec.n_volumes = c->n_volumes;
 }
 
-/* Where this process opens what a bind mount names: in the workspace beneath our own mount; what is not there (because it is
- * not tracked) in the main checkout. new */
-static char *source_path(const struct build *b, const char *source)
-{
-	const struct identity *id = b->params->id;
-	const char *home = getenv("HOME");
-	size_t len = strlen(id->root);
-	if (source[0] == '~' && source[1] == '/' && home)
-		return xasprintf("%s%s", home, source + 1);
-	bool inside = !strncmp(source, id->root, len) && source[len] == '/';
-	if (source[0] == '/' && !inside)
-		return xstrdup(source);
-	cleanup_free char *relative = inside ? xstrdup(source + len + 1) : relative_source(b, source);
-	cleanup_free char *beneath = xasprintf("/proc/self/fd/%d/%s", b->params->root_fd, relative);
-	cleanup_free char *in_main = id->main_root ? xasprintf("%s/%s", id->main_root, relative) : NULL;
-	bool main_alone = in_main && access(beneath, F_OK) && !access(in_main, F_OK);
-	return main_alone ? move_ptr(in_main) : move_ptr(beneath);
-}
-
 /* "/data/" and "/data" are one place; a mount of a parent (/var/lib/postgresql) holds the data, too. */
 static bool holds(const char *target, const char *data)
 {
@@ -487,9 +468,10 @@ static int build_seed(const struct build *b)
 	for (size_t i = 0; i < c->n_volumes; i++) {
 		const struct config_volume *v = &c->volumes[i];
 		const char *name = v->type == CONFIG_VOLUME_BIND ? script_name(v->target, s->recipe->seed_target) : NULL;
-		if (name)
-			scripts[n++] = (struct process_script){*name ? name : NULL, keep(s, source_path(b, v->source)), v->source,
-			                                       v->target};
+		if (!name)
+			continue;
+		char *path = config_source_path(b->m->config, b->params->root_fd, b->params->id->root, b->params->id->main_root, v->source);
+		scripts[n++] = (struct process_script){*name ? name : NULL, keep(s, path), v->source, v->target, v->digest};
 	}
 	if (!n)
 		return 0;

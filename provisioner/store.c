@@ -49,6 +49,11 @@ static const char *const migrations[] = {
     "  committed INTEGER NOT NULL DEFAULT 0);"
     "CREATE INDEX trash_by_namespace ON trash(namespace, at_ms);",
     "ALTER TABLE environments ADD COLUMN root_id TEXT;",
+    /* they held commands in clear */
+    "DROP TABLE approvals;"
+    "CREATE TABLE approvals("
+    "  repository TEXT NOT NULL, hash TEXT NOT NULL, fields TEXT NOT NULL, at_ms INTEGER NOT NULL,"
+    "  PRIMARY KEY(repository, hash)) WITHOUT ROWID;",
 };
 #define MIGRATION_COUNT ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -345,7 +350,7 @@ static int prepare_database(struct store *s, struct error *err)
 	if (r)
 		return r;
 	/* the server keeps a handle open for days: 256 KiB of pages are plenty */
-	int rc = execute(s, "PRAGMA cache_size=-256; PRAGMA temp_store=MEMORY");
+	int rc = execute(s, "PRAGMA cache_size=-256; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON");
 	if (rc != SQLITE_OK)
 		return sql_failed(s, rc, err);
 	int version = schema_version(s, err);

@@ -95,9 +95,14 @@ int store_secret_set(struct store *s, const char *namespace_, const char *key, c
 int store_secrets_release(struct store *s, const char *namespace_, struct error *err);
 
 /* ---- approvals of configuration that runs code ---- */
-int store_approve(struct store *s, const char *repository, const char *text, struct error *err);
+/* `fields` describes it for people, without what is secret (provisioner/trust.h); the newest is what `ajj trust --show` compares with. */
+int store_approve(struct store *s, const char *repository, const char *hash, const char *fields, struct error *err);
 /* 1 approved, 0 not */
-int store_is_approved(struct store *s, const char *repository, const char *text, struct error *err);
+int store_is_approved(struct store *s, const char *repository, const char *hash, struct error *err);
+/* The newest: 1 and new, 0: there is none. */
+int store_approved(struct store *s, const char *repository, char **ret_fields, int64_t *ret_at_ms, struct error *err);
+/* All of them. How many there were. */
+int store_revoke(struct store *s, const char *repository, struct error *err);
 
 /* ---- trash ---- */
 

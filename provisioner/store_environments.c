@@ -94,8 +94,8 @@ int store_environment_move(struct store *s, const struct store_environment *from
 		                from->namespace_, err);
 	if (r == 0 && !strcmp(from->repository, from->root))
 		r = sql_run(s, err,
-		            "INSERT OR IGNORE INTO approvals(repository, text, at_ms)"
-		            " SELECT ?, text, at_ms FROM approvals WHERE repository=?",
+		            "INSERT OR IGNORE INTO approvals(repository, hash, fields, at_ms)"
+		            " SELECT ?, hash, fields, at_ms FROM approvals WHERE repository=?",
 		            "ss", repository, from->repository);
 	return r < 0 ? r : transaction_commit(&t, err);
 }

@@ -9,7 +9,7 @@
 #include "provisioner/store_sql.h"
 
 #define SECRET_LENGTH 24  /* 6 bits each */
-#define APPROVALS_MAX 100 /* texts of one repository; the oldest are forgotten */
+#define APPROVALS_MAX 100 /* of one repository; the oldest are forgotten */
 
 /* new; NULL when the kernel has no randomness to give. Begins with a letter or digit: "-x" would be taken for an
  * option. */
@@ -81,24 +81,47 @@ int store_secrets_release(struct store *s, const char *namespace_, struct error 
 	return r < 0 ? r : 0;
 }
 
-int store_approve(struct store *s, const char *repository, const char *text, struct error *err)
+/* ---- approvals ---- */
+
+int store_approve(struct store *s, const char *repository, const char *hash, const char *fields, struct error *err)
 {
 	cleanup_transaction struct transaction t = TRANSACTION_INIT;
 	int r = transaction_begin(s, &t, err);
 	if (r == 0)
-		r = sql_run(s, err, "INSERT OR REPLACE INTO approvals(repository, text, at_ms) VALUES(?,?,?)", "ssi",
-		            repository, text, now_wall_ms());
+		r = sql_run(s, err,
+		            "INSERT OR REPLACE INTO approvals(repository, hash, fields, at_ms) VALUES(?1,?2,?3,"
+		            " max(?4, (SELECT ifnull(max(at_ms), 0) + 1 FROM approvals WHERE repository=?1)))",
+		            "sssi", repository, hash, fields, now_wall_ms());
 	if (r >= 0)
 		r = sql_run(s, err,
-		            "DELETE FROM approvals WHERE repository=?1 AND text<>?2 AND text NOT IN"
-		            " (SELECT text FROM approvals WHERE repository=?1 ORDER BY at_ms DESC LIMIT ?3)",
-		            "ssi", repository, text, (int64_t)APPROVALS_MAX);
+		            "DELETE FROM approvals WHERE repository=?1 AND hash NOT IN"
+		            " (SELECT hash FROM approvals WHERE repository=?1 ORDER BY at_ms DESC LIMIT ?2)",
+		            "si", repository, (int64_t)APPROVALS_MAX);
 	return r < 0 ? r : transaction_commit(&t, err);
 }
 
-int store_is_approved(struct store *s, const char *repository, const char *text, struct error *err)
+int store_is_approved(struct store *s, const char *repository, const char *hash, struct error *err)
 {
 	cleanup_statement sqlite3_stmt *row = NULL;
-	int r = sql_prepare(s, &row, err, "SELECT 1 FROM approvals WHERE repository=? AND text=?", "ss", repository, text);
+	int r = sql_prepare(s, &row, err, "SELECT 1 FROM approvals WHERE repository=? AND hash=?", "ss", repository, hash);
 	return r < 0 ? r : sql_step(s, row, err);
+}
+
+int store_approved(struct store *s, const char *repository, char **ret_fields, int64_t *ret_at_ms, struct error *err)
+{
+	cleanup_statement sqlite3_stmt *row = NULL;
+	int r = sql_prepare(s, &row, err, "SELECT fields, at_ms FROM approvals WHERE repository=? ORDER BY at_ms DESC LIMIT 1", "s",
+	                    repository);
+	if (r == 0)
+		r = sql_step(s, row, err);
+	if (r != 1)
+		return r;
+	*ret_fields = sql_text(row, 0);
+	*ret_at_ms = sqlite3_column_int64(row, 1);
+	return 1;
+}
+
+int store_revoke(struct store *s, const char *repository, struct error *err)
+{
+	return sql_run(s, err, "DELETE FROM approvals WHERE repository=?", "s", repository);
 }

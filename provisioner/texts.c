@@ -120,6 +120,14 @@ void environment_errors(struct environment *e, struct buffer *out)
 	events_failures_text(e->events, out);
 }
 
+void environment_trust(struct environment *e, struct buffer *out)
+{
+	json_t *json = trust_json(&e->trust);
+	cleanup_free char *text = json_dumps(json, JSON_INDENT(2));
+	buffer_printf(out, "%s\n", text);
+	json_decref(json);
+}
+
 void environment_errors_clear(struct environment *e)
 {
 	events_failures_clear(e->events);

@@ -4,7 +4,7 @@ _ajj() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		[[ ${COMP_WORDS[i]} == -* ]] || words+=("${COMP_WORDS[i]}")
 	done
-	local commands='workspace attach detach up down destroy run env ports status list logs trash cleanup init jj help'
+	local commands='workspace attach detach up down destroy run env ports trust status list logs trash cleanup init jj help'
 	case "${words[0]-} ${words[1]-}" in
 	' ') # the command itself, or one of jj's
 		mapfile -t COMPREPLY < <(compgen -W "$commands --version $options" -- "$word")
@@ -20,6 +20,7 @@ _ajj() {
 	up*) options+=" --all --profile $(_ajj_services)" ;;
 	env*) options+=' --format sh docker json nul' ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
+	trust*) options+=' --show --revoke' ;;
 	cleanup* | down*) options+=' --force' ;;
 	'help '*) options=$commands ;;
 	'run '*) # a command line of its own

@@ -1,5 +1,5 @@
 # fish completion for ajj. `ajj help --json` is the table that a test compares this file with.
-set -l commands workspace attach detach up down destroy run env ports status list logs trash cleanup init jj help
+set -l commands workspace attach detach up down destroy run env ports trust status list logs trash cleanup init jj help
 
 # looking starts nothing: the directory of the services is no demand
 function __ajj_services
@@ -24,6 +24,8 @@ complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these
 complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'
+complete -c ajj -n '__fish_seen_subcommand_from trust' -l show -d 'approve nothing'
+complete -c ajj -n '__fish_seen_subcommand_from trust' -l revoke -d 'forget what was approved'
 complete -c ajj -n '__fish_seen_subcommand_from cleanup down' -l force -d 'do it'
 complete -c ajj -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c ajj -n '__fish_seen_subcommand_from run' -a '(__fish_complete_command)'

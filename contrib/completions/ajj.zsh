@@ -4,7 +4,7 @@
 _ajj() {
 	local -a commands options
 	local -a words_=(${(@)words[2,CURRENT-1]:#-*})
-	commands=(workspace attach detach up down destroy run env ports status list logs trash cleanup init jj help)
+	commands=(workspace attach detach up down destroy run env ports trust status list logs trash cleanup init jj help)
 	options=(--json --help)
 	case "${words_[1]} ${words_[2]}" in
 	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
@@ -18,6 +18,7 @@ _ajj() {
 	up*) options+=(--all --profile); _ajj_services ;;
 	env*) options+=(--format sh docker json nul) ;;
 	logs*) options+=(--follow); _ajj_services ;;
+	trust*) options+=(--show --revoke) ;;
 	cleanup*|down*) options+=(--force) ;;
 	'help '*) options=($commands) ;;
 	'run '*) _normal; return ;;

@@ -47,18 +47,18 @@ static void require(bool holds)
 
 static void check(const struct config *c)
 {
-	require(c->file && c->directory && c->text_hash && c->approval_text && c->backend);
+	require(c->file && c->directory && c->text_hash && c->approval_hash && c->backend);
 	for (size_t i = 0; i < c->n_services; i++) {
 		const struct config_service *s = &c->services[i];
 		require(s->name && *s->name && !strchr(s->name, '/') && config_service(c, s->name) == s);
 		for (size_t k = 0; k < s->n_ports; k++)
 			require(s->ports[k].internal > 0);
 		require((s->healthcheck.kind == PROBE_EXEC) == (s->healthcheck.argv != NULL));
-		require(!s->run_command || (s->run_command[0] && *c->approval_text));
+		require(!s->run_command || (s->run_command[0] && *c->approval_hash));
 	}
 	/* one line of approval is one finding */
-	for (const char *line = c->approval_text; *line; line = strchr(line, '\n') + 1)
-		require(strchr(line, '\n') && !strncmp(line, "services.", 9));
+	for (size_t i = 0; i < c->n_approvals; i++)
+		require(*c->approvals[i].path && !strchr(c->approvals[i].value, '\n') && !strchr(c->approvals[i].shown, '\n'));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

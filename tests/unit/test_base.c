@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -218,6 +219,68 @@ static void hash_is_fnv1a(void **state)
 	assert_true(hash_str(hash_str(HASH_INIT, "ab"), "c") != hash_str(hash_str(HASH_INIT, "a"), "bc"));
 }
 
+static void sha256_is_fips_180(void **state)
+{
+	struct sha256 s;
+	char hex[SHA256_HEX];
+	sha256_begin(&s);
+	sha256_end(&s, hex);
+	assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+	sha256_begin(&s);
+	sha256_add(&s, "abc", 3);
+	sha256_end(&s, hex);
+	assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	cleanup_free char *many = xcalloc(1, 1000);
+	memset(many, 'a', 1000);
+	sha256_begin(&s);
+	for (size_t left = 1000000, n = 1; left; left -= n, n = n * 7 % 997) { /* in pieces of all sizes */
+		n = n < left ? n : left;
+		sha256_add(&s, many, n);
+	}
+	sha256_end(&s, hex);
+	assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+static void put(const char *dir, const char *name, const char *text, mode_t mode)
+{
+	cleanup_free char *path = xasprintf("%s/%s", dir, name);
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, text, strlen(text), mode), 0);
+}
+
+static void a_digest_is_of_what_would_be_run(void **state)
+{
+	cleanup_free char *dir = scratch();
+	char one[SHA256_HEX], two[SHA256_HEX];
+	cleanup_free char *sub = xasprintf("%s/d/sub", dir), *d = xasprintf("%s/d", dir), *copy = xasprintf("%s/copy", dir);
+	cleanup_free char *link = xasprintf("%s/d/sub/l", dir);
+	assert_int_equal(dir_make(AT_FDCWD, sub, 0755), 0);
+	assert_int_equal(digest_of(AT_FDCWD, copy, one), 0); /* it is not there */
+	put(d, "a", "text", 0600);
+	put(sub, "b", "more", 0700);
+	assert_int_equal(symlink("../a", link), 0);
+	assert_int_equal(digest_of(AT_FDCWD, d, two), 0);
+	assert_string_not_equal(one, two);
+	assert_int_equal(tree_copy(AT_FDCWD, d, AT_FDCWD, copy, (uid_t)-1, (gid_t)-1), 0);
+	assert_int_equal(digest_of(AT_FDCWD, copy, one), 0);
+	assert_string_equal(one, two);
+	put(d, "a", "text", 0644); /* who may read it is not of interest */
+	assert_int_equal(digest_of(AT_FDCWD, d, one), 0);
+	assert_string_equal(one, two);
+	put(d, "a", "text", 0700);
+	assert_int_equal(digest_of(AT_FDCWD, d, one), 0);
+	assert_string_not_equal(one, two);
+	put(d, "a", "texT", 0600);
+	assert_int_equal(digest_of(AT_FDCWD, d, one), 0);
+	assert_string_not_equal(one, two);
+	static const char *const out[] = {"/etc/passwd", "../../a", "b/../../../a", "../sub/../../x"};
+	for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
+		unlink(link);
+		assert_int_equal(symlink(out[i], link), 0);
+		assert_int_equal(digest_of(AT_FDCWD, d, one), -EXDEV);
+	}
+	tree_remove(AT_FDCWD, dir);
+}
+
 static void programs_are_found_in_path(void **state)
 {
 	cleanup_free char *sh = program_in_path("sh", "/nowhere:/bin");
@@ -241,6 +304,8 @@ int main(void)
 		cmocka_unit_test(tree_remove_never_follows_a_link),
 		cmocka_unit_test(times_are_iso),
 		cmocka_unit_test(hash_is_fnv1a),
+		cmocka_unit_test(sha256_is_fips_180),
+		cmocka_unit_test(a_digest_is_of_what_would_be_run),
 		cmocka_unit_test(programs_are_found_in_path),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

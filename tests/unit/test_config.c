@@ -137,8 +137,10 @@ static void put_config(struct buffer *out, const struct config *c)
 	put_keyvals(out, "port", &c->app_ports);
 	for (size_t i = 0; i < c->n_services; i++)
 		put_service(out, &c->services[i]);
-	if (*c->approval_text)
-		buffer_printf(out, "approval\n%s", c->approval_text);
+	if (c->n_approvals)
+		buffer_adds(out, "approval\n");
+	for (size_t i = 0; i < c->n_approvals; i++)
+		buffer_printf(out, "%s=%s\n", c->approvals[i].path, c->approvals[i].shown);
 	for (size_t i = 0; i < c->n_warnings; i++)
 		buffer_printf(out, "warning %s\n", c->warnings[i].text);
 }
@@ -417,10 +419,13 @@ static char *approval_of(const char *yaml)
 	if (r < 0)
 		print_message("%s\n", err.message);
 	assert_int_equal(r, 0);
-	char *text = xstrdup(c->approval_text);
+	struct buffer text = BUFFER_INIT;
+	for (size_t i = 0; i < c->n_approvals; i++)
+		buffer_printf(&text, "%s=%s\n", c->approvals[i].path, c->approvals[i].value);
+	assert_int_equal(strlen(c->approval_hash), c->n_approvals ? 64 : 0);
 	config_free(c);
 	tree_remove(AT_FDCWD, root);
-	return text;
+	return buffer_detach(&text);
 }
 
 static void images_and_ports_need_no_approval(void **state)
@@ -436,7 +441,7 @@ static void what_runs_code_is_approved_whatever_its_order(void **state)
 	    approval_of("services:\n  a: { image: x, command: run me }\n  b: { x-aether: { command: [./b] } }\n");
 	cleanup_free char *two =
 	    approval_of("services:\n  b: { x-aether: { command: [./b] } }\n  a: { image: x, command: [run, me] }\n");
-	assert_string_equal(one, "services.a.command=[\"run\",\"me\"]\nservices.b.x-aether.command=[\"./b\"]\n");
+	assert_string_equal(one, "services.a.command=[\"run\",\"me\"]\nservices.a.image=\"x\"\nservices.b.x-aether.command=[\"./b\"]\n");
 	assert_string_equal(one, two);
 }
 
@@ -444,7 +449,7 @@ static void one_line_stays_one_line(void **state)
 {
 	cleanup_free char *text =
 	    approval_of("services:\n  a: { image: x, command: [\"a\\nservices.b.command=[]\", 'q\"'] }\n");
-	assert_string_equal(text, "services.a.command=[\"a\\u000aservices.b.command=[]\",\"q\\\"\"]\n");
+	assert_string_equal(text, "services.a.command=[\"a\\u000aservices.b.command=[]\",\"q\\\"\"]\nservices.a.image=\"x\"\n");
 }
 
 static void expanded_size_is_bounded(void **state)

@@ -135,7 +135,7 @@ static void a_local_file_names_the_compose_files(void **state)
 	assert_string_equal(value(c, "FROM"), "infra");
 	assert_string_equal(value(c, "MORE"), "main");
 	assert_string_equal(c->subdirectory, "infra");
-	assert_string_equal(c->approval_text, ""); /* ../up is inside */
+	assert_string_equal(c->approval_hash, ""); /* ../up is inside */
 	cleanup_free char *file = xasprintf("%s/infra/dev.yml", root), *more = xasprintf("%s/infra/more.yml", main_root);
 	assert_string_equal(c->file, file);
 	assert_int_equal(c->n_files, 3);

@@ -325,6 +325,7 @@ static void ports_are_known_before_anything_is_started(void **state)
 	compose("services: {db: {image: 'e/db', ports: ['5432']}, app: {build: ., ports: ['8080:80']}}\nx-aether: "
 	        "{backend: memory, ports: {PORT: 3000}}\n");
 	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE); /* what it builds */
 	run_for(300);
 	assert_true(port_of("db") > 0);
 	assert_true(port_of("app") > 0);
@@ -396,6 +397,7 @@ static void the_default_set_leaves_out_what_is_built_and_profiles(void **state)
 	        "  db: {image: 'e/db', ports: ['5432']}\n"
 	        "  debug: {image: 'e/debug', profiles: [tools]}\n" TAIL);
 	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
 	assert_int_equal(ask(NULL), ERROR_NONE);
 	assert_int_equal(scripted_get("db")->starts, 1);
 	assert_int_equal(scripted_get("app")->starts, 0);
@@ -976,10 +978,91 @@ static void what_was_not_approved_does_not_run(void **state)
 	wait_answer(&a);
 	assert_int_equal(a.error.code, ERROR_CONFIG_UNTRUSTED);
 	assert_int_equal(a.error.err, EACCES);
-	assert_non_null(strstr(a.error.hint, "ajj up"));
+	assert_non_null(strstr(a.error.hint, "ajj trust"));
 	error_release(&a.error);
 	assert_int_equal(command("approve"), ERROR_NONE);
 	assert_int_equal(ask(NULL), ERROR_NONE);
+}
+
+static char *trust_value(const char *key)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	environment_trust(env, &text);
+	json_t *json = json_loads(buffer_str(&text), 0, NULL);
+	json_t *value = json_object_get(json, key);
+	char *out = json_is_string(value) ? xstrdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+	json_decref(json);
+	return out;
+}
+
+static bool trust_is(const char *key, const char *expected)
+{
+	cleanup_free char *value = trust_value(key);
+	if (strcmp(value, expected))
+		print_message("%s: %s, not %s\n", key, value, expected);
+	return !strcmp(value, expected);
+}
+
+static void what_is_approved_is_what_was_shown(void **state)
+{
+	compose("services: {w: {x-aether: {command: [./w]}}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("reload"), ERROR_NONE);
+	cleanup_free char *hash = trust_value("hash"), *line = xasprintf("approve %s", hash);
+	assert_true(trust_is("changes", "[{\"field\":\"services.w.x-aether.command\",\"before\":null,\"now\":\"[\\\"./w\\\"]\"}]"));
+	compose("services: {w: {x-aether: {command: [./evil]}}}\n" TAIL);
+	assert_int_equal(command(line), ERROR_CONFIG_UNTRUSTED);
+	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED);
+	assert_int_equal(scripted_get("w")->starts, 0);
+	compose("services: {w: {x-aether: {command: [./w]}}}\n" TAIL);
+	assert_int_equal(command(line), ERROR_NONE);
+	assert_true(trust_is("approved", "true"));
+	assert_int_equal(ask(NULL), ERROR_NONE);
+}
+
+/* What runs goes on by the approved one; nothing is started by the other, not even by itself; the old text is approved still. */
+static void an_unapproved_change_starts_nothing(void **state)
+{
+	compose("services: {w: {restart: always, x-aether: {command: [./w]}}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	compose("services: {w: {restart: always, x-aether: {command: [./evil]}}}\n" TAIL);
+	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED);
+	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED); /* nor is it warm the second time */
+	assert_int_equal(command("up"), ERROR_CONFIG_UNTRUSTED);
+	assert_string_equal(service_state("w"), "ready");
+	assert_true(trust_is("changes", "[{\"field\":\"services.w.x-aether.command\",\"before\":\"[\\\"./w\\\"]\",\"now\":\"[\\\"./evil\\\"]\"}]"));
+
+	/* a new server knows the new file alone */
+	env_close(false);
+	env_open();
+	run_for(300);
+	scripted_exit(scripted_get("w"), 1);
+	run_for(500);
+	assert_int_equal(scripted_get("w")->starts, 1);
+	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED);
+	compose("services: {w: {restart: always, x-aether: {command: [./w]}}}\n" TAIL);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("w")->starts, 2);
+}
+
+static void what_is_revoked_is_asked_of_the_store(void **state)
+{
+	compose("services: {w: {x-aether: {command: [./w]}}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(command("down"), ERROR_NONE);
+	struct store *s = NULL;
+	assert_int_equal(store_open(id.shared_dir, &s, NULL), 0);
+	assert_true(store_revoke(s, id.repository, NULL) > 0); /* as another workspace's ajj does */
+	store_close(s);
+	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED);
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(command("revoke"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED);
 }
 
 /* ---- the end of it ---- */
@@ -1406,6 +1489,12 @@ static int group_setup(void **state)
 	scratch = xasprintf("%s/environment.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	assert_non_null(mkdtemp(scratch));
 	cleanup_free char *runtime = xasprintf("%s/run", scratch), *st = xasprintf("%s/state", scratch);
+	/* images that need no approval */
+	cleanup_free char *recipes = xasprintf("%s/aether/recipes", scratch), *recipe = xasprintf("%s/e.yaml", recipes);
+	static const char known[] = "images: [e/a, e/b, e/c, e/cache, e/db, e/debug, e/job, e/odd, e/other, e/web, example/db]\n";
+	assert_int_equal(dir_make(AT_FDCWD, recipes, 0700), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, recipe, known, sizeof known - 1, 0600), 0);
+	setenv("XDG_CONFIG_HOME", scratch, 1);
 	setenv("AETHER_RUNTIME_DIR", runtime, 1);
 	setenv("AETHER_STATE_DIR", st, 1);
 	scripted_logs = scratch;
@@ -1460,6 +1549,9 @@ int main(void)
 	    T(a_mended_configuration_mends_what_was_never_ready),
 	    T(a_mended_configuration_disturbs_nobody),
 	    T(what_was_not_approved_does_not_run),
+	    T(what_is_approved_is_what_was_shown),
+	    T(an_unapproved_change_starts_nothing),
+	    T(what_is_revoked_is_asked_of_the_store),
 	    T(destroying_leaves_nothing_and_the_next_is_fresh),
 	    T(a_demand_during_a_teardown_waits_and_starts_afresh),
 	    T(an_unlink_waits_its_time_or_for_somebody_elses_demand),

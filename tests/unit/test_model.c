@@ -295,7 +295,7 @@ static void readiness_is_asked_in_this_order(void **state)
 	assert_int_equal(m->services[4].ready.kind, PROBE_NONE);
 	assert_true(m->services[4].one_shot);
 	assert_false(m->services[3].one_shot);
-	assert_false(m->approved);
+	assert_false(trust_is_given(&m->trust));
 	model_free(m);
 	workspace_release(&w);
 }
