@@ -19,7 +19,7 @@
 #include "fs/mount_options.h"
 
 #define AREA "aetherfs"
-#define LOCK_WAIT_MS 30000 /* for a keeper that starts or ends */
+#define LOCK_WAIT_MS (KEEPER_STOP_MS + KEEPER_END_MS + 10000) /* for a keeper that starts or ends */
 #define LOCK_STEP_MS 10
 #define LOG_MAX (1 << 20) /* bytes; a longer log is put aside at the start, and one such is kept */
 

@@ -353,6 +353,13 @@ static int detach_both(const struct keeper *k)
 	return 0;
 }
 
+static int detach_in_child(struct keeper *k)
+{
+	for (int i = 0; i < SESSION_COUNT; i++)
+		close(k->devices[i]); /* should it be the last of us, what it asks the mount must fail */
+	return detach_both(k);
+}
+
 /* By a process of its own: unmounting may ask the server something, and when that dies it is for the keeper to start another. */
 static void start_detaching(struct keeper *k)
 {
@@ -360,7 +367,7 @@ static void start_detaching(struct keeper *k)
 		return;
 	k->detacher = fork();
 	if (k->detacher == 0)
-		_exit(detach_both(k));
+		_exit(detach_in_child(k));
 	if (k->detacher > 0) {
 		k->detacher_stops = !k->stopping;
 		stop(k);

@@ -135,20 +135,29 @@ static bool is_empty(struct removal *r, uint32_t gone)
 
 /* ---- the end ---- */
 
-static bool ask_keeper(struct removal *r)
+static bool ask_keeper(struct removal *r, const struct timespec *until)
 {
 	struct keeper_message m = {.type = KEEPER_DETACH};
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += REMOVAL_DETACH_MS / 1000;
 	pthread_mutex_lock(&r->lock);
 	r->answer = UNANSWERED;
 	int failed = send(r->p.keeper_socket, &m, offsetof(struct keeper_message, text), MSG_NOSIGNAL) < 0;
 	while (!failed && r->answer == UNANSWERED)
-		failed = pthread_cond_timedwait(&r->changed, &r->lock, &until);
+		failed = pthread_cond_timedwait(&r->changed, &r->lock, until);
 	bool detached = r->answer == DETACHED;
 	pthread_mutex_unlock(&r->lock);
 	return detached;
+}
+
+/* The answer may be one to a server before this, whose death was in the way. */
+static bool detach(struct removal *r)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += REMOVAL_DETACH_MS / 1000;
+	for (int i = 0; i < DETACH_TRIES; i++)
+		if (ask_keeper(r, &until))
+			return true;
+	return false;
 }
 
 void removal_detached(struct removal *r, bool failed)
@@ -175,10 +184,7 @@ static void begin(struct removal *r, pid_t tgid)
 {
 	r->shared->tgid = tgid;
 	atomic_store(&r->shared->begun, 1);
-	bool detached = false;
-	for (int i = 0; i < DETACH_TRIES && !detached; i++)
-		detached = ask_keeper(r); /* the answer may be one to a server before this, whose death was in the way */
-	if (!detached) {
+	if (!detach(r)) {
 		atomic_store(&r->shared->begun, 0);
 		log_error(AREA, "the workspace is empty and was to be removed, but its mount could not be taken away");
 		return;
