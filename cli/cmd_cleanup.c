@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -160,9 +161,66 @@ static int stale_directories(struct cleanup *c, struct error *err)
 	return 0;
 }
 
+static bool is_recorded(const struct cleanup *c, const char *state_dir)
+{
+	for (size_t i = 0; i < c->known.count; i++)
+		if (!strcmp(c->known.items[i].state_dir, state_dir))
+			return true;
+	return false;
+}
+
+static bool has_names(const char *path)
+{
+	cleanup_closedir DIR *dir = opendir(path);
+	for (struct dirent *d; dir && (d = readdir(dir));)
+		if (strcmp(d->d_name, ".") && strcmp(d->d_name, ".."))
+			return true;
+	return false;
+}
+
+/* Or lines of .env that were put aside. */
+static bool has_data(const char *state_dir)
+{
+	cleanup_free char *path = xasprintf("%s/data", state_dir), *aside = xasprintf("%s/removed", state_dir);
+	cleanup_closedir DIR *dir = opendir(path);
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		cleanup_free char *generation = xasprintf("%s/%s", path, d->d_name);
+		if (d->d_name[0] != '.' && has_names(generation))
+			return true;
+	}
+	return has_names(aside);
+}
+
+/* STATE/ns/NAMESPACE of an environment that is forgotten: who was at it was killed just before this was to go. Both locks say that nobody
+ * begins in it. */
+static int forgotten_state(struct cleanup *c, struct error *err)
+{
+	cleanup_free char *shared = NULL;
+	int r = identity_shared_dir(&shared, err);
+	if (r)
+		return r;
+	cleanup_free char *ns = xasprintf("%s/ns", shared);
+	cleanup_closedir DIR *dir = opendir(ns);
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		cleanup_error struct error why = ERROR_INIT;
+		cleanup_free char *path = xasprintf("%s/%s", ns, d->d_name), *file = xasprintf("%s/keeper.lock", path);
+		if (strncmp(d->d_name, "aether-", 7) || is_recorded(c, path))
+			continue;
+		cleanup_close int held = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		cleanup_close int lock = open(file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		if (held < 0 || lock < 0 || flock(held, LOCK_EX | LOCK_NB) || flock(lock, LOCK_EX | LOCK_NB) || has_data(path))
+			continue;
+		if (!found(c, "forgotten-state", path, "left of an environment that is forgotten"))
+			continue;
+		r = tree_remove(AT_FDCWD, path);
+		note(c, r ? error_set_errno(&why, ERROR_INTERNAL, -r, "%s", path) : 0, &why);
+	}
+	return 0;
+}
+
 /* In this order: what is dead or orphaned must be gone before its environment can be. */
 static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, gone_workspaces,
-	                                                                 stale_directories};
+	                                                                 forgotten_state, stale_directories};
 
 static int run(const struct arguments *args, struct error *err)
 {
