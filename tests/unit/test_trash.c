@@ -18,6 +18,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "provisioner/discard.h"
 #include "provisioner/trash.h"
 
 static char *top; /* of one test */
@@ -210,6 +211,47 @@ static void nothing_makes_no_entry(void **state)
 	make_env("A=1\n");
 	ok(trash_put(store, &id, 1, -1, NULL, &err), &err);
 	assert_true(has_env("A=1\n"));
+}
+
+/* A workspace was removed through its mount, and another is at its place before the first is forgotten. */
+static void lines_put_aside_are_the_removed_ones(void **state)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	struct store_environment e;
+	make_data(1, "rows");
+	make_env("MINE=1\n");
+	assert_false(trash_env_is_aside(&id));
+	ok(trash_env_aside(&id, root_fd, &err), &err);
+	assert_true(trash_env_is_aside(&id));
+	assert_true(has_env(NULL));
+	ok(trash_env_aside(&id, root_fd, &err), &err); /* by the next server */
+	make_env("NEXT=1\n");
+	ok(discard_record(store, &id, root_fd, &err), &err);
+	cleanup_listing struct listing l = list();
+	assert_int_equal(l.count, 1);
+	assert_int_equal(count_in_trash("data/db/file", "rows"), 1);
+	assert_int_equal(count_in_trash("env", "MINE=1\n"), 1);
+	assert_true(has_env("NEXT=1\n"));
+	assert_int_equal(store_environment_get(store, id.namespace_, &e, &err), 0);
+	ok(discard_record(store, &id, -1, &err), &err);
+	assert_tidy();
+}
+
+/* Whose data nothing is, and a link as what it leads to from where it was. */
+static void lines_alone_put_aside(void **state)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_free char *target = xasprintf("%s/../main/.env", id.root);
+	char found[4096] = "";
+	assert_int_equal(symlinkat("../main/.env", root_fd, ".env"), 0);
+	ok(trash_env_aside(&id, root_fd, &err), &err);
+	ok(discard_record(store, &id, -1, &err), &err);
+	cleanup_listing struct listing l = list();
+	assert_int_equal(l.count, 1);
+	cleanup_free char *kept = xasprintf("%s/env", l.items[0].path);
+	assert_true(readlink(kept, found, sizeof found - 1) > 0);
+	assert_string_equal(found, target);
+	assert_tidy();
 }
 
 static void restored_is_what_was_put(void **state)
@@ -468,7 +510,12 @@ static int across_file_systems(void)
 		return 2;
 	listing_release(&l);
 	l = list();
-	return l.count ? 3 : 0;
+	if (l.count)
+		return 3;
+	make_env("MINE=1\n");
+	if (trash_env_aside(&id, root_fd, NULL) || !has_env(NULL) || discard_record(store, &id, root_fd, NULL))
+		return 4;
+	return count_in_trash("env", "MINE=1\n") == 1 && count_in_trash("data/db/file", "rows") == 1 ? 0 : 5;
 }
 
 static void state_may_lie_on_two_file_systems(void **state)
@@ -680,6 +727,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    test(data_and_lines_rest_together),
 	    test(nothing_makes_no_entry),
+	    test(lines_put_aside_are_the_removed_ones),
+	    test(lines_alone_put_aside),
 	    test(restored_is_what_was_put),
 	    test(lines_stay_unless_asked_for),
 	    test(links_are_kept_as_links),
