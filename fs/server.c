@@ -39,7 +39,7 @@ enum posted_type { POSTED_UNLINKED, POSTED_REPLACED, POSTED_ENV_WRITTEN, POSTED_
 struct posted {
 	struct posted *next;
 	enum posted_type type;
-	pid_t tgid;
+	struct requester who;
 	char *text;
 	size_t len;
 };
@@ -72,7 +72,9 @@ struct server {
 static void post(struct server *s, enum posted_type type, pid_t tgid, char *text, size_t len)
 {
 	struct posted *p = xcalloc(1, sizeof *p);
-	*p = (struct posted){NULL, type, tgid, text, len};
+	*p = (struct posted){.type = type, .text = text, .len = len};
+	if (tgid)
+		requester_of(tgid, &p->who); /* now: once its request is answered it may be gone */
 	uv_mutex_lock(&s->posted_lock);
 	bool full = s->n_posted == POSTED_MAX;
 	if (!full) {
@@ -115,26 +117,24 @@ static void on_removed(void *arg, pid_t tgid)
 	post(arg, POSTED_REMOVED, tgid, NULL, 0);
 }
 
-static void take_away(struct server *s, pid_t tgid);
+static void take_away(struct server *s, const struct requester *who);
 
 static void take(struct server *s, struct posted *p)
 {
-	struct requester who;
 	cleanup_error struct error err = ERROR_INIT;
 	switch (p->type) {
 	case POSTED_UNLINKED:
-		requester_of(p->tgid, &who);
-		environment_unlinked(s->environment, &who, UNLINKED_VIEW_MS);
+		environment_unlinked(s->environment, &p->who, UNLINKED_VIEW_MS);
 		break;
 	case POSTED_REPLACED:
-		environment_replaced(s->environment, p->tgid);
+		environment_replaced(s->environment, p->who.pid);
 		break;
 	case POSTED_ENV_CHANGED:
 		environment_own_changed(s->environment);
 		control_changed(s->control, CHANGED_ENV | CHANGED_ENV_OWN);
 		break;
 	case POSTED_REMOVED:
-		take_away(s, p->tgid);
+		take_away(s, &p->who);
 		break;
 	case POSTED_ENV_WRITTEN:
 		if (environment_write_env(s->environment, p->text, p->len, &err))
@@ -206,26 +206,24 @@ static void end(struct server *s)
 static void start_grace(struct server *s);
 
 /* The workspace was removed through its mount. The environment goes now; who still stands in the mount is answered for a while. */
-static void take_away(struct server *s, pid_t tgid)
+static void take_away(struct server *s, const struct requester *who)
 {
-	struct requester who;
 	if (s->removing || s->ending)
 		return;
 	s->removing = true;
 	log_info(AREA, "the workspace was removed: its environment goes to the trash");
 	if (s->prewarming)
 		uv_process_kill(&s->prewarm, SIGTERM);
-	requester_of(tgid, &who);
-	environment_unlinked(s->environment, &who, 0);
+	environment_unlinked(s->environment, who, 0);
 	start_grace(s);
 }
 
 static void on_grace(uv_timer_t *timer)
 {
 	struct server *s = timer->data;
-	pid_t tgid;
-	if (removal_has_begun(s->removal, &tgid))
-		take_away(s, tgid);
+	struct requester who = {0};
+	if (removal_has_begun(s->removal, &who.pid))
+		take_away(s, &who);
 	end(s);
 }
 
