@@ -110,11 +110,19 @@ static int mount_both(struct keeper *k, struct error *err)
 	return r;
 }
 
-/* It may be gone already, and another may stand there. */
-static bool is_ours(const struct keeper *k, int which)
+static bool is_ours(const struct keeper *k, int which, const char *point)
 {
 	struct mount_entry entry;
-	return mount_find(k->p->points[which], &entry) && entry.device == k->minors[which] && !strcmp(entry.type, mount_types[which]);
+	return mount_find(point, &entry) && entry.device == k->minors[which] && !strcmp(entry.type, mount_types[which]);
+}
+
+/* new: where it can be taken away. It may be gone already, and another stand there; a directory above may have another name since. NULL */
+static char *point_of(const struct keeper *k, int which)
+{
+	if (is_ours(k, which, k->p->points[which]))
+		return xstrdup(k->p->points[which]);
+	cleanup_free char *point = mount_point_of(k->minors[which], mount_types[which]);
+	return point && is_ours(k, which, point) ? move_ptr(point) : NULL;
 }
 
 /* Whoever still waits for an answer gets ECONNABORTED. */
@@ -123,8 +131,9 @@ static void unmount_both(struct keeper *k)
 	for (int i = 0; i < SESSION_COUNT; i++) {
 		if (k->devices[i] < 0)
 			continue;
-		if (is_ours(k, i))
-			mount_detach(k->p->points[i]);
+		cleanup_free char *point = point_of(k, i);
+		if (point)
+			mount_detach(point);
 		mount_abort(k->devices[i], k->minors[i]); /* a helper may hold the device as well */
 		close(k->devices[i]);
 		k->devices[i] = -1;
@@ -338,18 +347,14 @@ static void stop(struct keeper *k)
 /* The overlay decides: when it stays, because something stands over it, nothing is done. */
 static int detach_both(const struct keeper *k)
 {
-	if (!is_ours(k, SESSION_OVERLAY)) {
-		if (mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY))
-			return 1;
-	} else {
-		int r = mount_detach(k->p->points[SESSION_OVERLAY]);
-		if (is_ours(k, SESSION_OVERLAY)) {
-			log_warning(AREA, "cannot unmount %s: %s", k->p->points[SESSION_OVERLAY], strerror(-r));
-			return 1;
-		}
+	cleanup_free char *overlay = point_of(k, SESSION_OVERLAY), *control = point_of(k, SESSION_CONTROL);
+	int r = overlay ? mount_detach(overlay) : 0;
+	if (overlay ? is_ours(k, SESSION_OVERLAY, overlay) : mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY)) {
+		log_warning(AREA, "cannot unmount %s: %s", k->p->points[SESSION_OVERLAY], overlay ? strerror(-r) : "something stands over it");
+		return 1;
 	}
-	if (is_ours(k, SESSION_CONTROL))
-		mount_detach(k->p->points[SESSION_CONTROL]);
+	if (control)
+		mount_detach(control);
 	return 0;
 }
 

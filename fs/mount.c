@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -78,6 +79,11 @@ bool mount_find(const char *path, struct mount_entry *ret)
 	return found;
 }
 
+static bool is_of(const struct mount_line *l, unsigned device, const char *type)
+{
+	return l->device == device && l->type_len == strlen(type) && !strncmp(l->type, type, l->type_len);
+}
+
 bool mount_exists(unsigned device, const char *type)
 {
 	cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -85,10 +91,26 @@ bool mount_exists(unsigned device, const char *type)
 	size_t cap = 0;
 	while (f && getline(&line, &cap, f) > 0) {
 		struct mount_line l;
-		if (parse_line(line, &l) && l.device == device && l.type_len == strlen(type) && !strncmp(l.type, type, l.type_len))
+		if (parse_line(line, &l) && is_of(&l, device, type))
 			return true;
 	}
 	return !f; /* who cannot look must not conclude */
+}
+
+char *mount_point_of(unsigned device, const char *type)
+{
+	cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
+	cleanup_free char *line = NULL;
+	size_t cap = 0;
+	char *found = NULL;
+	while (f && getline(&line, &cap, f) > 0) {
+		struct mount_line l;
+		if (!parse_line(line, &l) || !is_of(&l, device, type))
+			continue;
+		free(found);
+		found = xstrdup(l.point);
+	}
+	return found;
 }
 
 bool mount_is(const char *path, const char *type)

@@ -21,6 +21,9 @@ bool mount_is(const char *path, const char *type);
 /* Is that one still mounted anywhere, whatever covers it or wherever it was moved? */
 bool mount_exists(unsigned device, const char *type);
 
+/* new: where; the last such place. NULL: nowhere */
+char *mount_point_of(unsigned device, const char *type);
+
 /* Could this process mount at all? NO_FUSE, MOUNT_NO_NEW_PRIVS, MOUNT_FAILED with the remedy as a hint. */
 int mount_check(struct error *err);
 /* May others look into a mount of this user's (user_allow_other, or root)? */
