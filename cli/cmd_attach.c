@@ -50,7 +50,8 @@ const struct command command_attach = {
 	.summary = "mount a workspace, a checkout or any directory; starts nothing",
 	.help = "Without DIR: the workspace that the working directory is in, or else that directory. With DIR: "
 	        "exactly that directory. What is mounted stays mounted. Approves the configuration that stands there "
-	        "now. Files that .worktreeinclude of the main checkout names and git ignores are copied from there, once.",
+	        "now. Files that .worktreeinclude of the main checkout names and git ignores are copied from there, once. Where a "
+	        "commit tracks .env, the virtual file is .env.local.",
 	.options = options,
 	.words_max = 1,
 	.run = run,

@@ -92,7 +92,7 @@ static int place_env(const struct client *c, struct store *store, const struct t
 {
 	cleanup_free char *saved = xasprintf("%s/env", entry->path);
 	cleanup_free char *temporary = xasprintf("%s/.env.aether-%d.tmp", c->id.root, (int)getpid());
-	cleanup_free char *target = xasprintf("%s/.env", c->id.root);
+	cleanup_free char *target = xasprintf("%s/%s", c->id.root, c->id.env_name);
 	unlink(temporary);
 	int r = tree_copy(AT_FDCWD, saved, AT_FDCWD, temporary, (uid_t)-1, (gid_t)-1);
 	if (!r && rename(temporary, target))

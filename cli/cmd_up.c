@@ -8,6 +8,7 @@
 #include "cli/process.h"
 #include "cli/progress.h"
 #include "cli/reports.h"
+#include "cli/tracked.h"
 
 static const struct option options[] = {
 	{"all", 0, NULL, "also the services that have build:"},
@@ -63,6 +64,8 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 	cleanup_error struct error why = ERROR_INIT;
 	bool mounted_now = false;
 	int r = c->mounted ? 0 : configuration_find(&c->id, &why);
+	if (!r && !c->dead)
+		tracked_settle(c);
 	if (!r)
 		r = mounting_attach(c, NULL, &mounted_now, &why);
 	if (!r && interrupted())

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "cli/client.h"
 #include "provisioner/config.h"
+#include "provisioner/env_name.h"
 #include "provisioner/envfile.h"
 
 extern char **environ;
@@ -18,7 +19,12 @@ void configuration_read_env(const char *root, struct keyvals *ret)
 	cleanup_client struct client c = CLIENT_INIT;
 	if (client_of(root, NULL, &c, NULL))
 		return;
-	cleanup_free char *path = xasprintf("%s/.env", root);
+	const char *name = c.id.env_name;
+	cleanup_free char *path = xasprintf("%s/%s", root, name), *base = xasprintf("%s/" ENV_NAME_DEFAULT, root);
+	if (env_name_has_base(name) && !file_read(AT_FDCWD, base, ENVFILE_MAX, &text)) {
+		envfile_parse(buffer_str(&text), NULL, NULL, NULL, ret);
+		buffer_clear(&text);
+	}
 	if (c.mounted ? client_read(&c, "env.own", &text, NULL) : file_read(AT_FDCWD, path, ENVFILE_MAX, &text))
 		return;
 	envfile_parse(buffer_str(&text), NULL, NULL, NULL, ret);

@@ -17,6 +17,8 @@
 #include "cli/output.h"
 #include "cli/process.h"
 #include "cli/progress.h"
+#include "cli/tracked.h"
+#include "provisioner/env_name.h"
 
 #define TEXT_MAX (1u << 20)  /* bytes of .worktreeinclude */
 #define MARK_MAX 64          /* bytes of the note that it is done */
@@ -79,16 +81,17 @@ static bool has_component(const char *path, const char *name)
 }
 
 /* What belongs to jj, git or us; a name that ends in '/' is a repository inside. */
-static bool is_wanted(const char *name)
+static bool is_wanted(const struct identity *id, const char *name)
 {
 	size_t n = strlen(name);
-	return n && name[n - 1] != '/' && strcmp(name, ".env") && strncmp(name, ".aether", 7) && !has_component(name, ".jj") &&
+	return n && name[n - 1] != '/' && strcmp(name, ENV_NAME_DEFAULT) && strcmp(name, id->env_name) && strncmp(name, ".aether", 7) && !has_component(name, ".jj") &&
 	       !has_component(name, ".git");
 }
 
 /* ---- copying ---- */
 
 struct copying {
+	const struct identity *id;    /* borrowed */
 	int from, to;                 /* the two roots */
 	int from_dir, to_dir;         /* where the last file was; -1: nowhere yet, or it cannot be entered */
 	char *dir;
@@ -226,10 +229,10 @@ static bool copy_all(struct copying *c, const struct buffer *names)
 {
 	const char *end = buffer_str(names) + names->len;
 	for (const char *p = buffer_str(names); p < end; p += strlen(p) + 1)
-		c->total += is_wanted(p);
+		c->total += is_wanted(c->id, p);
 	c->started_ms = now_monotonic_ms();
 	for (const char *p = buffer_str(names); p < end && !interrupted() && c->error != ENOSPC; p += strlen(p) + 1) {
-		if (is_wanted(p))
+		if (is_wanted(c->id, p))
 			note_result(c, p, copy_name(c, p));
 		show(c);
 	}
@@ -280,7 +283,7 @@ static void include_copy(const struct identity *id, struct include *ret)
 	}
 	cleanup_close int from = open(id->main_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_close int to = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct copying c = {.from = from, .to = to, .from_dir = -1, .to_dir = -1, .paths = json_array()};
+	struct copying c = {.id = id, .from = from, .to = to, .from_dir = -1, .to_dir = -1, .paths = json_array()};
 	if (from >= 0 && to >= 0 && copy_all(&c, &names))
 		ret->hash = move_ptr(hash);
 	say(&c, id->main_root);
@@ -301,11 +304,15 @@ static void settle(const struct identity *id, const struct include *done)
 int include_and_attach(struct client *c, const char *options, bool *ret_mounted, struct include *ret, struct error *err)
 {
 	*ret = (struct include)INCLUDE_INIT;
-	bool was_mounted = c->mounted;
+	bool was_mounted = c->mounted, was_dead = c->dead;
+	if (!was_dead)
+		tracked_settle(c); /* the file of that name is not copied, and the mount has it from the beginning */
 	/* reflinks do not cross a mount's edge, and copies cost more through it */
 	if (!was_mounted)
 		include_copy(&c->id, ret);
 	int r = mounting_attach(c, options, ret_mounted, err);
+	if (!r && was_dead)
+		tracked_settle(c);
 	if (!r && was_mounted)
 		include_copy(&c->id, ret);
 	if (!r)

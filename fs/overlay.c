@@ -139,6 +139,7 @@ int overlay_new(const struct overlay_params *params, struct overlay **ret, struc
 	o->root_fd = params->root_fd;
 	o->keeper_socket = params->keeper_socket;
 	o->control_dir = xstrdup(params->control_dir);
+	o->env_name = params->env_name;
 	o->unlinked = params->unlinked;
 	o->removal = params->removal;
 	o->events = params->events;
@@ -169,7 +170,7 @@ static void forget_link_target(struct overlay *o)
 {
 	char target[PATH_MAX];
 	struct stat st;
-	ssize_t n = readlinkat(o->root_fd, ".env", target, sizeof(target) - 1);
+	ssize_t n = readlinkat(o->root_fd, o->env_name, target, sizeof(target) - 1);
 	if (n <= 0)
 		return;
 	target[n] = '\0';
@@ -185,6 +186,16 @@ static void forget_link_target(struct overlay *o)
 	nodes_unlock(o->nodes);
 	if (id)
 		notices_inode(o->notices, id);
+}
+
+/* Both names are looked up anew: one has become the virtual file, the other an ordinary one. */
+void overlay_set_env_name(struct overlay *o, const char *name)
+{
+	const char *old = atomic_exchange(&o->env_name, name);
+	notices_entry(o->notices, FUSE_ROOT_ID, old);
+	notices_entry(o->notices, FUSE_ROOT_ID, name);
+	overlay_directory_changed(o, FUSE_ROOT_ID, true);
+	notices_inode(o->notices, FUSE_ROOT_ID);
 }
 
 void overlay_own_changed(struct overlay *o)

@@ -1,5 +1,5 @@
 /* The overlay: everything but the virtual names passes through to the directory beneath. Worker threads; never blocks on a
- * backend. Its two virtual names, `.env` and `.aether` in the root, are symbolic links into the control file system and are not
+ * backend. Its two virtual names, `.env` (or what the repository has in its place) and `.aether` in the root, are symbolic links into the control file system and are not
  * listed by readdir unless MOUNT_LISTED.
  */
 #ifndef FS_OVERLAY_H
@@ -27,6 +27,7 @@ struct overlay_params {
 	int root_fd;                 /* borrowed */
 	int keeper_socket;           /* for KEEPER_STASH; -1: none */
 	const char *control_dir;     /* target of .aether; borrowed */
+	const char *env_name;        /* of the other virtual name (provisioner/env_name.h); static */
 	struct unlinked *unlinked;   /* borrowed */
 	struct removal *removal;     /* borrowed */
 	struct overlay_events events;
@@ -40,6 +41,8 @@ void overlay_set_session(struct overlay *o, struct session *s);
 /* The real `.env` was made, written or removed beneath: the kernel forgets what it lists in the root, and the file that a link leads to. Any
  * thread; returns at once. */
 void overlay_own_changed(struct overlay *o);
+/* Static. Any thread; returns at once. */
+void overlay_set_env_name(struct overlay *o, const char *name);
 void overlay_restore(struct overlay *o, uint32_t key, int fd); /* steals fd: one that an earlier server stashed */
 void overlay_free(struct overlay *o);
 const struct fuse_lowlevel_ops *overlay_ops(size_t *ret_size);

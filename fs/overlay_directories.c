@@ -187,7 +187,7 @@ static bool put(struct listing *l, const char *name, const struct fuse_entry_par
 static bool complete(struct listing *l, const struct dirent64 *d, struct fuse_entry_param *e)
 {
 	struct overlay *o = l->o;
-	enum virtual_name v = virtual_find(l->stream->ino, d->d_name);
+	enum virtual_name v = virtual_find(l->o, l->stream->ino, d->d_name);
 	struct stat st;
 	*e = (struct fuse_entry_param){.attr = {.st_ino = d->d_ino, .st_mode = (mode_t)d->d_type << 12}};
 	if (v) {
@@ -210,7 +210,7 @@ static bool complete(struct listing *l, const struct dirent64 *d, struct fuse_en
 /* A real .env beneath is the user's own file and is listed, as the link that a lookup gives; a real .aether is covered. */
 static bool is_hidden(const struct listing *l, const char *name)
 {
-	enum virtual_name v = virtual_find(l->stream->ino, name);
+	enum virtual_name v = virtual_find(l->o, l->stream->ino, name);
 	return v == VIRTUAL_AETHER || (v && l->o->listed);
 }
 
@@ -242,7 +242,7 @@ static void list_virtual(struct listing *l)
 		virtual_entry(l->o, (enum virtual_name)v, &e);
 		if (e.entry_timeout == 0)
 			e.ino = 0;
-		if (!put(l, virtual_name_of((enum virtual_name)v), &e, COOKIE_VIRTUAL + v))
+		if (!put(l, virtual_name_of(l->o, (enum virtual_name)v), &e, COOKIE_VIRTUAL + v))
 			return;
 	}
 }

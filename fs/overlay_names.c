@@ -68,7 +68,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct overlay *o = overlay_of(req);
 	struct fuse_entry_param e;
-	enum virtual_name v = virtual_find(parent, name);
+	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
 	if (v)
 		return virtual_lookup(req, v);
 	int r = overlay_find(o, parent, name, &e);
@@ -205,7 +205,7 @@ static void keep_creator(struct overlay *o, struct making *m, fuse_ino_t id)
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	enum virtual_name v = virtual_find(parent, name);
+	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
 	if (v)
 		return virtual_create(req, v, mode, NULL);
 	struct making m = {.name = name, .mode = mode, .rdev = rdev};
@@ -214,7 +214,7 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	if (virtual_find(parent, name)) {
+	if (virtual_find(overlay_of(req), parent, name)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
@@ -224,7 +224,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
-	enum virtual_name v = virtual_find(parent, name);
+	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
 	if (v)
 		return virtual_symlink(req, v, target);
 	struct making m = {.name = name, .mode = S_IFLNK | 0777, .target = target};
@@ -244,7 +244,7 @@ static int open_existing(fuse_req_t req, fuse_ino_t parent, struct making *m, in
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct overlay *o = overlay_of(req);
-	enum virtual_name v = virtual_find(parent, name);
+	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
 	if (v)
 		return virtual_create(req, v, mode, fi);
 	struct fuse_entry_param e;
@@ -287,7 +287,7 @@ static int link_node(struct overlay *o, fuse_ino_t ino, fuse_ino_t parent, const
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param e;
-	int r = virtual_is(ino) ? -EPERM : virtual_find(parent, name) ? -EEXIST : link_node(overlay_of(req), ino, parent, name, &e);
+	int r = virtual_is(ino) ? -EPERM : virtual_find(overlay_of(req), parent, name) ? -EEXIST : link_node(overlay_of(req), ino, parent, name, &e);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
@@ -369,7 +369,7 @@ static void reply_removed(fuse_req_t req, fuse_ino_t parent, const char *name, i
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	enum virtual_name v = virtual_find(parent, name);
+	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
 	if (v)
 		return virtual_unlink(req, v);
 	reply_removed(req, parent, name, remove_name(overlay_of(req), parent, name, 0));
@@ -377,7 +377,7 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	if (virtual_find(parent, name)) {
+	if (virtual_find(overlay_of(req), parent, name)) {
 		fuse_reply_err(req, ENOTDIR);
 		return;
 	}
@@ -464,8 +464,8 @@ int overlay_rename(struct overlay *o, fuse_ino_t parent, const char *name, fuse_
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
                       unsigned flags)
 {
-	enum virtual_name over = virtual_find(new_parent, new_name);
-	if (virtual_find(parent, name) || (over && flags & RENAME_EXCHANGE)) {
+	enum virtual_name over = virtual_find(overlay_of(req), new_parent, new_name);
+	if (virtual_find(overlay_of(req), parent, name) || (over && flags & RENAME_EXCHANGE)) {
 		fuse_reply_err(req, EBUSY);
 		return;
 	}

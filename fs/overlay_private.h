@@ -32,6 +32,7 @@ struct overlay {
 	int root_fd;           /* borrowed */
 	struct stat root;
 	char *control_dir;
+	_Atomic(const char *) env_name; /* static */
 	struct unlinked *unlinked; /* borrowed */
 	struct removal *removal;   /* borrowed */
 	struct overlay_events events;
@@ -118,8 +119,8 @@ static inline bool virtual_is(fuse_ino_t id)
 {
 	return id == VIRTUAL_ENV || id == VIRTUAL_AETHER;
 }
-enum virtual_name virtual_find(fuse_ino_t parent, const char *name);
-const char *virtual_name_of(enum virtual_name v);
+enum virtual_name virtual_find(struct overlay *o, fuse_ino_t parent, const char *name);
+const char *virtual_name_of(struct overlay *o, enum virtual_name v);
 void virtual_entry(struct overlay *o, enum virtual_name v, struct fuse_entry_param *ret);
 void virtual_stat(struct overlay *o, enum virtual_name v, struct stat *st);
 const char *virtual_target(struct overlay *o, enum virtual_name v);

@@ -22,24 +22,25 @@ static const struct {
 	const char *name;
 	uint64_t ino; /* what stat shows: beyond the numbers that file systems hand out, within 32 bits */
 } names[] = {
-	{VIRTUAL_ENV, ".env", 4294967281u},
+	{VIRTUAL_ENV, NULL, 4294967281u}, /* as the repository has it: o->env_name */
 	{VIRTUAL_AETHER, ".aether", 4294967282u},
 };
 
-enum virtual_name virtual_find(fuse_ino_t parent, const char *name)
+const char *virtual_name_of(struct overlay *o, enum virtual_name v)
+{
+	return v == VIRTUAL_ENV ? atomic_load(&o->env_name) : names[v - VIRTUAL_ENV].name;
+}
+
+enum virtual_name virtual_find(struct overlay *o, fuse_ino_t parent, const char *name)
 {
 	if (parent != FUSE_ROOT_ID || name[0] != '.')
 		return VIRTUAL_NONE;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (strcmp(names[i].name, name) == 0)
+		if (strcmp(virtual_name_of(o, names[i].which), name) == 0)
 			return names[i].which;
 	return VIRTUAL_NONE;
 }
 
-const char *virtual_name_of(enum virtual_name v)
-{
-	return names[v - VIRTUAL_ENV].name;
-}
 
 const char *virtual_target(struct overlay *o, enum virtual_name v)
 {
@@ -64,7 +65,7 @@ void virtual_stat(struct overlay *o, enum virtual_name v, struct stat *st)
 
 void virtual_entry(struct overlay *o, enum virtual_name v, struct fuse_entry_param *ret)
 {
-	bool absent_for_somebody = unlinked_any(o->unlinked, virtual_name_of(v));
+	bool absent_for_somebody = unlinked_any(o->unlinked, virtual_name_of(o, v));
 	*ret = (struct fuse_entry_param){.ino = v, .attr_timeout = o->timeout,
 	                                 .entry_timeout = absent_for_somebody ? 0 : o->timeout};
 	virtual_stat(o, v, &ret->attr);
@@ -176,7 +177,7 @@ void virtual_lookup(fuse_req_t req, enum virtual_name v)
 {
 	struct overlay *o = overlay_of(req);
 	struct fuse_entry_param e;
-	const char *name = virtual_name_of(v);
+	const char *name = virtual_name_of(o, v);
 	if (v == VIRTUAL_ENV)
 		deliver_all(o);
 	virtual_entry(o, v, &e);
@@ -191,11 +192,11 @@ void virtual_unlink(fuse_req_t req, enum virtual_name v)
 {
 	struct overlay *o = overlay_of(req);
 	pid_t tgid = thread_group(fuse_req_ctx(req)->pid);
-	bool again = session_request_resent() && unlinked_hides(o->unlinked, virtual_name_of(v), tgid);
-	unlinked_add(o->unlinked, virtual_name_of(v), tgid);
+	bool again = session_request_resent() && unlinked_hides(o->unlinked, virtual_name_of(o, v), tgid);
+	unlinked_add(o->unlinked, virtual_name_of(o, v), tgid);
 	if (!again && o->events.unlinked)
 		o->events.unlinked(o->events.arg, tgid);
-	removal_name_gone(o->removal, virtual_name_of(v), fuse_req_ctx(req)->pid);
+	removal_name_gone(o->removal, virtual_name_of(o, v), fuse_req_ctx(req)->pid);
 	fuse_reply_err(req, 0);
 }
 
@@ -204,7 +205,7 @@ static void replaces(fuse_req_t req)
 {
 	struct overlay *o = overlay_of(req);
 	pid_t tgid = thread_group(fuse_req_ctx(req)->pid);
-	if (unlinked_take(o->unlinked, virtual_name_of(VIRTUAL_ENV), tgid) && o->events.replaced)
+	if (unlinked_take(o->unlinked, virtual_name_of(o, VIRTUAL_ENV), tgid) && o->events.replaced)
 		o->events.replaced(o->events.arg, tgid);
 }
 
@@ -257,7 +258,7 @@ void virtual_create(fuse_req_t req, enum virtual_name v, mode_t mode, struct fus
 		fi->keep_cache = 1;
 		fi->noflush = 1;
 	}
-	notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(v));
+	notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(o, v));
 	if ((fi ? fuse_reply_create(req, &e, fi) : fuse_reply_entry(req, &e)) == -ENOENT)
 		overlay_forget(o, e.ino, 1);
 }
@@ -300,7 +301,7 @@ void virtual_symlink(fuse_req_t req, enum virtual_name v, const char *target)
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	int r = is_own_link(o, target) ? 0 : symlink_beneath(req, target, virtual_name_of(v));
+	int r = is_own_link(o, target) ? 0 : symlink_beneath(req, target, virtual_name_of(o, v));
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
@@ -344,7 +345,7 @@ static int rename_link_over(struct overlay *o, fuse_ino_t from, const char *name
 	target[n < 0 ? 0 : n] = '\0';
 	if (is_own_link(o, target))
 		return overlay_remove_name(o, from, name);
-	int r = overlay_rename(o, from, name, FUSE_ROOT_ID, virtual_name_of(VIRTUAL_ENV), 0);
+	int r = overlay_rename(o, from, name, FUSE_ROOT_ID, virtual_name_of(o, VIRTUAL_ENV), 0);
 	if (r == 0)
 		changed_beneath(o);
 	return r;
@@ -369,7 +370,7 @@ void virtual_rename_over(fuse_req_t req, enum virtual_name v, fuse_ino_t from, c
 	if (r == 0) {
 		replaces(req);
 		/* the notice waits in the kernel for the directory that this request holds, and is next when it is answered */
-		notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(v));
+		notices_entry(o->notices, FUSE_ROOT_ID, virtual_name_of(o, v));
 		notices_inode(o->notices, FUSE_ROOT_ID);
 	}
 	fuse_reply_err(req, -r);

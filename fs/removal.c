@@ -96,16 +96,16 @@ static bool is_anybody_noted(const struct removal *r)
 	return false;
 }
 
-static uint32_t bit_of(const char *name)
+static uint32_t bit_of(const struct removal *r, const char *name)
 {
 	static const struct {
 		const char *name;
 		uint32_t bit;
-	} names[] = {{".git", REMOVAL_REPOSITORY}, {".jj", REMOVAL_REPOSITORY}, {".env", REMOVAL_ENV}, {".aether", REMOVAL_AETHER}};
+	} names[] = {{".git", REMOVAL_REPOSITORY}, {".jj", REMOVAL_REPOSITORY}, {".aether", REMOVAL_AETHER}};
 	for (size_t i = 0; name[0] == '.' && i < sizeof names / sizeof names[0]; i++)
 		if (!strcmp(names[i].name, name))
 			return names[i].bit;
-	return 0;
+	return strcmp(r->p.id->env_name, name) ? 0 : REMOVAL_ENV;
 }
 
 /* ---- is that all? ---- */
@@ -125,7 +125,7 @@ static bool is_empty(struct removal *r, uint32_t gone)
 	unsigned count = 0;
 	for (struct dirent *d; count < WITNESS_AFTER && (d = readdir(dir));) {
 		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || !strcmp(d->d_name, ".aether") ||
-		    (!strcmp(d->d_name, ".env") && gone & REMOVAL_ENV))
+		    (!strcmp(d->d_name, r->p.id->env_name) && gone & REMOVAL_ENV))
 			continue;
 		count++;
 		snprintf(r->witness, sizeof r->witness, "%s", d->d_name);
@@ -203,7 +203,7 @@ bool removal_has_begun(const struct removal *r, pid_t *ret_tgid)
 
 void removal_name_made(struct removal *r, const char *name, pid_t tid)
 {
-	if (bit_of(name) != REMOVAL_REPOSITORY)
+	if (bit_of(r, name) != REMOVAL_REPOSITORY)
 		return;
 	pid_t tgid = thread_group(tid);
 	uint64_t began = process_began(tgid);
@@ -214,7 +214,7 @@ void removal_name_made(struct removal *r, const char *name, pid_t tid)
 void removal_name_gone(struct removal *r, const char *name, pid_t tid)
 {
 	const uint32_t virtual = r->p.shared->options & MOUNT_LISTED ? REMOVAL_ENV | REMOVAL_AETHER : 0;
-	uint32_t bit = bit_of(name);
+	uint32_t bit = bit_of(r, name);
 	if (r->p.keeper_socket < 0 || (!bit && !is_anybody_noted(r)))
 		return;
 	pid_t tgid = thread_group(tid);

@@ -374,6 +374,14 @@ static void on_changed(void *arg, unsigned what)
 		overlay_own_changed(s->overlay);
 }
 
+static void on_env_named(void *arg, const char *name)
+{
+	struct server *s = arg;
+	s->id.env_name = name;
+	if (s->overlay)
+		overlay_set_env_name(s->overlay, name);
+}
+
 static json_t *on_leases(void *arg)
 {
 	struct server *s = arg;
@@ -414,6 +422,7 @@ static int make_environment(struct server *s, struct error *err)
 		.server_restarts = atomic_load(&s->shared->server_generation) - 1,
 		.leases = on_leases,
 		.changed = on_changed,
+		.env_named = on_env_named,
 		.arg = s,
 	};
 	return environment_new(&params, &s->environment, err);
@@ -445,6 +454,7 @@ static int make_file_systems(struct server *s, struct error *err)
 		.root_fd = KEEPER_FD_ROOT,
 		.keeper_socket = KEEPER_FD_SOCKET,
 		.control_dir = s->id.control_dir,
+		.env_name = s->id.env_name,
 		.unlinked = s->unlinked,
 		.removal = s->removal,
 		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, s},

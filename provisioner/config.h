@@ -167,6 +167,7 @@ struct config_params {
 	const char *main_root;   /* NULL: none */
 	bool search_upwards;     /* plain directories */
 	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
+	const char *tracked_text; /* lines of theirs that came with a commit, a stranger's perhaps; NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
 	const struct recipes *recipes; /* what x-aether.env may name of a well-known image; NULL: the default ones, loaded if need be, and
 	                                * no approvals are made out */

@@ -317,9 +317,23 @@ static void mask_values(const struct loading *l, struct config_approval *a)
 			text_mask_value(&a->shown, user->items[i].value);
 }
 
+/* They are variables of whatever is run, and stand for ${VAR} in what is. */
+static void approve_tracked(struct loading *l)
+{
+	cleanup_keyvals struct keyvals tracked = KEYVALS_INIT;
+	const struct yaml nowhere = {.type = YAML_MAP};
+	const struct field f = {.reader = &l->reader, .node = &nowhere};
+	if (!l->config->n_approvals || !l->params->tracked_text)
+		return;
+	envfile_parse(l->params->tracked_text, NULL, NULL, NULL, &tracked);
+	for (size_t i = 0; i < tracked.count; i++)
+		approve_at(&f, xasprintf(".env.%s", tracked.items[i].key), tracked.items[i].key, tracked.items[i].value);
+}
+
 void approvals_finish(struct loading *l)
 {
 	struct config *c = l->config;
+	approve_tracked(l);
 	struct sha256 hash;
 	char hex[SHA256_HEX] = "";
 	if (c->n_approvals) {

@@ -599,7 +599,7 @@ void environment_command(struct environment *e, const char *line, const struct r
 		r = error_set(&err, ERROR_USAGE, "there is no command '%s'", words && words[0] ? words[0] : "");
 		error_hint(&err, "the commands are: up, down, destroy, start, stop, restart, reload, approve, revoke");
 	}
-	if (r == 0)
+	if (r == 0 && c)
 		r = parse_words(d, c, words + 1, &err);
 	if (r == 0 && e->closing)
 		r = error_set_errno(&err, ERROR_CANCELED, ECANCELED, "the workspace is being unmounted");

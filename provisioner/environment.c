@@ -281,7 +281,7 @@ int environment_new(const struct environment_params *params, struct environment 
 	uv_timer_init(params->loop, &e->unlink_timer);
 	e->turn.data = e->watch.data = e->unlink_timer.data = e;
 	uv_timer_start(&e->watch, on_watch, WATCH_INTERVAL_MS, WATCH_INTERVAL_MS);
-	main_layer_open(e->id, &e->main);
+	environment_open_layers(e);
 	environment_refresh_user(e);
 	environment_load(e, LOAD_FORCE);
 	environment_wake(e);
@@ -304,7 +304,9 @@ static void environment_free(struct environment *e)
 	error_release(&e->backend_error);
 	strv_free(e->warnings);
 	buffer_release(&e->user_text);
-	main_layer_close(&e->main);
+	environment_close_layers(e);
+	buffer_release(&e->base_text);
+	buffer_release(&e->inherited);
 	envset_release(&e->env);
 	free(e->backend_name);
 	free(e->stored_backend);

@@ -51,6 +51,8 @@ struct environment_params {
 	unsigned server_restarts;
 	/* Open demand files: new array of {"pid","command","file"}; called while status.json is made. May be NULL. */
 	json_t *(*leases)(void *arg);
+	/* The virtual file has this name from now on (static; env_name.h): the owner of `id` writes it there. May be NULL. */
+	void (*env_named)(void *arg, const char *name);
 	/* What changed, as a mask of enum environment_change; coalesced, once per loop turn at most. */
 	void (*changed)(void *arg, unsigned what);
 	void *arg;

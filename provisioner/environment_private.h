@@ -85,6 +85,10 @@ struct environment {
 	struct buffer user_text;
 	uint64_t user_stamp;
 	struct main_layer main;
+	struct main_layer main_base; /* the main checkout's plain `.env`, where ours has another name and the workspace has none */
+	struct buffer base_text;     /* the workspace's own, which may be tracked */
+	uint64_t base_stamp;
+	struct buffer inherited;     /* what lies beneath the workspace's own lines: all of these */
 	struct envset env; /* of what env_key says; environment_variables */
 	uint64_t env_key;
 	json_t *requested_by;
@@ -150,6 +154,8 @@ void environment_store_up(struct environment *e); /* before the first start: the
 void environment_port_taken(void *arg, const char *service, const struct port_binding *port);
 void environment_set_user_text(struct environment *e, const struct buffer *text); /* as it stands in the file now */
 void environment_refresh_user(struct environment *e); /* and the main checkout's */
+void environment_open_layers(struct environment *e); /* also when their names have changed */
+void environment_close_layers(struct environment *e);
 const char *environment_backend_name(const struct environment *e); /* NULL: there is none to be opened */
 void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
 void environment_backend_close(struct environment *e);

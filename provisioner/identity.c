@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/env_name.h"
 
 #define LINK_FILE_MAX 65536 /* bytes of .jj/repo, .git, commondir, .jj/working_copy/checkout */
 #define NAME_MAX_REDUCED 40
@@ -303,6 +304,7 @@ static int add_directories(struct identity *id, struct error *err)
 		r = identity_shared_dir(&id->shared_dir, err);
 	if (r)
 		return r;
+	id->env_name = env_name_read(id->shared_dir, id->repository, NULL);
 	id->control_dir = xasprintf("%s/%s", id->runtime_dir, id->namespace_);
 	id->socket_dir = choose_socket_dir(id);
 	id->state_dir = xasprintf("%s/ns/%s", id->shared_dir, id->namespace_);

@@ -35,6 +35,7 @@ struct identity {
 	char *socket_dir;  /* RUNTIME/s-<8 hex>: a directory for each service's Unix sockets (at most 71 bytes; below /tmp/aether-UID where RUNTIME is too long) */
 	char *state_dir;   /* STATE/ns/NAMESPACE */
 	char *shared_dir;  /* STATE: aether.db, trash/, templates/, ns/ */
+	_Atomic(const char *) env_name; /* static: what the virtual `.env` of this repository is called (env_name.h); the server's own may change */
 };
 
 /* `path` may be any directory; it is the workspace root itself. `workspace` names it, NULL: found or derived. Asks the mount and

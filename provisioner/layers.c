@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/env_name.h"
 #include "provisioner/envfile.h"
 
 uint64_t layers_stamp(uint64_t h, int dirfd, const char *path, int flags)
@@ -29,18 +30,18 @@ uint64_t layers_stamp(uint64_t h, int dirfd, const char *path, int flags)
 	return hash_bytes(h, &what, sizeof what);
 }
 
-uint64_t layers_user_stamp(int root_fd, bool *ret_is_link)
+uint64_t layers_user_stamp(int root_fd, const char *name, bool *ret_is_link)
 {
 	struct stat st;
-	*ret_is_link = fstatat(root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-	return layers_stamp(HASH_INIT, root_fd, ".env", AT_SYMLINK_NOFOLLOW);
+	*ret_is_link = fstatat(root_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+	return layers_stamp(HASH_INIT, root_fd, name, AT_SYMLINK_NOFOLLOW);
 }
 
-bool layers_is_copied_link(int root_fd)
+bool layers_is_copied_link(int root_fd, const char *name)
 {
 	static const char own[] = ".aether/env";
 	char target[sizeof own];
-	return readlinkat(root_fd, ".env", target, sizeof target) == sizeof own - 1 && !memcmp(target, own, sizeof own - 1);
+	return readlinkat(root_fd, name, target, sizeof target) == sizeof own - 1 && !memcmp(target, own, sizeof own - 1);
 }
 
 /* O_NONBLOCK: what answers by waiting (another environment's demand, a FIFO) is not a file of lines. */
@@ -73,10 +74,10 @@ static int open_parent(const char *root, int root_fd, char *target, const char *
 	return openat(from, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* Through a mount of ours it is a link, whatever it is called there. */
 static bool is_served(int parent, const char *base)
 {
-	char mounted[PATH_MAX];
-	return !strcmp(base, ".env") && readlinkat(parent, ".aether", mounted, sizeof mounted) > 0;
+	return layers_is_copied_link(parent, base);
 }
 
 static void read_link(const char *root, int root_fd, char *target, struct buffer *out)
@@ -91,7 +92,7 @@ int layers_open_link(const struct identity *id, int root_fd)
 {
 	char target[PATH_MAX];
 	const char *base;
-	ssize_t n = readlinkat(root_fd, ".env", target, sizeof target - 1);
+	ssize_t n = readlinkat(root_fd, id->env_name, target, sizeof target - 1);
 	if (n < 0)
 		return -errno;
 	target[n] = '\0';
@@ -104,12 +105,12 @@ int layers_open_link(const struct identity *id, int root_fd)
 	return fd < 0 ? -errno : fd;
 }
 
-void layers_text_at(const char *root, int root_fd, struct buffer *out)
+void layers_text_at(const char *root, int root_fd, const char *name, struct buffer *out)
 {
 	char target[PATH_MAX];
-	ssize_t n = readlinkat(root_fd, ".env", target, sizeof target - 1);
+	ssize_t n = readlinkat(root_fd, name, target, sizeof target - 1);
 	if (n < 0) {
-		layers_read_lines(root_fd, ".env", out);
+		layers_read_lines(root_fd, name, out);
 		return;
 	}
 	target[n] = '\0';
@@ -118,7 +119,19 @@ void layers_text_at(const char *root, int root_fd, struct buffer *out)
 
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out)
 {
-	layers_text_at(id->root, root_fd, out);
+	layers_text_at(id->root, root_fd, id->env_name, out);
+}
+
+uint64_t layers_base_stamp(const struct identity *id, int root_fd)
+{
+	return env_name_has_base(id->env_name) ? layers_stamp(HASH_INIT, root_fd, ENV_NAME_DEFAULT, AT_SYMLINK_NOFOLLOW) : 0;
+}
+
+void layers_base_text(const struct identity *id, int root_fd, struct buffer *out)
+{
+	struct stat st;
+	if (env_name_has_base(id->env_name) && !fstatat(root_fd, ENV_NAME_DEFAULT, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))
+		layers_read_lines(root_fd, ENV_NAME_DEFAULT, out);
 }
 
 static const char *const config_names[] = {"aether.yaml",         "compose.yaml",       "compose.yml",

@@ -10,16 +10,20 @@
 #include "base/buffer.h"
 #include "provisioner/identity.h"
 
-/* The workspace's own lines: the real `.env` beneath, through a link too (`ln -s ../main/.env .env` is the most common
+/* The workspace's own lines: the real file beneath (`.env`, or as id->env_name says), through a link too (`ln -s ../main/.env .env` is the most common
  * set-up line; where the target is another mounted workspace's, its `.aether/env.own` is read: reading its `.env` would
  * start its services). A file that is not there or cannot be read is empty. Worker thread, but for a regular file,
  * which any thread may read. */
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out);
 
 /* The same of any directory: `root` is its path, `root_fd` its descriptor. */
-void layers_text_at(const char *root, int root_fd, struct buffer *out);
+void layers_text_at(const char *root, int root_fd, const char *name, struct buffer *out);
 /* One regular file of lines; nothing for anything else. */
 void layers_read_lines(int dirfd, const char *path, struct buffer *out);
+
+/* Where `.env` is tracked and the virtual file has another name: what lies there, and its stamp. A regular file alone: any thread. */
+void layers_base_text(const struct identity *id, int root_fd, struct buffer *out);
+uint64_t layers_base_stamp(const struct identity *id, int root_fd);
 
 /* What tells one state of a file from another, mixed into `h`; a file that is not there has a stamp too. */
 uint64_t layers_stamp(uint64_t h, int dirfd, const char *path, int flags);
@@ -30,9 +34,9 @@ int layers_open_link(const struct identity *id, int root_fd);
 
 /* A stamp (inode, size, time) of the real `.env`; *ret_is_link: it is a link, whose target the stamp knows nothing of.
  * Any thread. */
-uint64_t layers_user_stamp(int root_fd, bool *ret_is_link);
+uint64_t layers_user_stamp(int root_fd, const char *name, bool *ret_is_link);
 /* Is the real file beneath a copy of the link that a mount shows (`cp -a` of a mounted workspace)? It leads nowhere and holds nothing. */
-bool layers_is_copied_link(int root_fd);
+bool layers_is_copied_link(int root_fd, const char *name);
 
 /* A stamp of every file that the configuration is read from, or would be if it appeared; `files` (may be NULL)
  * are those that were: the configuration and its env_files. Worker thread: the main checkout may lie on a slow file system. */

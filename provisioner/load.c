@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "provisioner/env_name.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
 
@@ -166,6 +167,8 @@ struct load_job {
 	char **files; /* that the last configuration was read from */
 	struct buffer user_text;
 	struct buffer main_text; /* as it is known; of a link, as it is */
+	struct buffer base_text, main_base; /* as in struct environment */
+	const char *env_name;
 	bool unchanged;
 	char *approves; /* as in trust_look */
 	char *hash;     /* of the trust as it was, which another workspace may have given or revoked since; NULL: none */
@@ -222,6 +225,17 @@ static int load_recipes(struct load_job *job)
 	return r;
 }
 
+/* Later ones win. */
+static void lay_together(struct buffer *out, const struct buffer *base, const struct buffer *main_base, const struct buffer *main_text)
+{
+	const struct buffer *lowest = base->len ? base : main_base;
+	buffer_clear(out);
+	buffer_add(out, buffer_str(lowest), lowest->len);
+	if (lowest->len && lowest->data[lowest->len - 1] != '\n')
+		buffer_addc(out, '\n');
+	buffer_add(out, buffer_str(main_text), main_text->len);
+}
+
 static bool is_as_trusted(const struct load_job *job)
 {
 	const struct environment *e = job->job.e;
@@ -240,6 +254,7 @@ static void load_work(struct job *base)
 	}
 	job->root_stamp = layers_root_stamp(e->params.root_fd);
 	job->stamp = layers_config_stamp(e->id, e->params.root_fd, job->files);
+	job->env_name = env_name_read(e->id->shared_dir, e->id->repository, NULL);
 	if (r == 0 && !(job->flags & LOAD_FORCE) && job->stamp == job->old_stamp && is_as_trusted(job)) {
 		job->unchanged = true;
 		return;
@@ -252,13 +267,16 @@ static void load_work(struct job *base)
 		r = store_revoke(e->store, e->id->repository, &job->error);
 	if (r < 0)
 		return;
+	cleanup_buffer struct buffer inherited = BUFFER_INIT;
+	lay_together(&inherited, &job->base_text, &job->main_base, &job->main_text);
 	const struct model_params params = {
 	    .id = e->id,
 	    .root_fd = e->params.root_fd,
 	    .recipes = e->recipes,
 	    .store = e->store,
 	    .user_text = buffer_str(&job->user_text),
-	    .main_text = buffer_str(&job->main_text),
+	    .main_text = buffer_str(&inherited),
+	    .tracked_text = buffer_str(&job->base_text),
 	    .backend = job->stored.backend,
 	    .backend_reason = job->stored.backend_reason,
 	    .generation = job->stored.generation,
@@ -289,7 +307,9 @@ static void take_stored(struct environment *e, struct load_job *job)
 
 static void publish_own_lines(struct environment *e)
 {
-	int r = main_layer_publish(e->id, buffer_str(&e->user_text), e->user_text.len);
+	int r = main_layer_publish(e->id, e->id->env_name, buffer_str(&e->user_text), e->user_text.len);
+	if (r == 0 && env_name_has_base(e->id->env_name))
+		r = main_layer_publish(e->id, ENV_NAME_DEFAULT, buffer_str(&e->base_text), e->base_text.len);
 	if (r < 0)
 		log_warning("environment", "other workspaces may see an old .env of this checkout: %s", strerror(-r));
 }
@@ -305,6 +325,7 @@ static void take_main_text(struct environment *e, struct load_job *job)
 	if (!e->main.is_link || !strcmp(buffer_str(&e->main.text), buffer_str(&job->main_text)))
 		return;
 	replace_text(&e->main.text, &job->main_text);
+	lay_together(&e->inherited, &e->base_text, &e->main_base.text, &e->main.text);
 	environment_mark(e, CHANGED_ENV | CHANGED_STATUS);
 }
 
@@ -312,7 +333,7 @@ static void take_main_text(struct environment *e, struct load_job *job)
 static void take_user_text(struct environment *e, struct load_job *job)
 {
 	bool is_link;
-	uint64_t stamp = layers_user_stamp(e->params.root_fd, &is_link);
+	uint64_t stamp = layers_user_stamp(e->params.root_fd, e->id->env_name, &is_link);
 	if (!is_link) {
 		environment_refresh_user(e);
 		return;
@@ -436,6 +457,21 @@ static void take_trust(struct environment *e, const struct model *model)
 	environment_mark(e, CHANGED_STATUS);
 }
 
+/* ajj has asked jj or git, and it is another now. What was read under the old name is read again. */
+static void take_name(struct environment *e, const struct load_job *job)
+{
+	if (!job->env_name || job->env_name == e->id->env_name || !e->params.env_named)
+		return;
+	e->params.env_named(e->params.arg, job->env_name);
+	environment_event(e, "env_named", json_pack("{s:s}", "name", job->env_name));
+	environment_close_layers(e);
+	environment_open_layers(e);
+	e->user_stamp = 0;
+	environment_refresh_user(e);
+	environment_mark(e, CHANGED_ENV | CHANGED_ENV_OWN | CHANGED_STATUS);
+	environment_load(e, LOAD_FORCE);
+}
+
 static void load_after(struct job *base)
 {
 	struct load_job *job = (struct load_job *)base;
@@ -443,6 +479,7 @@ static void load_after(struct job *base)
 	bool was_error = error_is_set(&e->config_error);
 	e->load_done++;
 	e->root_stamp = job->root_stamp;
+	take_name(e, job);
 	take_user_text(e, job);
 	take_main_text(e, job);
 	take_trust(e, job->model);
@@ -457,6 +494,8 @@ static void load_after(struct job *base)
 	error_release(&job->error);
 	buffer_release(&job->user_text);
 	buffer_release(&job->main_text);
+	buffer_release(&job->base_text);
+	buffer_release(&job->main_base);
 	strv_free(job->files);
 	free(job->approves);
 	free(job->hash);
@@ -471,6 +510,8 @@ static void load_begin(struct environment *e, struct job *base)
 		return;
 	job->flags = e->load_flags;
 	replace_text(&job->main_text, &e->main.text);
+	replace_text(&job->base_text, &e->base_text);
+	replace_text(&job->main_base, &e->main_base.text);
 	job->first = e->load_started == 0;
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
@@ -518,7 +559,7 @@ void environment_set_user_text(struct environment *e, const struct buffer *text)
 static void refresh_own(struct environment *e)
 {
 	bool is_link;
-	uint64_t stamp = layers_user_stamp(e->params.root_fd, &is_link);
+	uint64_t stamp = layers_user_stamp(e->params.root_fd, e->id->env_name, &is_link);
 	if (stamp == e->user_stamp)
 		return;
 	e->user_stamp = stamp;
@@ -538,11 +579,46 @@ void environment_own_changed(struct environment *e)
 	environment_refresh_user(e);
 }
 
+static bool refresh_base(struct environment *e)
+{
+	uint64_t stamp = layers_base_stamp(e->id, e->params.root_fd);
+	if (stamp == e->base_stamp)
+		return false;
+	e->base_stamp = stamp;
+	buffer_clear(&e->base_text);
+	layers_base_text(e->id, e->params.root_fd, &e->base_text);
+	publish_own_lines(e);
+	if (e->load_started && !e->closing) /* it may be a stranger's, and what it says is approved with the rest */
+		e->user_load = environment_load(e, LOAD_FORCE);
+	return true;
+}
+
 void environment_refresh_user(struct environment *e)
 {
 	refresh_own(e);
-	if (main_layer_refresh(&e->main))
-		environment_mark(e, CHANGED_ENV | CHANGED_STATUS);
+	bool base = refresh_base(e), main_base = main_layer_refresh(&e->main_base), main_text = main_layer_refresh(&e->main);
+	if (!base && !main_base && !main_text)
+		return;
+	lay_together(&e->inherited, &e->base_text, &e->main_base.text, &e->main.text);
+	environment_mark(e, CHANGED_ENV | CHANGED_STATUS);
+}
+
+void environment_open_layers(struct environment *e)
+{
+	main_layer_open(e->id, e->id->env_name, &e->main);
+	if (env_name_has_base(e->id->env_name))
+		main_layer_open(e->id, ENV_NAME_DEFAULT, &e->main_base);
+	else
+		e->main_base = (struct main_layer){.table_fd = -1};
+	e->base_stamp = 0;
+	buffer_clear(&e->base_text);
+	buffer_clear(&e->inherited);
+}
+
+void environment_close_layers(struct environment *e)
+{
+	main_layer_close(&e->main);
+	main_layer_close(&e->main_base);
 }
 
 /* ---- a port that is a foreigner's ---- */

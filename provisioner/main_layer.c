@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/env_name.h"
 #include "provisioner/envfile.h"
 #include "provisioner/layers.h"
 #include "provisioner/mounts.h"
@@ -20,18 +21,19 @@ static bool is_other(const struct identity *id)
 	return id->main_root && strcmp(id->main_root, id->root) != 0;
 }
 
-static char *copy_path(const struct identity *id, const char *root)
+static char *copy_path(const struct identity *id, const char *root, const char *name)
 {
-	return xasprintf("%s/lines/%016llx", id->shared_dir, (unsigned long long)hash_str(HASH_INIT, root));
+	return xasprintf("%s/lines/%016llx%s", id->shared_dir, (unsigned long long)hash_str(HASH_INIT, root),
+	                 strcmp(name, ENV_NAME_DEFAULT) ? name : "");
 }
 
-void main_layer_open(const struct identity *id, struct main_layer *ret)
+void main_layer_open(const struct identity *id, const char *name, struct main_layer *ret)
 {
-	*ret = (struct main_layer){.table_fd = -1};
+	*ret = (struct main_layer){.name = name, .table_fd = -1};
 	if (!is_other(id))
 		return;
 	ret->root = xstrdup(id->main_root);
-	ret->copy = copy_path(id, ret->root);
+	ret->copy = copy_path(id, ret->root, name);
 	ret->table_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	ret->is_mounted = is_mounted_by_us(ret->root);
 }
@@ -80,7 +82,7 @@ bool main_layer_refresh(struct main_layer *l)
 		return false;
 	look_at_mounts(l);
 	if (!l->is_mounted)
-		direct = xasprintf("%s/.env", l->root);
+		direct = xasprintf("%s/%s", l->root, l->name);
 	const char *path = direct ? direct : l->copy;
 	bool exists = fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
 	l->is_link = direct && exists && S_ISLNK(st.st_mode);
@@ -104,15 +106,15 @@ void main_layer_read_link(const struct main_layer *l, struct buffer *out)
 	cleanup_close int fd = open(l->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return;
-	layers_text_at(l->root, fd, &text);
+	layers_text_at(l->root, fd, l->name, &text);
 	envfile_user_part(buffer_str(&text), NULL, out, &unused);
 }
 
-int main_layer_publish(const struct identity *id, const char *text, size_t len)
+int main_layer_publish(const struct identity *id, const char *name, const char *text, size_t len)
 {
 	if (id->kind == WORKSPACE_PLAIN || !id->main_root || is_other(id))
 		return 0;
-	cleanup_free char *directory = xasprintf("%s/lines", id->shared_dir), *path = copy_path(id, id->root);
+	cleanup_free char *directory = xasprintf("%s/lines", id->shared_dir), *path = copy_path(id, id->root, name);
 	struct stat st;
 	if (!len && stat(path, &st) < 0)
 		return 0;

@@ -2,7 +2,7 @@
  *
  * A main checkout that is mounted shows its virtual `.env` there, and asking its server could mean waiting for it. So the
  * environment of every main checkout keeps a copy of its own lines in the state directory, and that is read instead:
- * STATE/lines/<16 hex of the checkout's path>, 0600.
+ * STATE/lines/<16 hex of the checkout's path>, 0600 (with the name behind it where that is not `.env`).
  */
 #ifndef PROVISIONER_MAIN_LAYER_H
 #define PROVISIONER_MAIN_LAYER_H
@@ -14,6 +14,7 @@
 #include "provisioner/identity.h"
 
 struct main_layer {
+	const char *name; /* of the file there; static */
 	char *root; /* NULL: there is no other checkout */
 	char *copy;
 	int table_fd; /* /proc/self/mountinfo: tells when anything was mounted */
@@ -23,7 +24,7 @@ struct main_layer {
 	struct buffer text;
 };
 
-void main_layer_open(const struct identity *id, struct main_layer *ret);
+void main_layer_open(const struct identity *id, const char *name, struct main_layer *ret);
 void main_layer_close(struct main_layer *l);
 
 /* Looks again: a few system calls where nothing changed. Is `text` another now? */
@@ -33,6 +34,6 @@ bool main_layer_refresh(struct main_layer *l);
 void main_layer_read_link(const struct main_layer *l, struct buffer *out);
 
 /* Keeps the copy of a main checkout's own lines; does nothing anywhere else. 0 or a negative errno. */
-int main_layer_publish(const struct identity *id, const char *text, size_t len);
+int main_layer_publish(const struct identity *id, const char *name, const char *text, size_t len);
 
 #endif

@@ -596,6 +596,7 @@ static int read_config(struct model *m, const struct model_params *params, const
 	    .main_root = params->id->main_root,
 	    .search_upwards = params->id->kind == WORKSPACE_PLAIN,
 	    .variables = user,
+	    .tracked_text = params->tracked_text,
 	    .recipes = params->recipes,
 	    .environ_ = environ,
 	};

@@ -59,7 +59,8 @@ struct model_params {
 	const struct recipes *recipes;
 	struct store *store;
 	const char *user_text; /* the workspace's own lines */
-	const char *main_text; /* the main checkout's, "": none */
+	const char *main_text; /* the main checkout's, and what else lies beneath, "": none */
+	const char *tracked_text; /* what of it came with a commit; NULL: nothing */
 	const char *backend;   /* as decided before; NULL: not yet */
 	const char *backend_reason;
 	uint32_t generation;

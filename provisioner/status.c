@@ -211,6 +211,7 @@ void status_json(const struct status_view *v, struct buffer *out)
 {
 	json_t *json = json_object();
 	set_string(json, "workspace_root", v->id->root);
+	set_string(json, "env_file", v->id->env_name);
 	set_string(json, "backend", v->backend);
 	set_string(json, "state", v->state);
 	json_object_set_new(json, "resources", status_resources(v->model));

@@ -19,7 +19,7 @@
 static uint64_t variables_key(const struct environment *e)
 {
 	uint64_t h = hash_str(HASH_INIT, buffer_str(&e->user_text));
-	h = hash_str(h, buffer_str(&e->main.text));
+	h = hash_str(h, buffer_str(&e->inherited));
 	h = hash_bytes(h, &e->model, sizeof e->model);
 	for (size_t i = 0; e->model && i < e->model->n_services; i++)
 		h = hash_bytes(h, &e->model->services[i].unsupported.code, sizeof e->model->services[i].unsupported.code);
@@ -43,7 +43,7 @@ const struct envset *environment_variables(struct environment *e)
 	uint64_t key = variables_key(e);
 	if (key != e->env_key || !e->env.items) {
 		envset_release(&e->env);
-		model_environment(e->model, buffer_str(&e->main.text), buffer_str(&e->user_text), &e->env);
+		model_environment(e->model, buffer_str(&e->inherited), buffer_str(&e->user_text), &e->env);
 		e->env_key = key;
 	}
 	return &e->env;
@@ -215,7 +215,8 @@ char *environment_service_log(struct environment *e, const char *service)
 static int write_beneath(struct environment *e, const struct buffer *text, struct error *err)
 {
 	struct stat st;
-	bool exists = fstatat(e->params.root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW) == 0 && !layers_is_copied_link(e->params.root_fd);
+	bool exists = fstatat(e->params.root_fd, e->id->env_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	              !layers_is_copied_link(e->params.root_fd, e->id->env_name);
 	int r = 0;
 	if (!text->len && !exists)
 		return 0;
@@ -225,11 +226,11 @@ static int write_beneath(struct environment *e, const struct buffer *text, struc
 		r = fd < 0 ? fd : write_all(fd, buffer_str(text), text->len);
 	} else {
 		mode_t mode = exists ? st.st_mode & 07777 : 0600;
-		r = file_write_atomic(e->params.root_fd, ".env", buffer_str(text), text->len, mode);
+		r = file_write_atomic(e->params.root_fd, e->id->env_name, buffer_str(text), text->len, mode);
 	}
 	if (r < 0)
 		return error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_PERMISSION, -r,
-		                       "cannot write the .env beneath the mount");
+		                       "cannot write the %s beneath the mount", e->id->env_name);
 	return 0;
 }
 

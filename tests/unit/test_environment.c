@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/buffer.h"
+#include "provisioner/env_name.h"
 #include "provisioner/environment.h"
 #include "provisioner/store.h"
 #include "scripted_backend.h"
@@ -37,6 +38,8 @@ static void on_changed(void *arg, unsigned what)
 	changed_mask |= what;
 }
 
+static void on_env_named(void *arg, const char *name);
+
 static void env_open(void)
 {
 	struct error err = ERROR_INIT;
@@ -47,6 +50,7 @@ static void env_open(void)
 	                                          .keeper_pidfd = -1,
 	                                          .shim = "/bin/false",
 	                                          .recipes_dir = TEST_SOURCE "/contrib/recipes",
+	                                          .env_named = on_env_named,
 	                                          .changed = on_changed};
 	if (environment_new(&params, &env, &err) < 0)
 		fail_msg("environment_new: %s", err.message);
@@ -1065,6 +1069,42 @@ static void what_is_revoked_is_asked_of_the_store(void **state)
 	assert_int_equal(ask(NULL), ERROR_CONFIG_UNTRUSTED);
 }
 
+/* ---- another name for .env ---- */
+
+static void on_env_named(void *arg, const char *name)
+{
+	id.env_name = name;
+}
+
+static void a_tracked_file_is_a_layer_beneath(void **state)
+{
+	static const char tracked[] = "A=1\nB=1\n", own[] = "B=2";
+	cleanup_error struct error err = ERROR_INIT;
+	compose(ONE TAIL);
+	assert_int_equal(file_write_atomic(root_fd, ".env", tracked, sizeof tracked - 1, 0644), 0);
+	env_open();
+	assert_int_equal(command("reload"), ERROR_NONE);
+	assert_true(env_has("B=1"));
+	assert_int_equal(env_name_write(id.shared_dir, id.repository, ".env.local", "", &err), 0);
+	assert_int_equal(command("reload"), ERROR_NONE);
+	run_for(50);
+	assert_string_equal(id.env_name, ".env.local");
+	assert_true(env_has("A=1"));
+	assert_int_equal(environment_write_env(env, own, sizeof own - 1, &err), 0);
+	assert_true(env_has("A=1"));
+	assert_true(env_has("B=2"));
+	assert_false(env_has("B=1"));
+	/* a teardown takes the user's lines, and not what is tracked */
+	assert_int_equal(faccessat(root_fd, ".env.local", F_OK, 0), 0);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	assert_int_equal(faccessat(root_fd, ".env.local", F_OK, 0), -1);
+	assert_int_equal(faccessat(root_fd, ".env", F_OK, 0), 0);
+	assert_int_equal(env_name_write(id.shared_dir, id.repository, ".env", "", &err), 0);
+	assert_int_equal(command("reload"), ERROR_NONE);
+	run_for(50);
+	assert_string_equal(id.env_name, ".env");
+}
+
 /* ---- the end of it ---- */
 
 static void destroying_leaves_nothing_and_the_next_is_fresh(void **state)
@@ -1552,6 +1592,7 @@ int main(void)
 	    T(what_is_approved_is_what_was_shown),
 	    T(an_unapproved_change_starts_nothing),
 	    T(what_is_revoked_is_asked_of_the_store),
+	    T(a_tracked_file_is_a_layer_beneath),
 	    T(destroying_leaves_nothing_and_the_next_is_fresh),
 	    T(a_demand_during_a_teardown_waits_and_starts_afresh),
 	    T(an_unlink_waits_its_time_or_for_somebody_elses_demand),

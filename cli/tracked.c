@@ -1,0 +1,174 @@
+#include "cli/tracked.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/strv.h"
+#include "cli/git.h"
+#include "cli/jj.h"
+#include "cli/output.h"
+#include "provisioner/env_name.h"
+
+/* ---- jj ---- */
+
+/* The operations that the repository stands at: while they are the same, so is every bookmark and every `@`. new */
+static char *jj_state(const struct identity *id)
+{
+	cleanup_free char *directory = xasprintf("%s/op_heads/heads", id->repository);
+	struct dirent **names = NULL;
+	struct buffer out = BUFFER_INIT;
+	int n = scandir(directory, &names, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		if (names[i]->d_name[0] != '.')
+			buffer_printf(&out, "%s%s", out.len ? " " : "", names[i]->d_name);
+		free(names[i]);
+	}
+	free(names);
+	return buffer_detach(&out);
+}
+
+/* The names that are tracked somewhere, one a line. */
+static int ask_jj(const struct identity *id, struct buffer *out)
+{
+	cleanup_buffer struct buffer template = BUFFER_INIT;
+	cleanup_strv char **argv = NULL;
+	buffer_adds(&template, "self.files(\"");
+	for (size_t i = 0; env_names[i]; i++)
+		buffer_printf(&template, "%sroot-file:%s", i ? "|" : "", env_names[i]);
+	buffer_adds(&template, "\").map(|f| f.path() ++ \"\\n\").join(\"\")");
+	static const char *const words[] = {"--ignore-working-copy", "log", "--no-graph", "-r", "bookmarks() | remote_bookmarks() | working_copies()-"};
+	strv_pushf(&argv, "-R");
+	strv_pushf(&argv, "%s", id->root);
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		strv_pushf(&argv, "%s", words[i]);
+	strv_pushf(&argv, "-T");
+	strv_pushf(&argv, "%s", buffer_str(&template));
+	return jj_capture(argv, out, NULL);
+}
+
+/* ---- git ---- */
+
+/* "ID:.env" lines for the second process, each commit once; `refs` holds one id a line. */
+static void list_objects(const char *refs, struct buffer *out)
+{
+	const char *before = "";
+	for (const char *line = refs; *line; line += strcspn(line, "\n") + (line[strcspn(line, "\n")] == '\n')) {
+		size_t len = strcspn(line, "\n");
+		if (!strncmp(line, before, len + 1))
+			continue;
+		for (size_t i = 0; env_names[i]; i++)
+			buffer_printf(out, "%.*s:%s\n", (int)len, line, env_names[i]);
+		before = line;
+	}
+}
+
+static int run_git(const char *git_dir, const char *const *words, const struct buffer *in, struct buffer *out)
+{
+	cleanup_strv char **argv = NULL;
+	cleanup_buffer struct buffer said = BUFFER_INIT;
+	strv_pushf(&argv, "--git-dir=%s", git_dir);
+	for (; *words; words++)
+		strv_pushf(&argv, "%s", *words);
+	return git_filter(argv, in, out, &said, NULL);
+}
+
+/* The heads of the other worktrees are nearly always branches; one that is detached counts, too. */
+static void add_heads(const struct identity *id, struct buffer *refs)
+{
+	cleanup_git_worktrees struct git_worktrees list = GIT_WORKTREES_INIT;
+	git_worktrees_read(id->repository, id->main_root, &list);
+	for (size_t i = 0; i < list.count; i++)
+		if (list.items[i].commit)
+			buffer_printf(refs, "%s\n", list.items[i].commit);
+}
+
+static int ask_git(const struct identity *id, struct buffer *out)
+{
+	cleanup_free char *count = xasprintf("--count=%d", TRACKED_REFS_MAX);
+	const char *const branches[] = {"for-each-ref", count, "--format=%(objectname)", "refs/heads", "refs/remotes", NULL};
+	static const char *const check[] = {"cat-file", "--batch-check=%(objecttype)", NULL};
+	cleanup_buffer struct buffer refs = BUFFER_INIT, objects = BUFFER_INIT, found = BUFFER_INIT;
+	int r = run_git(id->repository, branches, NULL, &refs);
+	if (r)
+		return -EIO;
+	add_heads(id, &refs);
+	list_objects(buffer_str(&refs), &objects);
+	if (!objects.len)
+		return 0;
+	r = run_git(id->repository, check, &objects, &found);
+	if (r)
+		return -EIO;
+	/* one line of the answer for each of the question */
+	const char *question = buffer_str(&objects), *answer = buffer_str(&found);
+	while (*question && *answer) {
+		size_t asked = strcspn(question, "\n"), told = strcspn(answer, "\n");
+		const char *colon = memchr(question, ':', asked);
+		if (told == 4 && !strncmp(answer, "blob", 4) && colon)
+			buffer_printf(out, "%.*s\n", (int)(question + asked - colon - 1), colon + 1);
+		question += asked + 1;
+		answer += told + (answer[told] == '\n');
+	}
+	return 0;
+}
+
+/* ---- what follows ---- */
+
+static bool has_line(const char *text, const char *line)
+{
+	size_t len = strlen(line);
+	for (; *text; text += strcspn(text, "\n") + (text[strcspn(text, "\n")] == '\n'))
+		if (strcspn(text, "\n") == len && !strncmp(text, line, len))
+			return true;
+	return false;
+}
+
+static const char *choose(const char *tracked)
+{
+	for (size_t i = 0; env_names[i]; i++)
+		if (!has_line(tracked, env_names[i]))
+			return env_names[i];
+	return ENV_NAME_DEFAULT;
+}
+
+static void take(struct client *c, const char *name, const char *before, const char *state)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	if (strcmp(name, before) || *state) {
+		if (env_name_write(c->id.shared_dir, c->id.repository, name, state, &err)) {
+			output_note("Warning: %s", err.message);
+			return;
+		}
+	}
+	c->id.env_name = name;
+	if (!strcmp(name, before))
+		return;
+	if (env_name_has_base(name))
+		output_note("Note: a commit of this repository tracks .env, so the variables are in %s here: source %s", name, name);
+	else
+		output_note("Note: no branch of this repository tracks .env any more: the variables are in .env again");
+	if (c->mounted && client_command(c, "reload", &err))
+		output_note("Warning: %s", err.message);
+}
+
+void tracked_settle(struct client *c)
+{
+	cleanup_free char *old_state = NULL, *state = NULL;
+	cleanup_buffer struct buffer tracked = BUFFER_INIT;
+	if (c->id.kind == WORKSPACE_PLAIN)
+		return;
+	const char *before = env_name_read(c->id.shared_dir, c->id.repository, &old_state);
+	bool jj = c->id.kind == WORKSPACE_JJ;
+	state = jj ? jj_state(&c->id) : xstrdup("");
+	if (jj && *state && !strcmp(state, old_state)) {
+		c->id.env_name = before;
+		return;
+	}
+	if ((jj ? ask_jj(&c->id, &tracked) : ask_git(&c->id, &tracked)) < 0)
+		return;
+	take(c, choose(buffer_str(&tracked)), before, state);
+}

@@ -1,0 +1,24 @@
+/* Which name the virtual file of a repository's workspaces has: `.env`, or where a commit tracks that one (as somebody may switch to any
+ * time) the next of the list. A virtual `.env` in its way would have jj and git skip the tracked one and then record that it was deleted.
+ * ajj asks jj or git and writes it down; everybody else reads. STATE/names/<16 hex of the repository>, one line each: the name, and by
+ * what state of the repository that was found out. */
+#ifndef PROVISIONER_ENV_NAME_H
+#define PROVISIONER_ENV_NAME_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+#define ENV_NAME_DEFAULT ".env"
+
+/* Best first, NULL at the end; the later are read after the earlier by those who read several (dotenv's convention). */
+extern const char *const env_names[];
+
+/* borrowed, one of env_names: the default where nothing is written down. `ret_state` (may be NULL): new, "" where there is none. */
+const char *env_name_read(const char *shared_dir, const char *repository, char **ret_state);
+int env_name_write(const char *shared_dir, const char *repository, const char *name, const char *state, struct error *err);
+
+/* Is the tracked `.env` an ordinary file, beneath the lines of `name`? */
+bool env_name_has_base(const char *name);
+
+#endif
