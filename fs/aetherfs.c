@@ -175,6 +175,7 @@ static void fill(struct start *s)
 	s->keeper.workspace = s->options->workspace;
 	s->keeper.options = s->options->bits;
 	s->keeper.mask_resend = s->options->mask_resend;
+	s->keeper.watchdog_ms = s->options->watchdog_s * 1000;
 }
 
 /* ---- background ---- */

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "base/alloc.h"
+#include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -56,6 +57,8 @@ struct keeper {
 	uint64_t started_ms;                  /* the present server */
 	uint64_t answer_by_ms, stop_by_ms;    /* 0: no such limit now */
 	uint64_t look_at_ms;                  /* when to read the mount table; 0: it did not change */
+	uint64_t ping_at_ms;                  /* the next turn of the watchdog; 0: there is none */
+	unsigned pings;                       /* turns since the server was asked; 0: it has answered */
 	uint64_t deaths[KEEPER_RESTARTS_MAX]; /* when, of those that died young */
 	unsigned n_deaths;
 	struct stash stash[KEEPER_STASH_MAX];
@@ -233,6 +236,7 @@ static int start_server(struct keeper *k)
 	k->started_ms = now_monotonic_ms();
 	k->answer_by_ms = k->started_ms + KEEPER_START_MS;
 	k->answers = false;
+	k->ping_at_ms = 0;
 	k->server = fork();
 	if (k->server == 0)
 		exec_server(k, pair[1]);
@@ -331,6 +335,8 @@ static void answer_ready(struct keeper *k)
 {
 	k->answers = k->was_ready = true;
 	k->answer_by_ms = 0;
+	k->pings = 0;
+	k->ping_at_ms = k->p->watchdog_ms ? now_monotonic_ms() + k->p->watchdog_ms / KEEPER_PINGS : 0;
 	if (k->ready_fd >= 0) {
 		write_all(k->ready_fd, "ok", 2);
 		k->ready_fd = -1;
@@ -412,6 +418,9 @@ static bool take_message(struct keeper *k, const struct keeper_message *m, int f
 	switch (m->type) {
 	case KEEPER_READY:
 		answer_ready(k);
+		return true;
+	case KEEPER_PONG:
+		k->pings = 0;
 		return true;
 	case KEEPER_FAILED:
 		return take_failure(k, m->text);
@@ -514,9 +523,34 @@ static void look_at_table(struct keeper *k)
 	tell(k, KEEPER_STOP, 0, -1);
 }
 
+/* A debugger holds it, then it is meant to stand still. */
+static bool is_traced(pid_t pid)
+{
+	cleanup_free char *path = xasprintf("/proc/%d/status", (int)pid);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (file_read(AT_FDCWD, path, 1 << 16, &text) < 0)
+		return false;
+	const char *tracer = strstr(buffer_str(&text), "\nTracerPid:\t");
+	return tracer && tracer[12] != '0';
+}
+
+/* One turn of the watchdog. Turns are counted, not time: a machine that slept, or was frozen as a whole, has not heard its server for long
+ * either. Clients notice nothing of the replacement. */
+static void ping(struct keeper *k)
+{
+	k->ping_at_ms = now_monotonic_ms() + k->p->watchdog_ms / KEEPER_PINGS;
+	if (k->pings++ == 0) {
+		tell(k, KEEPER_PING, 0, -1);
+	} else if (k->pings > KEEPER_PINGS && !is_traced(k->server)) {
+		log_error(AREA, "the server %d gives no sign of life", (int)k->server);
+		k->ping_at_ms = 0;
+		kill(k->server, SIGKILL);
+	}
+}
+
 static int wait_ms(const struct keeper *k)
 {
-	const uint64_t limits[] = {k->answer_by_ms, k->stop_by_ms, k->look_at_ms};
+	const uint64_t limits[] = {k->answer_by_ms, k->stop_by_ms, k->look_at_ms, k->ping_at_ms};
 	uint64_t now = now_monotonic_ms(), by = 0;
 	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
 		if (limits[i] && (!by || limits[i] < by))
@@ -539,6 +573,8 @@ static bool look_at_clock(struct keeper *k)
 	}
 	if (k->look_at_ms && now >= k->look_at_ms)
 		look_at_table(k);
+	if (k->ping_at_ms && now >= k->ping_at_ms)
+		ping(k);
 	return true;
 }
 

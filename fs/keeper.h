@@ -17,6 +17,8 @@
 
 enum { KEEPER_FD_OVERLAY = 3, KEEPER_FD_CONTROL, KEEPER_FD_SHARED, KEEPER_FD_ROOT, KEEPER_FD_SOCKET, KEEPER_FD_PIDFD, KEEPER_FD_LOCK };
 
+#define KEEPER_PINGS 6 /* so many in the watchdog's time; one is on its way at a time */
+
 enum keeper_message_type {
 	/* server -> keeper */
 	KEEPER_READY = 1, /* both sessions answer: the mount command may return */
@@ -26,11 +28,13 @@ enum keeper_message_type {
 	KEEPER_ENDING,    /* a mount is gone: services are being stopped, KEEPER_DONE comes within KEEPER_STOP_MS */
 	KEEPER_DONE,      /* services are stopped: unmount what is left and end. key 1: the environment is forgotten, its state directory goes too */
 	KEEPER_DETACH,    /* the workspace is being removed: take both mounts away, lazily, and say KEEPER_DETACHED; the end as after KEEPER_ENDING */
+	KEEPER_PONG,
 	/* keeper -> server */
 	KEEPER_RESTORE,   /* + descriptor: what an earlier server stashed under `key`; sent before anything else */
 	KEEPER_RESTORED,  /* no more of them */
 	KEEPER_STOP,      /* stop the services, then say KEEPER_DONE */
-	KEEPER_DETACHED   /* key: 0, or 1: it is still mounted */
+	KEEPER_DETACHED,  /* key: 0, or 1: it is still mounted */
+	KEEPER_PING       /* say KEEPER_PONG, from the loop: a server that is stopped, or hangs, is replaced */
 };
 
 #define KEEPER_TEXT_MAX 4096

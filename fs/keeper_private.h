@@ -21,6 +21,7 @@ struct keeper_params {
 	uint32_t options;                  /* enum mount_option */
 	bool may_share;                    /* others may look in */
 	bool mask_resend;
+	unsigned watchdog_ms;              /* a server that is silent for so long is replaced; 0: never */
 	int root_fd;                       /* the directory that will be covered */
 	int lock_fd;                       /* one keeper a workspace */
 	int ready_fd;                      /* gets "ok" once both file systems answer; when its reader is gone before that,

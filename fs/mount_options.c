@@ -11,6 +11,7 @@
 enum option_kind {
 	OPTION_BIT,         /* sets `bit` */
 	OPTION_TEXT,        /* NAME=TEXT; kept where `text` says */
+	OPTION_NUMBER,      /* NAME=NUMBER; the same */
 	OPTION_FLAG,        /* sets the bool where `text` says */
 	OPTION_KERNEL,      /* passed on as it is */
 	OPTION_KERNEL_ROOT, /* passed on by root; an ordinary user's mount never has it, and fusermount3 would say so */
@@ -32,6 +33,7 @@ static const struct option options[] = {
 	{"cache=strict", OPTION_BIT, MOUNT_CACHE_STRICT, 0, "nothing is cached: for directories that others change behind the mount"},
 	{"noprewarm", OPTION_BIT, MOUNT_NO_PREWARM, 0, "no walk through the fresh mount"},
 	{"workspace=", OPTION_TEXT, 0, offsetof(struct mount_options, workspace), "the workspace's name; a comma in it is written \\,"},
+	{"watchdog=", OPTION_NUMBER, 0, offsetof(struct mount_options, watchdog_s), "seconds without a sign of life until a server is replaced (30; 0: never)"},
 	{"ro", OPTION_KERNEL, 0, 0, "read-only"},
 	{"json", OPTION_FLAG, 0, offsetof(struct mount_options, json), "errors as one JSON object, as with AETHER_JSON_ERRORS=1"},
 	{"no_resend", OPTION_FLAG, 0, offsetof(struct mount_options, mask_resend), NULL},
@@ -87,6 +89,16 @@ static void pass_on(struct mount_options *o, const char *word)
 		snprintf(o->kernel + len, sizeof o->kernel - len, "%s%s", len ? "," : "", word);
 }
 
+static int take_number(const char *name, const char *text, unsigned *ret, struct error *err)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || n > MOUNT_NUMBER_MAX)
+		return error_set(err, ERROR_USAGE, "the mount option '%s' wants a number, not '%s'", name, text);
+	*ret = (unsigned)n;
+	return 0;
+}
+
 static int take(struct mount_options *o, const char *word, struct error *err)
 {
 	const struct option *found = NULL;
@@ -112,6 +124,8 @@ static int take(struct mount_options *o, const char *word, struct error *err)
 		free(*(char **)where);
 		*(char **)where = xstrdup(text);
 		break;
+	case OPTION_NUMBER:
+		return take_number(found->name, text, where, err);
 	case OPTION_KERNEL:
 		pass_on(o, word);
 		break;
@@ -213,7 +227,7 @@ static int take_words(int argc, char *const *argv, struct mount_options *o, stru
 
 int mount_options_parse(int argc, char *const *argv, struct mount_options *ret, struct error *err)
 {
-	struct mount_options o = {0};
+	struct mount_options o = {.watchdog_s = MOUNT_WATCHDOG_S};
 	cleanup_error struct error e = ERROR_INIT; /* the caller may want none, but it is asked here */
 	take_lists(argc, argv, &o, &e);
 	if (!error_is_set(&e))

@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 
+#define MOUNT_NUMBER_MAX 86400
+#define MOUNT_WATCHDOG_S 30  /* unless it is asked for otherwise */
 #define MOUNT_KERNEL_MAX 256 /* bytes of options for the kernel; each is taken once */
 
 struct mount_options {
@@ -15,6 +17,7 @@ struct mount_options {
 	char *workspace; /* NULL: found or derived */
 	bool help, version, foreground, json;
 	bool mask_resend;               /* behave as on kernels before 6.9 */
+	unsigned watchdog_s;            /* 0: a silent server is left alone */
 	uint32_t bits;                  /* enum mount_option */
 	char kernel[MOUNT_KERNEL_MAX];  /* "ro,nosuid": what mount(2) is told beside our own; "" nothing */
 };

@@ -273,6 +273,8 @@ static void on_keeper_message(uv_poll_t *poll, int status, int events)
 	}
 	if (n > 0 && m.type == KEEPER_STOP)
 		end_or_go_on(s);
+	if (n > 0 && m.type == KEEPER_PING)
+		say(KEEPER_PONG, 0, NULL);
 	if (n > 0 && m.type == KEEPER_DETACHED)
 		removal_detached(s->removal, m.key);
 }

@@ -49,6 +49,22 @@ static void every_option(void **state)
 	assert_string_equal(o.workspace, "a b");
 }
 
+static void the_watchdog(void **state)
+{
+	cleanup_mount_options struct mount_options o = {0}, p = {0};
+	assert_int_equal(PARSE(&o, NULL, "ws"), 0);
+	assert_int_equal(o.watchdog_s, MOUNT_WATCHDOG_S);
+	assert_int_equal(PARSE(&p, NULL, "-o", "watchdog=0", "ws"), 0);
+	assert_int_equal(p.watchdog_s, 0);
+	static const char *const bad[] = {"watchdog=", "watchdog=-1", "watchdog=1s", "watchdog= 1", "watchdog=99999999999999999999"};
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		cleanup_mount_options struct mount_options q = {0};
+		cleanup_error struct error err = ERROR_INIT;
+		assert_int_equal(PARSE(&q, &err, "-o", bad[i], "ws"), -EINVAL);
+		assert_int_equal(err.code, ERROR_USAGE);
+	}
+}
+
 static void a_name_with_a_comma(void **state)
 {
 	cleanup_mount_options struct mount_options o = {0};
@@ -127,7 +143,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_directory_alone),       cmocka_unit_test(as_mount_calls_it),
-		cmocka_unit_test(every_option),            cmocka_unit_test(a_name_with_a_comma),
+		cmocka_unit_test(every_option),            cmocka_unit_test(the_watchdog), cmocka_unit_test(a_name_with_a_comma),
 		cmocka_unit_test(a_directory_like_an_option), cmocka_unit_test(suid_is_for_root),
 		cmocka_unit_test(help_wants_no_directory), cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(json_counts_wherever_it_stands),
