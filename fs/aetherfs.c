@@ -21,6 +21,8 @@
 #define AREA "aetherfs"
 #define LOCK_WAIT_MS (KEEPER_STOP_MS + KEEPER_END_MS + 10000) /* for a keeper that starts or ends */
 #define LOCK_STEP_MS 10
+#define SETTLE_TRIES 20
+#define SETTLE_STEP_US 500
 #define LOG_MAX (1 << 20) /* bytes; a longer log is put aside at the start, and one such is kept */
 
 struct start {
@@ -246,6 +248,14 @@ static int hear_keeper(int fd, const struct start *s, struct error *err)
 	return -err->err;
 }
 
+/* What the root's mode is the kernel does not know before it asks, and it drops the answer when it is told at that moment to forget what it
+ * knows, as the server does when it has read .env: whoever came first would be refused. Known once, it stays known. */
+static void settle_root(const char *dir)
+{
+	for (int i = 0; i < SETTLE_TRIES && access(dir, X_OK) && errno == EACCES; i++)
+		usleep(SETTLE_STEP_US);
+}
+
 static int start_keeper(struct start *s, struct error *err)
 {
 	int front[2];
@@ -260,6 +270,8 @@ static int start_keeper(struct start *s, struct error *err)
 	close(front[1]);
 	int r = pid < 0 ? error_set_errno(err, ERROR_MOUNT_FAILED, saved, "fork") : hear_keeper(front[0], s, err);
 	close(front[0]);
+	if (!r)
+		settle_root(s->dir);
 	return r;
 }
 
