@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -109,6 +110,21 @@ static uint32_t bit_of(const struct removal *r, const char *name)
 }
 
 /* ---- is that all? ---- */
+
+/* What was written over .env is put beneath a moment after it was closed: a process that began before that may have seen no file there, and
+ * has deleted all that it saw. */
+static bool env_is_younger(struct removal *r, uint64_t began)
+{
+	struct stat st;
+	struct timespec wall, boot;
+	if (fstatat(r->p.root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW))
+		return true;
+	clock_gettime(CLOCK_REALTIME, &wall);
+	clock_gettime(CLOCK_BOOTTIME, &boot);
+	double age = (double)(wall.tv_sec - st.st_ctim.tv_sec) + (double)(wall.tv_nsec - st.st_ctim.tv_nsec) / 1e9;
+	double lasts = (double)boot.tv_sec + (double)boot.tv_nsec / 1e9 - (double)began / (double)sysconf(_SC_CLK_TCK);
+	return age <= lasts;
+}
 
 /* The root without what `gone` says that this process deleted and what nobody sees. */
 static bool is_empty(struct removal *r, uint32_t gone)
@@ -225,6 +241,6 @@ void removal_name_gone(struct removal *r, const char *name, pid_t tid)
 		return;
 	if (bit)
 		note(r, m, tgid, began, bit);
-	if (what & REMOVAL_REPOSITORY && (what & virtual) == virtual && is_empty(r, what))
+	if (what & REMOVAL_REPOSITORY && (what & virtual) == virtual && is_empty(r, env_is_younger(r, began) ? what | REMOVAL_ENV : what))
 		begin(r, tgid);
 }
