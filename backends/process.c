@@ -409,7 +409,7 @@ static void stop_grace_over(uv_timer_t *timer)
 	const struct process_record *r = &op->found.record;
 	if (!op->waiting_for_exit || !s->watch)
 		return;
-	if (r->data_dir[0] == '/' && (process_disk_full(r->data_dir) || says_no_space(s->directory, op->log_from))) {
+	if (r->data_dir[0] == '/' && (disk_is_full(r->data_dir) || says_no_space(s->directory, op->log_from))) {
 		op->waiting_for_exit = false;
 		error_set(&op->err, ERROR_NO_SPACE, "service %s does not end, and the disk of %s is full: it is left running, it may hold "
 		          "what could not be written", s->name, r->data_dir);
@@ -449,7 +449,7 @@ static void stop_send(struct op *op)
 	off_t size = 0;
 	cleanup_close int log = log_open(s->directory, &size);
 	op->log_from = size;
-	bool looks = op->kind == OP_STOP && r->data_dir[0] == '/' && grace_ms;
+	bool looks = r->data_dir[0] == '/' && grace_ms;
 	uv_timer_start(&op->timer, looks ? stop_grace_over : stop_overdue,
 	               looks ? grace_ms : (uint64_t)grace_ms + PROCESS_SHIM_MARGIN_MS, 0);
 	shim_signal(s->watch->pidfd, signal > 0 ? signal : SIGTERM, looks ? SHIM_GRACE_NONE : grace_ms);

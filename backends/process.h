@@ -200,11 +200,6 @@ void process_seed_free(struct process_seed *s);
 /* Runs them on a data directory that is being made. */
 int process_seed_run(const struct process_settings *p, const struct process_seed *s, const char *data, struct error *err);
 
-/* ---- process_disk.c. Any thread ---- */
-
-/* Is there no room on that file system? Also when it cannot be asked: false. */
-bool process_disk_full(const char *path);
-
 /* ---- process_leftovers.c: worker ---- */
 
 /* Nothing runs on this data any more, and nothing will. */

@@ -242,7 +242,7 @@ static int step_failed(const struct process_run *s, const char *program, int cod
 	for (unsigned lines = s->lines; line && (text[line - 1] != '\n' || --lines);)
 		line--;
 	/* what has failed cleans up after itself, so its own words count before the disk's */
-	bool full = strstr(text, ERROR_SAYS_NO_SPACE) || process_disk_full(data);
+	bool full = strstr(text, ERROR_SAYS_NO_SPACE) || disk_is_full(data);
 	if (full) {
 		error_set(err, ERROR_NO_SPACE, "%s: the disk of %s is full: %s ended with %d", what, data, program, code);
 		error_hint(err, "make room there, and ask again");

@@ -7,12 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+
+bool disk_is_full(const char *path)
+{
+	struct statvfs v;
+	return path && *path && !statvfs(path, &v) && (uint64_t)v.f_bavail * v.f_frsize < UINT64_C(1) << 20;
+}
 
 int write_all(int fd, const void *data, size_t len)
 {

@@ -33,6 +33,10 @@ int tree_chown(int dirfd, const char *path, uid_t uid, gid_t gid);
 /* Bytes allocated below `path` (st_blocks), each inode once. */
 int tree_size(int dirfd, const char *path, uint64_t *ret_bytes);
 
+/* Is there less than a mebibyte for users on the file system of `path`? Less is as good as none: a failed write has given back what it got.
+ * false where it cannot be asked. */
+bool disk_is_full(const char *path);
+
 int write_all(int fd, const void *data, size_t len);
 
 /* Milliseconds of CLOCK_MONOTONIC, and of the wall clock since the epoch. */

@@ -1,6 +1,14 @@
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
+
+/* Unmounting ends what runs, whatever it holds. On a full disk that may be what could not be saved: then stop first, and who cannot save
+ * stays, as with `down`. */
+static int stop_before(const struct client *c, struct error *err)
+{
+	return c->mounted && !c->dead && disk_is_full(c->id.state_dir) ? client_command(c, "down", err) : 0;
+}
 
 static int run(const struct arguments *args, struct error *err)
 {
@@ -9,7 +17,9 @@ static int run(const struct arguments *args, struct error *err)
 	if (r)
 		return r;
 	bool was_mounted = c.mounted;
-	r = mounting_detach(&c, DETACH_UNUSED, err);
+	r = stop_before(&c, err);
+	if (!r)
+		r = mounting_detach(&c, DETACH_UNUSED, err);
 	if (r)
 		return r;
 	output_line("%s %s", c.id.root, was_mounted ? "is unmounted" : "is not mounted");

@@ -187,6 +187,19 @@ void discard_turn(struct environment *e)
 
 /* ---- what survived ---- */
 
+/* One that is kept on a full disk says itself what is to be done. */
+static void survivors(const struct environment *e, const char *names, struct error *ret)
+{
+	for (size_t i = 0; i < apply_count(e->apply); i++) {
+		const struct apply_service *s = apply_at(e->apply, i);
+		if (s->stuck && s->error.code == ERROR_NO_SPACE) {
+			error_copy(ret, &s->error);
+			return;
+		}
+	}
+	error_set(ret, ERROR_BACKEND_DEPROVISION_FAILED, "not everything could be removed: %s", names);
+}
+
 static void on_verified(void *arg, const struct error *err, const struct instances *list)
 {
 	struct environment *e = arg;
@@ -205,8 +218,7 @@ static void on_verified(void *arg, const struct error *err, const struct instanc
 	if (err)
 		error_copy(&survived, err);
 	else
-		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "not everything could be removed: %s",
-		          buffer_str(&names));
+		survivors(e, buffer_str(&names), &survived);
 	for (size_t i = 0; i < apply_count(e->apply); i++) {
 		const struct apply_service *s = apply_at(e->apply, i);
 		if (s->stuck && error_is_set(&s->error))
