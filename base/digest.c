@@ -10,11 +10,15 @@
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/strv.h"
+
+#define TIMES_TICK_MS 50 /* two changes within a tick of the kernel's have the same times */
 
 struct walk {
 	struct sha256 hash;
 	unsigned entries;
+	struct digests *known; /* NULL: none */
 };
 
 static int add_contents(struct walk *w, int fd)
@@ -30,14 +34,43 @@ static int add_contents(struct walk *w, int fd)
 	}
 }
 
-/* The contents have a length of their own, lest the next name continue them. */
-static int add_file(struct walk *w, int fd, const struct stat *st)
+static struct digest_entry *remembered(struct digests *known, const struct stat *st)
+{
+	const uint64_t what[7] = {st->st_dev, st->st_ino, (uint64_t)st->st_size, (uint64_t)st->st_mtim.tv_sec, (uint64_t)st->st_mtim.tv_nsec,
+	                          (uint64_t)st->st_ctim.tv_sec, (uint64_t)st->st_ctim.tv_nsec};
+	int64_t changed_ms = (int64_t)st->st_ctim.tv_sec * 1000 + st->st_ctim.tv_nsec / 1000000;
+	if (!known || st->st_size < DIGEST_REMEMBERED_MIN || now_wall_ms() - changed_ms < TIMES_TICK_MS)
+		return NULL;
+	for (size_t i = 0; i < DIGEST_REMEMBERED_MAX; i++)
+		if (!memcmp(known->entries[i].what, what, sizeof what))
+			return &known->entries[i];
+	struct digest_entry *e = &known->entries[known->next++ % DIGEST_REMEMBERED_MAX];
+	*e = (struct digest_entry){.hex = ""};
+	memcpy(e->what, what, sizeof what);
+	return e;
+}
+
+static int contents_of(int fd, const struct stat *st, struct digests *known, char hex[SHA256_HEX])
 {
 	struct walk inner = {.entries = 0};
-	char hex[SHA256_HEX];
+	struct digest_entry *e = remembered(known, st);
+	if (e && *e->hex) {
+		memcpy(hex, e->hex, SHA256_HEX);
+		return 0;
+	}
 	sha256_begin(&inner.hash);
 	int r = add_contents(&inner, fd);
 	sha256_end(&inner.hash, hex);
+	if (r == 0 && e)
+		memcpy(e->hex, hex, SHA256_HEX);
+	return r;
+}
+
+/* The contents have a length of their own, lest the next name continue them. */
+static int add_file(struct walk *w, int fd, const struct stat *st)
+{
+	char hex[SHA256_HEX];
+	int r = contents_of(fd, st, w->known, hex);
 	sha256_add_str(&w->hash, st->st_mode & 0100 ? "x" : "f");
 	sha256_add_str(&w->hash, hex);
 	return r;
@@ -139,7 +172,12 @@ static int add_directory(struct walk *w, int fd, unsigned depth)
 
 int digest_of(int dirfd, const char *path, char ret[SHA256_HEX])
 {
-	struct walk w = {.entries = 0};
+	return digest_of_known(dirfd, path, NULL, ret);
+}
+
+int digest_of_known(int dirfd, const char *path, struct digests *known, char ret[SHA256_HEX])
+{
+	struct walk w = {.known = known};
 	struct stat st;
 	int r = 0;
 	sha256_begin(&w.hash);

@@ -12,4 +12,19 @@
  * its target is not covered; -EINVAL: neither file nor directory; -E2BIG: beyond the bound. */
 int digest_of(int dirfd, const char *path, char ret[SHA256_HEX]);
 
+/* Of large files the digests are remembered, as long as inode, size and times are the same: a dump of a gigabyte takes seconds. For looking
+ * at it often; whoever is about to run it must not rely on that. One thread at a time. */
+#define DIGEST_REMEMBERED_MIN (256u << 10) /* bytes of a file */
+#define DIGEST_REMEMBERED_MAX 64           /* files; the oldest is forgotten */
+
+struct digests {
+	struct digest_entry {
+		uint64_t what[7];
+		char hex[SHA256_HEX];
+	} entries[DIGEST_REMEMBERED_MAX];
+	unsigned next;
+};
+
+int digest_of_known(int dirfd, const char *path, struct digests *known, char ret[SHA256_HEX]);
+
 #endif

@@ -160,6 +160,7 @@ struct config {
 };
 
 struct recipes;
+struct digests;
 
 struct config_params {
 	int root_fd;             /* O_PATH or readable directory: the workspace beneath the mount */
@@ -169,6 +170,7 @@ struct config_params {
 	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
 	const char *tracked_text; /* lines of theirs that came with a commit, a stranger's perhaps; NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
+	struct digests *digests; /* of mounted scripts, remembered (base/digest.h); NULL: none */
 	const struct recipes *recipes; /* what x-aether.env may name of a well-known image; NULL: the default ones, loaded if need be, and
 	                                * no approvals are made out */
 };

@@ -114,6 +114,18 @@ void approve_argv(const struct field *f, char *const *argv)
 	approve(f, field_path(f), buffer_detach(&out[0]), buffer_detach(&out[1]));
 }
 
+/* Without interpolation: a password that the user's own `.env` gives may change. */
+void approve_command(const struct field *f)
+{
+	cleanup_strv char **words = NULL;
+	for (size_t i = 0; f->node->type == YAML_LIST && i < f->node->count; i++)
+		strv_push(&words, xstrdup(f->node->items[i]->text ? f->node->items[i]->text : ""));
+	if (f->node->type == YAML_LIST || (f->node->type == YAML_SCALAR && config_split_words(f->node->text, &words, NULL) == 0))
+		approve_argv(f, words);
+	else
+		approve_node(f);
+}
+
 void approve_node(const struct field *f)
 {
 	struct buffer shown = BUFFER_INIT;

@@ -192,7 +192,7 @@ char *loading_digest(struct loading *l, const char *source, int *ret_why)
 		return NULL;
 	}
 	snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
-	*ret_why = digest_of(AT_FDCWD, missing ? path : proc, hex);
+	*ret_why = digest_of_known(AT_FDCWD, missing ? path : proc, p->digests, hex);
 	return *ret_why < 0 ? NULL : xstrdup(hex);
 }
 

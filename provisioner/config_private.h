@@ -77,7 +77,8 @@ const struct recipe *recipe_of(const struct field *f, const struct config_servic
 
 /* Each is one entry of config->approvals, or one for each variable. */
 void approve_argv(const struct field *f, char *const *argv);
-void approve_node(const struct field *f); /* as it stands in the file */
+void approve_command(const struct field *f); /* as it stands in the file; a text and the list of its words are one */
+void approve_node(const struct field *f);    /* as it stands in the file */
 void approve_text(const struct field *f, const char *text);
 void approve_mount(const struct field *f, const struct config_volume *v, int why_no_digest);
 void approve_variables(const struct field *f); /* a mapping, or a list of KEY=value, as it stands in the file */

@@ -126,8 +126,9 @@ int read_healthcheck(const struct field *f, void *out)
 	int r = field_read_map(f, healthcheck_fields, UNKNOWN_WARNS, "a mapping with test", &h);
 	s->healthcheck = h.probe; /* also on failure: config_free knows it then */
 	s->healthcheck_disabled = h.disable;
-	if (r == 0 && h.probe.kind == PROBE_EXEC && !h.disable)
-		approve_argv(f, h.probe.argv);
+	struct field test;
+	if (r == 0 && h.probe.kind == PROBE_EXEC && !h.disable && field_find(f, "test", &test))
+		approve_node(&test);
 	return r;
 }
 

@@ -30,7 +30,7 @@ static int read_command(const struct field *f, void *out)
 	struct config_service *s = out;
 	int r = field_argv(f, &s->command);
 	if (r == 0)
-		approve_argv(f, s->command);
+		approve_command(f);
 	return r;
 }
 
@@ -39,7 +39,7 @@ static int read_entrypoint(const struct field *f, void *out)
 	struct config_service *s = out;
 	int r = field_argv(f, &s->entrypoint);
 	if (r == 0)
-		approve_argv(f, s->entrypoint);
+		approve_command(f);
 	return r;
 }
 

@@ -7,6 +7,7 @@
 #ifndef PROVISIONER_ENVIRONMENT_PRIVATE_H
 #define PROVISIONER_ENVIRONMENT_PRIVATE_H
 
+#include "base/digest.h"
 #include "provisioner/apply.h"
 #include "provisioner/environment.h"
 #include "provisioner/events.h"
@@ -71,6 +72,7 @@ struct environment {
 	const struct identity *id;
 	struct store *store;     /* jobs alone touch it */
 	struct recipes *recipes; /* the same */
+	struct digests digests;  /* the same */
 	struct events *events;
 	struct apply *apply;
 	struct backend *backend;

@@ -284,6 +284,7 @@ static void load_work(struct job *base)
 	    .plan = job->plan,
 	    .move = job->flags & LOAD_APPLY,
 	    .approve = job->approves,
+	    .digests = &e->digests,
 	};
 	model_load(&params, &job->model, &job->error);
 }

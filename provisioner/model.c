@@ -597,6 +597,7 @@ static int read_config(struct model *m, const struct model_params *params, const
 	    .search_upwards = params->id->kind == WORKSPACE_PLAIN,
 	    .variables = user,
 	    .tracked_text = params->tracked_text,
+	    .digests = params->digests,
 	    .recipes = params->recipes,
 	    .environ_ = environ,
 	};

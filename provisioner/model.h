@@ -68,6 +68,7 @@ struct model_params {
 	bool plan;    /* lease ports */
 	bool move;    /* to the numbers that the file publishes, where others are held and those are free */
 	const char *approve; /* as in trust_look */
+	struct digests *digests; /* as in config_params */
 };
 
 int model_load(const struct model_params *params, struct model **ret, struct error *err);

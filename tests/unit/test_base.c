@@ -272,6 +272,26 @@ static void a_digest_is_of_what_would_be_run(void **state)
 	put(d, "a", "texT", 0600);
 	assert_int_equal(digest_of(AT_FDCWD, d, one), 0);
 	assert_string_not_equal(one, two);
+	/* a large one is remembered, until it changes */
+	static struct digests known;
+	cleanup_free char *large = xcalloc(1, DIGEST_REMEMBERED_MIN + 1), *path = xasprintf("%s/large", d);
+	memset(large, 'x', DIGEST_REMEMBERED_MIN);
+	put(d, "large", large, 0600);
+	assert_int_equal(digest_of_known(AT_FDCWD, path, &known, one), 0);
+	assert_int_equal(known.next, 0); /* it may be changed within the tick */
+	usleep(80000);
+	assert_int_equal(digest_of_known(AT_FDCWD, path, &known, one), 0);
+	assert_int_equal(digest_of_known(AT_FDCWD, path, &known, two), 0);
+	assert_string_equal(one, two);
+	assert_int_equal(known.next, 1);
+	assert_int_equal(digest_of(AT_FDCWD, path, two), 0);
+	assert_string_equal(one, two);
+	large[0] = 'y';
+	put(d, "large", large, 0600);
+	usleep(80000);
+	assert_int_equal(digest_of_known(AT_FDCWD, path, &known, two), 0);
+	assert_string_not_equal(one, two);
+	assert_int_equal(known.next, 2);
 	static const char *const out[] = {"/etc/passwd", "../../a", "b/../../../a", "../sub/../../x"};
 	for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
 		unlink(link);
