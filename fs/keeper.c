@@ -119,11 +119,14 @@ static bool is_ours(const struct keeper *k, int which, const char *point)
 	return mount_find(point, &entry) && entry.device == k->minors[which] && !strcmp(entry.type, mount_types[which]);
 }
 
-/* new: where it can be taken away. It may be gone already, and another stand there; a directory above may have another name since. NULL */
-static char *point_of(const struct keeper *k, int which)
+/* new: where it can be taken away. It may be gone already, and another stand there; a directory above may have another name since. NULL
+ * `over`: mount_is_over. Then its number is free, and soon another workspace's: it may not be looked for by that. */
+static char *point_of(const struct keeper *k, int which, bool over)
 {
 	if (is_ours(k, which, k->p->points[which]))
 		return xstrdup(k->p->points[which]);
+	if (over)
+		return NULL;
 	cleanup_free char *point = mount_point_of(k->minors[which], mount_types[which]);
 	return point && is_ours(k, which, point) ? move_ptr(point) : NULL;
 }
@@ -134,7 +137,7 @@ static void unmount_both(struct keeper *k)
 	for (int i = 0; i < SESSION_COUNT; i++) {
 		if (k->devices[i] < 0)
 			continue;
-		cleanup_free char *point = point_of(k, i);
+		cleanup_free char *point = point_of(k, i, mount_is_over(k->devices[i]));
 		if (point)
 			mount_detach(point);
 		mount_abort(k->devices[i], k->minors[i]); /* a helper may hold the device as well */
@@ -351,11 +354,12 @@ static void stop(struct keeper *k)
 }
 
 /* The overlay decides: when it stays, because something stands over it, nothing is done. */
-static int detach_both(const struct keeper *k)
+static int detach_both(const struct keeper *k, const bool over[SESSION_COUNT])
 {
-	cleanup_free char *overlay = point_of(k, SESSION_OVERLAY), *control = point_of(k, SESSION_CONTROL);
+	cleanup_free char *overlay = point_of(k, SESSION_OVERLAY, over[SESSION_OVERLAY]);
+	cleanup_free char *control = point_of(k, SESSION_CONTROL, over[SESSION_CONTROL]);
 	int r = overlay ? mount_detach(overlay) : 0;
-	if (overlay ? is_ours(k, SESSION_OVERLAY, overlay) : mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY)) {
+	if (overlay ? is_ours(k, SESSION_OVERLAY, overlay) : !over[SESSION_OVERLAY] && mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY)) {
 		log_warning(AREA, "cannot unmount %s: %s", k->p->points[SESSION_OVERLAY], overlay ? strerror(-r) : "something stands over it");
 		return 1;
 	}
@@ -366,9 +370,12 @@ static int detach_both(const struct keeper *k)
 
 static int detach_in_child(struct keeper *k)
 {
-	for (int i = 0; i < SESSION_COUNT; i++)
+	bool over[SESSION_COUNT];
+	for (int i = 0; i < SESSION_COUNT; i++) {
+		over[i] = mount_is_over(k->devices[i]);
 		close(k->devices[i]); /* should it be the last of us, what it asks the mount must fail */
-	return detach_both(k);
+	}
+	return detach_both(k, over);
 }
 
 /* By a process of its own: unmounting may ask the server something, and when that dies it is for the keeper to start another. */

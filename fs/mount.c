@@ -258,12 +258,17 @@ int mount_detach(const char *path)
 	return run((const char *const[]){"fusermount3", "-u", "-z", "-q", "--", path, NULL});
 }
 
+bool mount_is_over(int fuse)
+{
+	struct pollfd alive = {fuse, 0, 0};
+	return poll(&alive, 1, 0) != 0; /* POLLERR: unmounted everywhere, or aborted */
+}
+
 void mount_abort(int fuse, unsigned device)
 {
 	char path[64];
-	struct pollfd alive = {fuse, 0, 0};
-	if (poll(&alive, 1, 0) != 0)
-		return; /* over already, and the number may be another's by now */
+	if (mount_is_over(fuse))
+		return; /* the number may be another's by now */
 	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", device);
 	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd >= 0)

@@ -33,6 +33,9 @@ bool mount_may_share(void);
  * `options` "a,b", may be "". */
 int mount_fuse(const char *path, const char *type, const char *options, int *ret_fd, struct error *err);
 
+/* Has the kernel let go of the connection that this descriptor of /dev/fuse is? */
+bool mount_is_over(int fuse);
+
 /* Takes away what stands on top at `path`, lazily: whoever is inside keeps what he has open. 0 or -errno */
 int mount_detach(const char *path);
 /* Aborts the connection that `fd` is of, so that nobody waits for an answer any more, whoever else still holds a descriptor of it: everything in

@@ -503,6 +503,15 @@ static void load_after(struct job *base)
 	free(job);
 }
 
+/* Files that are written in place change neither the time of their directory nor that of the configuration. */
+static bool mounts_code(const struct model *m)
+{
+	for (size_t i = 0; m && i < m->n_services; i++)
+		if (m->services[i].config->mounts_code)
+			return true;
+	return false;
+}
+
 /* The job sees what is known when it begins, not when it was asked for. */
 static void load_begin(struct environment *e, struct job *base)
 {
@@ -521,7 +530,7 @@ static void load_begin(struct environment *e, struct job *base)
 		refused = refused || model_is_refused(&e->model->services[i]);
 	bool settled = e->model && !refused && e->model->planned == e->plan && trust_is_given(&e->trust) && !e->config_changed &&
 	               !error_is_set(&e->config_error);
-	if ((job->flags & LOAD_NEEDED) && !settled)
+	if ((job->flags & LOAD_NEEDED) && (!settled || mounts_code(e->model)))
 		job->flags |= LOAD_FORCE;
 	job->files = e->model ? strv_copy(e->model->config->env_files) : NULL;
 	if (e->model)
