@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/leftovers.h"
 #include "cli/mounting.h"
+#include "cli/moved.h"
 #include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/registry.h"
@@ -110,6 +111,11 @@ static int gone_workspaces(struct cleanup *c, struct error *err)
 		struct stat st;
 		if (!stat(e->root, &st) || errno != ENOENT || is_served(e))
 			continue;
+		cleanup_free char *to = moved_to(e);
+		if (to) {
+			output_note("Note: %s is %s now, and keeps its data: ajj attach %s", e->root, to, to);
+			continue;
+		}
 		if (!found(c, "gone-workspace", e->root,
 		           "the directory is gone; its data goes to the trash, its ports are free again"))
 			continue;

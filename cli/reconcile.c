@@ -1,6 +1,5 @@
 #include "cli/reconcile.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "base/hash.h"
 #include "cli/git.h"
 #include "cli/jj.h"
+#include "cli/moved.h"
 #include "cli/output.h"
 #include "cli/registry.h"
 #include "cli/teardown.h"
@@ -88,29 +88,18 @@ static bool is_gone(const struct store_environment *e)
 	       (!is_mounted_by_us(e->control_dir) || mount_is_dead(e->control_dir));
 }
 
-static bool is_same(int dirfd, const char *name, const struct store_environment *e)
-{
-	cleanup_free char *id = identity_root_id(dirfd, name);
-	return id && e->root_id && !strcmp(id, e->root_id);
-}
-
 /* Renamed where it stood, or moved by `git worktree move`, or it is the one that we stand in: whoever attaches it there finds its data by itself. */
 static bool has_moved(const struct repository *repo, const struct store_environment *e)
 {
-	cleanup_free char *parent = xstrndup(e->root, (size_t)(strrchr(e->root, '/') - e->root) + 1);
-	cleanup_closedir DIR *dir = opendir(parent);
-	if (is_same(AT_FDCWD, repo->here, e))
+	if (moved_is(AT_FDCWD, repo->here, e))
 		return true;
 	if (repo->here_name && is_in(repo->jj, e) && !strcmp(repo->here_name, e->workspace))
 		return true; /* to another file system */
 	for (size_t i = 0; i < repo->git_list.count; i++)
-		if (is_same(AT_FDCWD, repo->git_list.items[i].path, e))
+		if (moved_is(AT_FDCWD, repo->git_list.items[i].path, e))
 			return true;
-	unsigned long long inode = e->root_id ? strtoull(e->root_id, NULL, 10) : 0;
-	for (struct dirent *d; dir && inode && (d = readdir(dir));)
-		if (d->d_ino == inode && is_same(dirfd(dir), d->d_name, e))
-			return true;
-	return false;
+	cleanup_free char *beside = moved_beside(e);
+	return beside;
 }
 
 /* ---- has it been forgotten? ---- */
