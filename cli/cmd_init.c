@@ -13,12 +13,10 @@
 #include "cli/commands.h"
 #include "cli/compose_files.h"
 #include "cli/configuration.h"
-#include "cli/git.h"
+#include "cli/exclude.h"
 #include "cli/output.h"
 #include "provisioner/config.h"
 
-#define LOCAL_FILE "aether.local.yaml"
-#define EXCLUDE_MAX (1u << 20) /* bytes of info/exclude */
 #define NAMES_SHOWN 12         /* of keys and services in one comment */
 
 struct found {
@@ -177,35 +175,6 @@ static void write_text(const struct found *f, struct buffer *out)
 	buffer_adds(out, "#     environment: { EXAMPLE: value }\n");
 }
 
-/* ---- keeping it out of the VCS ---- */
-
-/* jj reads info/exclude of its git repository, colocated or not. */
-static int exclude(const struct identity *id, struct error *err)
-{
-	static const char line[] = "/" LOCAL_FILE "\n";
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	cleanup_free char *git = git_directory(id);
-	if (!git)
-		return id->kind == WORKSPACE_PLAIN ? 0 : error_set(err, ERROR_GIT_FAILED, "this repository has no git directory");
-	cleanup_free char *info = xasprintf("%s/info", git);
-	cleanup_free char *path = xasprintf("%s/exclude", info);
-	int r = file_read(AT_FDCWD, path, EXCLUDE_MAX, &text);
-	if (r && r != -ENOENT)
-		return error_set_errno(err, ERROR_GIT_FAILED, -r, "%s", path);
-	if (text.len && text.data[text.len - 1] != '\n')
-		buffer_addc(&text, '\n');
-	const char *there = strstr(buffer_str(&text), line);
-	if (there && (there == text.data || there[-1] == '\n'))
-		return 0;
-	struct stat st;
-	mode_t mode = stat(path, &st) ? 0644 : st.st_mode & 0777;
-	buffer_adds(&text, line);
-	r = dir_make(AT_FDCWD, info, 0755);
-	if (!r)
-		r = file_write_atomic(AT_FDCWD, path, text.data, text.len, mode);
-	return r ? error_set_errno(err, ERROR_GIT_FAILED, -r, "%s", path) : 0;
-}
-
 /* ---- the whole ---- */
 
 /* Never over one that is there. */
@@ -252,7 +221,7 @@ static int init(const struct identity *id, struct error *err)
 	look(&f);
 	write_text(&f, &text);
 	/* first: jj takes up any file that it sees */
-	int excluded = exclude(id, &why);
+	int excluded = exclude_add(id, "/" LOCAL_FILE, &why);
 	int r = write_file(path, &text, err);
 	if (!r && excluded)
 		output_note("Warning: %s is not kept out of the VCS: %s", path, why.message);

@@ -3,6 +3,7 @@
 #include "base/buffer.h"
 #include "cli/commands.h"
 #include "cli/configuration.h"
+#include "cli/exclude.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
 #include "cli/process.h"
@@ -64,8 +65,10 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 	cleanup_error struct error why = ERROR_INIT;
 	bool mounted_now = false;
 	int r = c->mounted ? 0 : configuration_find(&c->id, &why);
-	if (!r && !c->dead)
+	if (!r && !c->dead) {
+		exclude_local_file(&c->id);
 		tracked_settle(c);
+	}
 	if (!r)
 		r = mounting_attach(c, NULL, &mounted_now, &why);
 	if (!r && interrupted())

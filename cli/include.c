@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/strv.h"
+#include "cli/exclude.h"
 #include "cli/git.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
@@ -305,8 +306,10 @@ int include_and_attach(struct client *c, const char *options, bool *ret_mounted,
 {
 	*ret = (struct include)INCLUDE_INIT;
 	bool was_mounted = c->mounted, was_dead = c->dead;
-	if (!was_dead)
+	if (!was_dead) {
+		exclude_local_file(&c->id);
 		tracked_settle(c); /* the file of that name is not copied, and the mount has it from the beginning */
+	}
 	/* reflinks do not cross a mount's edge, and copies cost more through it */
 	if (!was_mounted)
 		include_copy(&c->id, ret);
