@@ -57,5 +57,6 @@ const struct command command_list = {
 	.summary = "all environments of this user, whatever repository they belong to",
 	.help = "States besides those of an environment: `dead`, mounted but served by nobody, and `gone`, whose "
 	        "directory was removed; `ajj cleanup` is for both.",
+	.looks_closely = true,
 	.run = run,
 };

@@ -87,5 +87,6 @@ const struct command command_workspace_list = {
 	.help = "A state of - is a workspace that is not mounted. With -T: jj's own list. In a repository of git's alone: "
 	        "git's worktrees.",
 	.mode = ARGUMENTS_PASS,
+	.looks_closely = true,
 	.run = run,
 };

@@ -15,6 +15,7 @@ struct command {
 	const struct option *options; /* may be NULL */
 	enum arguments_mode mode;
 	bool looks_away;              /* not preceded by reconcile() */
+	bool looks_closely;           /* reconcile(true) */
 	unsigned words_min, words_max; /* of words that are no options */
 	/* Returns the exit code, or a negative errno with `err` set. */
 	int (*run)(const struct arguments *args, struct error *err);

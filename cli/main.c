@@ -48,7 +48,7 @@ static int run_command(const struct command *c, char *const *argv, bool json)
 	if (!r)
 		r = count_words(c, &args, &err);
 	if (!r && !c->looks_away)
-		reconcile();
+		reconcile(c->looks_closely);
 	if (r)
 		error_hint(&err, "ajj help %s", c->name);
 	else
@@ -74,7 +74,7 @@ static int unknown_member(char *const *argv)
 static int to_jj(char *const *argv)
 {
 	cleanup_error struct error err = ERROR_INIT;
-	reconcile();
+	reconcile(false);
 	int r = jj_exec(argv, &err);
 	if (!*argv &&
 	    err.code == ERROR_JJ_NOT_FOUND) { /* a bare `ajj` is a bare jj; without jj it may as well say what it can do */

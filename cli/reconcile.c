@@ -104,18 +104,20 @@ static bool has_moved(const struct repository *repo, const struct store_environm
 
 /* ---- has it been forgotten? ---- */
 
-/* jj rewrites this at every `workspace add`, `forget` and `rename` (0.38 and newer; before, each operation is a change). new */
+/* What jj rewrites at every `workspace add`, `forget` and `rename` (0.38 and newer), and, behind a bar, what every operation changes: only that
+ * tells of a `jj undo`. new */
 static char *jj_stamp(const char *repository)
 {
 	static const char *const names[] = {"workspace_store/index", "op_heads/heads"};
-	struct stat st;
+	cleanup_buffer struct buffer out = BUFFER_INIT;
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		cleanup_free char *path = xasprintf("%s/%s", repository, names[i]);
+		struct stat st;
 		if (!stat(path, &st))
-			return xasprintf("%llu %lld.%09ld", (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec,
-			                 st.st_mtim.tv_nsec);
+			buffer_printf(&out, "%llu %lld.%09ld", (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+		buffer_adds(&out, i ? "" : "|");
 	}
-	return xstrdup("");
+	return buffer_detach(&out);
 }
 
 /* new: where the stamp of what jj was last asked about is kept */
@@ -127,10 +129,14 @@ static char *stamp_path(const char *repository)
 	return xasprintf("%s/jj-asked/%016llx", shared, (unsigned long long)hash_str(HASH_INIT, repository));
 }
 
-static bool is_unchanged(const char *path, const char *stamp)
+/* The first half, where jj has it, is enough but for who looks closely. */
+static bool is_unchanged(const char *path, const char *stamp, bool closely)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	return path && !file_read(AT_FDCWD, path, STAMP_MAX, &text) && !strcmp(buffer_str(&text), stamp);
+	size_t first = strcspn(stamp, "|");
+	if (!path || file_read(AT_FDCWD, path, STAMP_MAX, &text))
+		return false;
+	return closely || !first ? !strcmp(buffer_str(&text), stamp) : !strncmp(buffer_str(&text), stamp, first + 1);
 }
 
 static void keep_stamp(const char *path, const char *stamp)
@@ -191,7 +197,7 @@ static bool take_down(const struct store_environment *e, const char *why)
 }
 
 /* Reads and asks what is needed for the environments that are registered; false when there are none. */
-static bool look(struct repository *repo, const struct registry_list *list, const char *stamp, const char *path)
+static bool look(struct repository *repo, const struct registry_list *list, const char *stamp, const char *path, bool closely)
 {
 	bool jj = false, any = false;
 	for (size_t i = 0; i < list->count; i++) {
@@ -200,7 +206,7 @@ static bool look(struct repository *repo, const struct registry_list *list, cons
 	}
 	if (any && repo->git)
 		repo->git_read = !git_worktrees_read(repo->git, repo->main_root, &repo->git_list);
-	if (!jj || is_unchanged(path, stamp))
+	if (!jj || is_unchanged(path, stamp, closely))
 		return any;
 	/* without an error to fill, what jj says goes nowhere; a main checkout may be a mount that nobody serves */
 	const char *const places[] = {repo->main_root, repo->here};
@@ -230,7 +236,7 @@ static bool look_at_each(const struct repository *repo, const struct registry_li
 	return done;
 }
 
-void reconcile(void)
+void reconcile(bool closely)
 {
 	cleanup_registry_list struct registry_list list = {NULL, 0};
 	struct repository repo = {.here = NULL};
@@ -241,7 +247,7 @@ void reconcile(void)
 	cleanup_free char *back = getcwd(NULL, 0); /* unmounting leaves it */
 	cleanup_free char *stamp = repo.jj ? jj_stamp(repo.jj) : xstrdup("");
 	cleanup_free char *path = repo.jj ? stamp_path(repo.jj) : NULL;
-	bool done = !look(&repo, &list, stamp, path) || look_at_each(&repo, &list);
+	bool done = !look(&repo, &list, stamp, path, closely) || look_at_each(&repo, &list);
 	/* of before jj was asked: what happened meanwhile is looked at next time */
 	if (done && repo.jj_asked)
 		keep_stamp(path, stamp);

@@ -3,11 +3,13 @@
  * such environments down to the trash.
  *
  * It costs a look at the registry and a stat for each of these workspaces. jj is asked only when its record of workspaces has
- * changed since it was asked last. */
+ * changed since it was asked last; `closely`, for `ajj list` and the like, when there was any operation: after a `jj undo` of a `workspace add`. */
 #ifndef CLI_RECONCILE_H
 #define CLI_RECONCILE_H
 
+#include <stdbool.h>
+
 /* What fails is a warning on stderr: it must not keep the command from being done. */
-void reconcile(void);
+void reconcile(bool closely);
 
 #endif
