@@ -4,11 +4,13 @@
 #include "base/buffer.h"
 #include "cli/commands.h"
 #include "cli/client.h"
+#include "cli/explain.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 
 static const struct option options[] = {
 	{"format", 'f', "FORMAT", "sh (default), docker, json or nul"},
+	{"explain", 0, NULL, "where each comes from, and what was rewritten or overridden; secrets are masked"},
 	{NULL, 0, NULL, NULL},
 };
 
@@ -60,18 +62,15 @@ static int find_format(const char *name, size_t *ret, struct error *err)
 	return error_hint(err, "sh, docker, json or nul");
 }
 
-static int demand(json_t **ret, struct error *err)
+static int demand(const struct client *c, json_t **ret, struct error *err)
 {
-	cleanup_client struct client c = CLIENT_INIT;
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	json_error_t bad;
-	int r = client_find(NULL, &c, err);
-	if (!r)
-		r = client_need_mounted(&c, err);
+	int r = client_need_mounted(c, err);
 	if (r)
 		return r;
-	struct progress *progress = progress_start(&c, "starting");
-	r = client_read(&c, "env.json", &text, err);
+	struct progress *progress = progress_start(c, "starting");
+	r = client_read(c, "env.json", &text, err);
 	progress_stop(progress);
 	if (r)
 		return r;
@@ -79,8 +78,19 @@ static int demand(json_t **ret, struct error *err)
 	return *ret ? 0 : error_set(err, ERROR_INTERNAL, "env.json: %s", bad.text);
 }
 
+static int explain(const struct client *c, const json_t *env, struct error *err)
+{
+	json_t *status = NULL;
+	int r = client_status(c, &status, err);
+	if (!r)
+		explain_variables(env, status);
+	json_decref(status);
+	return r;
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
+	cleanup_client struct client c = CLIENT_INIT;
 	cleanup_buffer struct buffer out = BUFFER_INIT;
 	size_t format = 0;
 	json_t *env = NULL, *value;
@@ -89,7 +99,14 @@ static int run(const struct arguments *args, struct error *err)
 		return -EINVAL;
 	if (output_is_json() || !formats[format].write)
 		output_set_json(true);
-	int r = demand(&env, err);
+	int r = client_find(NULL, &c, err);
+	if (!r)
+		r = demand(&c, &env, err);
+	if (!r && arguments_flag(args, "explain")) {
+		r = explain(&c, env, err);
+		json_decref(env);
+		return r;
+	}
 	if (r || output_is_json()) {
 		if (!r)
 			output_document(env);
@@ -107,7 +124,8 @@ const struct command command_env = {
 	.arguments = "",
 	.summary = "print the environment's variables, starting the services first",
 	.help = "Formats: sh for eval \"$(ajj env)\"; docker for docker run --env-file; json; nul: KEY=value ended by "
-	        "NUL bytes. The values are expanded, as `ajj run` sets them.",
+	        "NUL bytes. The values are expanded, as `ajj run` sets them. --explain is for people (and with --json for programs): "
+	        "where each comes from, what was rewritten or overridden, and no secrets.",
 	.options = options,
 	.run = run,
 };

@@ -173,6 +173,12 @@ static json_t *rewrite_of(const struct env_entry *e)
 	                 "before", shown_value(e->key, e->before), "after", shown_value(e->key, e->value));
 }
 
+static json_t *override_of(const struct env_entry *e)
+{
+	return json_pack("{s:s, s:o, s:o}", "key", e->key, "before", shown_value(e->key, e->before ? e->before : e->value), "after",
+	                 shown_value(e->key, e->value));
+}
+
 static bool is_flagged(const struct env_entry *e)
 {
 	cleanup_buffer struct buffer form = BUFFER_INIT;
@@ -181,18 +187,21 @@ static bool is_flagged(const struct env_entry *e)
 
 static void add_environment_keys(json_t *json, const struct status_view *v)
 {
-	json_t *overridden = json_array(), *rewrites = json_array(), *flagged = json_array(), *layers = json_object();
+	json_t *overridden = json_array(), *overrides = json_array(), *rewrites = json_array(), *flagged = json_array(), *layers = json_object();
 	for (size_t i = 0; v->env && i < v->env->count; i++) {
 		const struct env_entry *e = &v->env->items[i];
 		json_object_set_new(layers, e->key, json_string(env_layer_name(e->layer)));
-		if (e->layer == ENV_IMPOSED && e->overrides)
+		if (e->layer == ENV_IMPOSED && e->overrides) {
 			json_array_append_new(overridden, json_string(e->key));
+			json_array_append_new(overrides, override_of(e));
+		}
 		if (e->service && e->before)
 			json_array_append_new(rewrites, rewrite_of(e));
 		if (is_flagged(e))
 			json_array_append_new(flagged, json_string(e->key));
 	}
 	json_object_set_new(json, "overridden", overridden);
+	json_object_set_new(json, "overrides", overrides);
 	json_object_set_new(json, "rewrites", rewrites);
 	json_object_set_new(json, "flagged", flagged);
 	json_object_set_new(json, "layers", layers);

@@ -18,7 +18,7 @@ _ajj() {
 	'trash restore') options+=' --env' ;;
 	attach*) options+=' --options' ;;
 	up*) options+=" --all --profile $(_ajj_services)" ;;
-	env*) options+=' --format sh docker json nul' ;;
+	env*) options+=' --explain --format sh docker json nul' ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
 	trust*) options+=' --show --revoke' ;;
 	cleanup* | down*) options+=' --force' ;;

@@ -23,6 +23,7 @@ complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has bui
 complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these profiles'
 complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
+complete -c ajj -n '__fish_seen_subcommand_from env' -l explain
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'
 complete -c ajj -n '__fish_seen_subcommand_from trust' -l show -d 'approve nothing'
 complete -c ajj -n '__fish_seen_subcommand_from trust' -l revoke -d 'forget what was approved'

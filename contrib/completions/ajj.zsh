@@ -16,7 +16,7 @@ _ajj() {
 	attach*) options+=(--options); _directories ;;
 	detach*) _directories ;;
 	up*) options+=(--all --profile); _ajj_services ;;
-	env*) options+=(--format sh docker json nul) ;;
+	env*) options+=(--explain --format sh docker json nul) ;;
 	logs*) options+=(--follow); _ajj_services ;;
 	trust*) options+=(--show --revoke) ;;
 	cleanup*|down*) options+=(--force) ;;
