@@ -71,6 +71,8 @@ static void images_have_recipes(void **state)
 	    {"redis:7.2-bookworm", "redis"},
 	    {"valkey/valkey:8", "redis"},
 	    {"ghcr.io/valkey/valkey", "redis"},
+	    {"postgis/postgis:16-3.4-alpine", "postgres"},
+	    {"pgvector/pgvector:pg16", "postgres"},
 	    {"somebody/postgres", NULL},
 	    {"ghcr.io/somebody/redis:7", NULL},
 	    {"postgresql", NULL},
