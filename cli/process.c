@@ -6,18 +6,38 @@
 #include <spawn.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 
+#define INTERRUPT_AGAIN_MS 100
+
 extern char **environ;
 
-static volatile sig_atomic_t noted;
-static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
-static struct sigaction before[sizeof ending / sizeof ending[0]];
+enum { ENDING = 3 };
 
+static volatile sig_atomic_t noted;
+static const int ending[ENDING] = {SIGINT, SIGTERM, SIGHUP};
+static struct sigaction before[ENDING];
+static timer_t again[ENDING]; /* says it again until it is obeyed */
+static bool has_timer[ENDING];
+
+static void every(int i, long ms)
+{
+	const struct timespec t = {0, ms * 1000000};
+	if (has_timer[i])
+		timer_settime(again[i], 0, &(struct itimerspec){t, t}, NULL);
+}
+
+/* One that came just before a call that waits would not end its waiting: it comes again. */
 static void note(int signo)
 {
+	int saved = errno;
 	noted = signo;
+	for (int i = 0; i < ENDING; i++)
+		if (ending[i] == signo)
+			every(i, INTERRUPT_AGAIN_MS);
+	errno = saved;
 }
 
 void interrupts_note(void)
@@ -25,7 +45,9 @@ void interrupts_note(void)
 	struct sigaction action = {.sa_handler = note}; /* no SA_RESTART: what waits shall look */
 	sigemptyset(&action.sa_mask);
 	noted = 0;
-	for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++) {
+	for (int i = 0; i < ENDING; i++) {
+		struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = ending[i]};
+		has_timer[i] = has_timer[i] || !timer_create(CLOCK_MONOTONIC, &event, &again[i]);
 		sigaction(ending[i], NULL, &before[i]);
 		if (before[i].sa_handler != SIG_IGN) /* nohup */
 			sigaction(ending[i], &action, NULL);
@@ -34,12 +56,16 @@ void interrupts_note(void)
 
 void interrupts_release(void)
 {
-	for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++)
+	for (int i = 0; i < ENDING; i++) {
+		every(i, 0);
 		sigaction(ending[i], &before[i], NULL);
+	}
 }
 
 void interrupts_forget(void)
 {
+	for (int i = 0; i < 2 * ENDING; i++) /* twice: one that was on its way when its timer stopped has started it again */
+		every(i % ENDING, 0);
 	noted = 0;
 }
 
