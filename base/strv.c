@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
 
 void strv_push(char ***v, char *s)
 {
@@ -63,8 +64,9 @@ void strv_free(char **v)
 
 static struct keyval *find(const struct keyvals *kv, const char *key)
 {
+	uint64_t hash = hash_str(HASH_INIT, key);
 	for (size_t i = 0; i < kv->count; i++)
-		if (!strcmp(kv->items[i].key, key))
+		if (kv->items[i].hash == hash && !strcmp(kv->items[i].key, key))
 			return &kv->items[i];
 	return NULL;
 }
@@ -79,7 +81,7 @@ void keyvals_set(struct keyvals *kv, const char *key, const char *value)
 		return;
 	}
 	array_grow(kv->items, kv->count);
-	kv->items[kv->count++] = (struct keyval){xstrdup(key), xstrdup(value)};
+	kv->items[kv->count++] = (struct keyval){xstrdup(key), xstrdup(value), hash_str(HASH_INIT, key)};
 }
 
 const char *keyvals_get(const struct keyvals *kv, const char *key)

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Appends. steals `s`. `*v` may be NULL. O(n): lists are short. */
 void strv_push(char ***v, char *s);
@@ -21,6 +22,7 @@ static inline void strv_freep(char ***v)
 struct keyval {
 	char *key;
 	char *value; /* NULL: named without a value (Compose: taken from the caller's environment) */
+	uint64_t hash; /* of the key: what is looked up is mostly another */
 };
 
 /* An insertion-ordered map; setting a key that is there replaces its value in place. */

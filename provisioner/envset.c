@@ -58,7 +58,7 @@ static const char *user_value(void *arg, const char *name)
 static struct variable *find_variable(const struct making *m, const char *key, size_t len)
 {
 	for (size_t i = 0; i < m->n_variables; i++)
-		if (!strncmp(m->variables[i].key, key, len) && !m->variables[i].key[len])
+		if (m->variables[i].st.key_len == len && !memcmp(m->variables[i].key, key, len))
 			return &m->variables[i];
 	return NULL;
 }

@@ -5,12 +5,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "provisioner/store.h"
+#include "samples.h"
 
 #define PROCESSES 10
 #define PORTS 10
@@ -25,26 +25,6 @@ struct shared {
 };
 
 static struct shared *shared;
-
-static double now_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
-}
-
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static void print(const char *label, double *samples, size_t count)
-{
-	qsort(samples, count, sizeof *samples, by_size);
-	printf("%-44s median %6.2f ms   p95 %6.2f   max %6.2f   (%zu)\n", label, samples[count / 2],
-	       samples[count * 95 / 100], samples[count - 1], count);
-}
 
 static void claim(const struct port_lease *leases)
 {
@@ -65,7 +45,7 @@ static void work(const char *dir, int process, int rounds)
 	struct store *s = NULL;
 	cleanup_error struct error err = ERROR_INIT;
 	snprintf(name, sizeof name, "aether-%08x-bench", (unsigned)process);
-	double begin = now_ms();
+	double begin = samples_now_ms();
 	int r = store_open(dir, &s, &err);
 	for (int round = 0; r == 0 && round < rounds; round++) {
 		struct port_lease leases[PORTS];
@@ -73,9 +53,9 @@ static void work(const char *dir, int process, int rounds)
 			snprintf(keys[i], sizeof keys[i], "%d/tcp", 5000 + i);
 			leases[i] = (struct port_lease){"db", keys[i], 0, 0};
 		}
-		double start = now_ms();
+		double start = samples_now_ms();
 		r = store_ports_lease(s, name, leases, PORTS, &err);
-		double end = now_ms();
+		double end = samples_now_ms();
 		shared->lease_ms[process * rounds + round] = end - start;
 		if (round == 0)
 			shared->first_ms[process] = end - begin;
@@ -117,12 +97,12 @@ int main(void)
 	}
 	work(dir, 0, 1); /* makes the database */
 	at_once(dir, 1, ROUNDS);
-	print("ten ports, one transaction, alone", shared->lease_ms, ROUNDS);
+	samples_print("ten ports, one transaction, alone", shared->lease_ms, ROUNDS);
 	at_once(dir, PROCESSES, 1);
-	print("the same, ten processes that begin at once", shared->lease_ms, PROCESSES);
-	print("  with opening the store", shared->first_ms, PROCESSES);
+	samples_print("the same, ten processes that begin at once", shared->lease_ms, PROCESSES);
+	samples_print("  with opening the store", shared->first_ms, PROCESSES);
 	at_once(dir, PROCESSES, ROUNDS);
-	print("the same, ten processes all the time", shared->lease_ms, PROCESSES * ROUNDS);
+	samples_print("the same, ten processes all the time", shared->lease_ms, PROCESSES * ROUNDS);
 	printf("%d leases and releases of a number: %u duplicates, %u failures\n", PROCESSES * ROUNDS * PORTS,
 	       atomic_load(&shared->duplicates), atomic_load(&shared->failures));
 	return atomic_load(&shared->duplicates) || atomic_load(&shared->failures);
