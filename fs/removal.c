@@ -30,6 +30,7 @@ enum { UNANSWERED = -1, DETACHED, FAILED };
 struct removal {
 	struct removal_params p;
 	struct shared_removal *shared;
+	pthread_mutex_t witness_lock;
 	char witness[256]; /* a listed name that was there: as long as it is, the root is not empty. Saves reading a large one at each unlink */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -43,6 +44,7 @@ struct removal *removal_new(const struct removal_params *params)
 	r->p = *params;
 	r->shared = &params->shared->removal;
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_mutex_init(&r->witness_lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&r->changed, &monotonic);
@@ -126,8 +128,8 @@ static bool env_is_younger(struct removal *r, uint64_t began)
 	return age <= lasts;
 }
 
-/* The root without what `gone` says that this process deleted and what nobody sees. */
-static bool is_empty(struct removal *r, uint32_t gone)
+/* The root without what `gone` says that this process deleted and what nobody sees. witness_lock held. */
+static bool look_whether_empty(struct removal *r, uint32_t gone)
 {
 	struct stat st;
 	if (r->witness[0] && !fstatat(r->p.root_fd, r->witness, &st, AT_SYMLINK_NOFOLLOW))
@@ -147,6 +149,14 @@ static bool is_empty(struct removal *r, uint32_t gone)
 		snprintf(r->witness, sizeof r->witness, "%s", d->d_name);
 	}
 	return count == 0;
+}
+
+static bool is_empty(struct removal *r, uint32_t gone)
+{
+	pthread_mutex_lock(&r->witness_lock);
+	bool empty = look_whether_empty(r, gone);
+	pthread_mutex_unlock(&r->witness_lock);
+	return empty;
 }
 
 /* ---- the end ---- */
@@ -198,7 +208,7 @@ static void clear_hidden(struct removal *r)
 /* Said to the next server first: it is asked for the same name again, when we die meanwhile. */
 static void begin(struct removal *r, pid_t tgid)
 {
-	r->shared->tgid = tgid;
+	atomic_store(&r->shared->tgid, tgid);
 	atomic_store(&r->shared->begun, 1);
 	if (!detach(r)) {
 		atomic_store(&r->shared->begun, 0);
@@ -211,7 +221,7 @@ static void begin(struct removal *r, pid_t tgid)
 
 bool removal_has_begun(const struct removal *r, pid_t *ret_tgid)
 {
-	*ret_tgid = r->shared->tgid;
+	*ret_tgid = atomic_load(&r->shared->tgid);
 	return atomic_load(&r->shared->begun);
 }
 

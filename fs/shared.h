@@ -84,7 +84,7 @@ struct shared_remover {
 
 struct shared_removal {
 	_Atomic uint32_t begun; /* by tgid; there is no way back once the mounts are detached */
-	int32_t tgid;
+	_Atomic int32_t tgid;
 	uint32_t next;
 	struct shared_remover removers[SHARED_REMOVERS];
 };
