@@ -78,10 +78,11 @@ void demands_fail_all(struct environment *e, bool admitted_only, const struct er
 			finish(d, err);
 }
 
-void demands_cancel_all(struct environment *e, bool admitted_only, const char *why)
+void demands_cancel_all(struct environment *e, bool admitted_only, const char *why, const char *hint)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "%s", why);
+	error_hint(&err, "%s", hint);
 	demands_fail_all(e, admitted_only, &err);
 }
 

@@ -374,6 +374,6 @@ void environment_close(struct environment *e, bool stop_services, void (*closed)
 	e->stop_services = stop_services;
 	e->closed = closed;
 	e->closed_arg = arg;
-	demands_cancel_all(e, false, "the workspace is being unmounted");
+	demands_cancel_all(e, false, "the workspace is being unmounted", "ajj attach mounts it again");
 	environment_wake(e);
 }

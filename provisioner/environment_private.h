@@ -170,7 +170,7 @@ void demands_admit(struct environment *e);
 void demands_judge(struct environment *e);
 void demands_finish(struct environment *e); /* calls back */
 void demands_fail_all(struct environment *e, bool admitted_only, const struct error *err);
-void demands_cancel_all(struct environment *e, bool admitted_only, const char *why);
+void demands_cancel_all(struct environment *e, bool admitted_only, const char *why, const char *hint);
 
 /* teardown.c */
 void teardown_begin(struct environment *e);

@@ -252,7 +252,8 @@ void teardown_begin(struct environment *e)
 	error_release(&e->failure);
 	environment_store_desired(e, DESIRED_DESTROYING);
 	environment_want_all(e, GOAL_NONE); /* whatever was stuck is tried again */
-	demands_cancel_all(e, true, "the environment is being torn down");
+	demands_cancel_all(e, true, "the environment is being torn down, somebody asked for that meanwhile",
+	                   "again, it waits for the teardown and begins afresh");
 	environment_event(e, "destroy", e->unlinker.pid ? requester_json(&e->unlinker) : NULL);
 	environment_mark(e, CHANGED_STATUS);
 }
