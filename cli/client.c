@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "provisioner/mounts.h"
+#include "cli/native.h"
 #include "cli/output.h"
 #include "cli/registry.h"
 
@@ -94,12 +95,30 @@ static void find_control(struct client *c, const struct mounts *m)
 	c->control = xstrndup(target, (size_t)n);
 }
 
+/* Without an overlay: what stands there says what it is. */
+static void look_up_native(struct client *c, const struct mounts *m)
+{
+	c->native = native_find_at(c->id.root);
+	if (c->native == NATIVE_LINKS) {
+		c->mounted = mounts_ours_at(m, c->control) != NULL;
+		c->dead = c->mounted && mount_is_dead(c->control);
+	} else if (c->native == NATIVE_PLAIN) {
+		cleanup_close int fd = native_connect(&c->id);
+		c->mounted = fd >= 0;
+		free(c->control);
+		c->control = xasprintf("%s/" NATIVE_DIRECTORY, c->id.root);
+	}
+}
+
 static void look_up(struct client *c, const struct mounts *m)
 {
+	c->native = NATIVE_NONE;
 	c->mounted = mounts_ours_at(m, c->id.root) != NULL;
 	c->dead = c->mounted && mount_is_dead(c->id.root);
 	if (!c->dead)
 		find_control(c, m);
+	if (!c->mounted)
+		look_up_native(c, m);
 }
 
 void client_refresh(struct client *c)
@@ -127,9 +146,10 @@ int client_of(const char *root, const char *workspace, struct client *ret, struc
 	int r = canonical(root, &path, err);
 	if (!r)
 		r = identify(path, workspace, &ret->id, err);
-	if (!r)
-		client_refresh(ret);
-	return r;
+	if (r)
+		return r;
+	client_refresh(ret);
+	return native_repair(ret, err);
 }
 
 /* new: the nearest of what is mounted by us and what is a workspace's root; `path` itself where there is neither. */
@@ -160,9 +180,10 @@ int client_find(const char *directory, struct client *ret, struct error *err)
 	mounts_read(&m);
 	cleanup_free char *root = nearest_root(path, &m);
 	r = identify(root, NULL, &ret->id, err);
-	if (!r)
-		look_up(ret, &m);
-	return r;
+	if (r)
+		return r;
+	look_up(ret, &m);
+	return native_repair(ret, err);
 }
 
 void client_release(struct client *c)
@@ -219,7 +240,7 @@ static int explain(const struct client *c, const char *since, int errnum, const 
 	};
 	if (errnum != EINTR && errnum != ENOTCONN && told(c, since, err))
 		return -errnum;
-	if (errnum == ENOENT && !is_mounted_by_us(c->control)) {
+	if (errnum == ENOENT && c->native != NATIVE_PLAIN && !is_mounted_by_us(c->control)) {
 		error_set(err, ERROR_NOT_MOUNTED, "%s is not mounted, though the workspace is", c->control);
 		return error_hint(err, "ajj detach %s, then ajj attach %s", c->id.root, c->id.root);
 	}
@@ -265,6 +286,9 @@ int client_demand(const struct client *c, const char *file, struct error *err)
 	char since[32];
 	cleanup_free char *path = xasprintf("%s/%s", c->control, file);
 	format_time(since, now_wall_ms());
+	int r = c->native == NATIVE_PLAIN && native_is_demand(file) ? native_command(c, NATIVE_DEMAND, err) : 0;
+	if (r)
+		return r;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	return fd < 0 ? explain(c, since, errno, file, err) : fd;
 }
@@ -275,6 +299,8 @@ int client_command(const struct client *c, const char *line, struct error *err)
 	cleanup_free char *path = xasprintf("%s/ctl", c->control);
 	cleanup_free char *text = xasprintf("%s\n", line);
 	format_time(since, now_wall_ms());
+	if (c->native == NATIVE_PLAIN)
+		return native_command(c, line, err);
 	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return explain(c, since, errno, line, err);
@@ -293,7 +319,7 @@ bool client_stands_beneath(const struct client *c)
 {
 	struct stat here, there;
 	cleanup_free char *path = getcwd(NULL, 0);
-	if (!c->mounted || !path || !is_below(path, c->id.root))
+	if (!c->mounted || c->native || !path || !is_below(path, c->id.root))
 		return false;
 	return !stat(".", &here) && !stat(path, &there) && here.st_dev != there.st_dev;
 }

@@ -10,12 +10,14 @@
 
 #include "base/buffer.h"
 #include "provisioner/identity.h"
+#include "provisioner/native.h"
 
 #define CLIENT_FILE_MAX (16u << 20) /* bytes of a file that is read */
 
 struct client {
 	struct identity id;
-	bool mounted;  /* the overlay is over id.root */
+	bool mounted;  /* it is served: the overlay is over id.root, or `native` */
+	enum native_kind native; /* ... without an overlay: links and the control file system alone, or real files (provisioner/native.h) */
 	bool dead;     /* and nobody serves it any more; `id` is from the registry then */
 	char *control; /* where the control file system is; id.control_dir unless the workspace was renamed since */
 };

@@ -1,6 +1,7 @@
 #include <sys/stat.h>
 
 #include "cli/commands.h"
+#include "cli/mounting.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/registry.h"
@@ -43,6 +44,8 @@ static int run(const struct arguments *args, struct error *err)
 		return r;
 	bool known = c.mounted || is_known(&c);
 	r = destroy(&c, err);
+	if (!r && c.native == NATIVE_PLAIN) /* nothing would make a fresh one by itself */
+		r = mounting_detach(&c, DETACH_UNUSED, err);
 	if (r)
 		return r;
 	json_t *status = report_status(&c);
@@ -58,6 +61,6 @@ const struct command command_destroy = {
 	.name = "destroy",
 	.arguments = "",
 	.summary = "tear everything down, as `rm .env` does, and wait; the data goes to the trash",
-	.help = "The workspace stays mounted: the next read of .env makes a fresh environment.",
+	.help = "The workspace stays mounted: the next read of .env makes a fresh environment; after `ajj up --plain` nothing stays.",
 	.run = run,
 };

@@ -1,5 +1,6 @@
 #include "base/buffer.h"
 #include "cli/commands.h"
+#include "cli/mounting.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/reports.h"
@@ -44,6 +45,8 @@ static int run(const struct arguments *args, struct error *err)
 		cleanup_progress struct progress *progress = progress_start(&c, "stopping");
 		r = client_command(&c, "down", err);
 	}
+	if (!r && c.native == NATIVE_PLAIN) /* nobody is asked there by reading: what stands there would be stale */
+		r = mounting_detach(&c, DETACH_UNUSED, err);
 	if (r)
 		return r;
 	json_t *status = report_status(&c);
@@ -56,7 +59,7 @@ const struct command command_down = {
 	.name = "down",
 	.arguments = "",
 	.summary = "stop the services; data and ports stay",
-	.help = "Refused, with the holders' names, while somebody holds .env open or a command runs under `ajj run`, but with --force.",
+	.help = "After `ajj up --plain` the workspace is as it was before, too. Refused, with the holders' names, while somebody holds .env open or a command runs under `ajj run`, but with --force.",
 	.options = options,
 	.run = run,
 };

@@ -1,3 +1,4 @@
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -25,6 +26,12 @@ static json_t *status_of(const struct store_environment *e)
 	return status;
 }
 
+static const char *how(const json_t *status)
+{
+	const char *mode = report_string(status, "mode");
+	return !*mode ? "-" : strcmp(mode, "overlay") ? mode : "mounted";
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_registry_list struct registry_list list = {NULL, 0};
@@ -35,7 +42,7 @@ static int run(const struct arguments *args, struct error *err)
 		json_t *status = status_of(&list.items[i]);
 		cleanup_free char *resources = report_resources(status);
 		strv_pushf(&cells, "%s", report_string(status, "state"));
-		strv_pushf(&cells, "%s", json_is_true(json_object_get(status, "mounted")) ? "mounted" : "-");
+		strv_pushf(&cells, "%s", how(status));
 		strv_pushf(&cells, "%s", list.items[i].root);
 		strv_pushf(&cells, "%s", resources);
 		json_array_append_new(documents, status);

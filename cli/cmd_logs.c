@@ -14,6 +14,7 @@
 #include "cli/output.h"
 
 #define SOURCES_MAX 256
+#define PLAIN_LOOK_MS 200
 #define LINE_MAX_BYTES 65536 /* a longer line is broken */
 
 static const struct option options[] = {
@@ -133,7 +134,7 @@ static void drain_all(struct sources *s, bool at_end)
 }
 
 /* poll(2) parks nothing; it ends when the environment is unmounted. */
-static int follow(struct sources *s)
+static int follow(struct sources *s, bool plain)
 {
 	struct pollfd fds[SOURCES_MAX];
 	for (;;) {
@@ -141,6 +142,8 @@ static int follow(struct sources *s)
 		for (size_t i = 0; i < s->count; i++)
 			fds[i] = (struct pollfd){s->items[i].fd, POLLIN, 0};
 		fflush(stdout);
+		if (plain)
+			poll(NULL, 0, PLAIN_LOOK_MS); /* regular files: always ready */
 		if (ferror(stdout) || poll(fds, s->count, -1) < 0)
 			return 0;
 		for (size_t i = 0; i < s->count; i++) {
@@ -181,7 +184,7 @@ static int run(const struct arguments *args, struct error *err)
 	drain_all(s, !arguments_flag(args, "follow"));
 	if (output_is_json())
 		answer_json(s);
-	return arguments_flag(args, "follow") ? follow(s) : 0;
+	return arguments_flag(args, "follow") ? follow(s, c.native == NATIVE_PLAIN) : 0;
 }
 
 const struct command command_logs = {

@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/registry.h"
 #include "cli/trash_id.h"
+#include "provisioner/env_name.h"
 #include "provisioner/trash.h"
 
 static const struct option options[] = {
@@ -86,13 +87,14 @@ static int make_room(const struct client *c, struct store *store, uint32_t *ret_
 	return r ? r : store_environment_put(store, &fresh, geteuid() == 0, err);
 }
 
-/* The mount covers the real .env: the lines, or the link that it was, come back through it by a rename, as an editor saves. The
+/* The mount covers the real .env: the lines, or the link that it was, come back through it by a rename, as an editor saves. Without an overlay they rest beside it. The
  * entry, whose data is restored by now, goes. */
 static int place_env(const struct client *c, struct store *store, const struct trash_entry *entry, struct error *err)
 {
 	cleanup_free char *saved = xasprintf("%s/env", entry->path);
 	cleanup_free char *temporary = xasprintf("%s/.env.aether-%d.tmp", c->id.root, (int)getpid());
-	cleanup_free char *target = xasprintf("%s/%s", c->id.root, c->id.env_name);
+	const char *name = c->native ? env_name_own(c->id.env_name) : c->id.env_name;
+	cleanup_free char *target = xasprintf("%s/%s", c->id.root, name);
 	unlink(temporary);
 	int r = tree_copy(AT_FDCWD, saved, AT_FDCWD, temporary, (uid_t)-1, (gid_t)-1);
 	if (!r && rename(temporary, target))

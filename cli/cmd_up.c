@@ -12,6 +12,7 @@
 #include "cli/tracked.h"
 
 static const struct option options[] = {
+	{"plain", 0, NULL, "mount nothing: a real .env and real files in .aether/, until `ajj down` (for sandboxes without FUSE)"},
 	{"all", 0, NULL, "also the services that have build:"},
 	{"profile", 0, "NAMES", "also the services of these profiles, separated by commas"},
 	{NULL, 0, NULL, NULL},
@@ -70,7 +71,7 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 		tracked_settle(c);
 	}
 	if (!r)
-		r = mounting_attach(c, NULL, &mounted_now, &why);
+		r = mounting_attach(c, arguments_flag(args, "plain") ? "plain" : NULL, &mounted_now, &why);
 	if (!r && interrupted())
 		r = error_set(&why, ERROR_CANCELED, "interrupted");
 	if (!r)
@@ -109,7 +110,8 @@ const struct command command_up = {
 	.arguments = "[SERVICE...]",
 	.summary = "start the services and wait until they are ready; apply a changed configuration",
 	.help = "Mounts first where need be. Without SERVICE: those that a read of .env would start. Approves the "
-	        "configuration that stands there now.",
+	        "configuration that stands there now. With --plain the text of .env is written into the workspace, marked and for its owner alone; "
+	        "a .env of your own rests in .env.user and comes back by `ajj down`, `destroy` or `detach`, byte for byte, with what you wrote meanwhile.",
 	.options = options,
 	.words_max = COMMAND_WORDS_ANY,
 	.run = run,

@@ -23,6 +23,7 @@
 #include "cli/worktree.h"
 
 static const struct option options[] = {
+	{"options", 'o', "LIST", "mount options, as for aetherfs -o"},
 	{"up", 0, NULL, "also start the services and wait until they are ready"},
 	{NULL, 0, NULL, NULL},
 };
@@ -163,7 +164,7 @@ static int mount_workspace(struct add *a, struct client *c, struct error *err)
 {
 	int r = client_of(a->destination, NULL, c, err);
 	if (!r && !interrupted())
-		r = include_and_attach(c, NULL, NULL, &a->included, err);
+		r = include_and_attach(c, arguments_value(a->args, "options"), NULL, &a->included, err);
 	if (!r && !interrupted())
 		r = mounting_approve(c, err);
 	if (interrupted())

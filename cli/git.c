@@ -140,16 +140,6 @@ bool git_alone(const char *directory, struct identity *ret)
 }
 
 /* jj keeps the path of its git repository in a file, relative to the file's directory. */
-char *git_directory(const struct identity *id)
-{
-	if (id->kind != WORKSPACE_JJ)
-		return id->kind == WORKSPACE_GIT ? xstrdup(id->repository) : NULL;
-	cleanup_free char *store = xasprintf("%s/store", id->repository);
-	cleanup_free char *named = read_line(store, "git_target");
-	cleanup_free char *path = named && *named == '/' ? xstrdup(named) : xasprintf("%s/%s", store, named ? named : "");
-	return named && *named ? realpath(path, NULL) : NULL;
-}
-
 /* ---- running git ---- */
 
 static int find(char **ret, struct error *err)

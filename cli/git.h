@@ -42,9 +42,6 @@ int git_run(char *const *argv, struct error *err);
 /* The same with stdout and stdin as they are wanted; NULL: inherited, nothing. Returns the exit code, or a negative errno. */
 int git_filter(char *const *argv, const struct buffer *in, struct buffer *out, struct buffer *said, struct error *err);
 
-/* new: the directory of the git repository behind a checkout of git's or jj's; NULL: there is none */
-char *git_directory(const struct identity *id);
-
 /* Forgets a linked worktree and leaves its directory, which git has no command for: its entry in .git/worktrees goes, and with it
  * the directory's `.git` file. That one would come to mean another worktree as soon as git gives the same name again. */
 int git_worktree_forget(const char *common, const struct git_worktree *w, struct error *err);

@@ -45,6 +45,12 @@ static int refused(const struct buffer *said, int code, const char *root, struct
 	return -error_code_errno(ERROR_MOUNT_FAILED);
 }
 
+static bool has_option(const char *list, const char *word)
+{
+	cleanup_free char *found = xasprintf(",%s,", list), *wanted = xasprintf(",%s,", word);
+	return strstr(found, wanted);
+}
+
 static int run_aetherfs(const char *root, const char *options, struct error *err)
 {
 	cleanup_free char *program = program_path("aetherfs");
@@ -149,13 +155,23 @@ static int lock_environment(const struct identity *id, struct error *err)
 	return move_fd(&fd);
 }
 
-int mounting_attach(struct client *c, const char *options, bool *ret_mounted, struct error *err)
+/* new: with what this place asks for. Inside a mount that fusermount3 may not look into the directory itself cannot be covered. */
+static char *fitting_options(const struct client *c, const char *options)
+{
+	cleanup_free char *outer = nesting_closed_by(c->id.root);
+	const char *given = options ? options : "";
+	if (!outer || strstr(given, "overlay=off") || has_option(given, "plain"))
+		return xstrdup(options);
+	output_note("Note: %s lies inside %s, which is mounted and closed to fusermount3: it is attached without an overlay (overlay=off)",
+	            c->id.root, outer);
+	return xasprintf("%s%soverlay=off", given, *given ? "," : "");
+}
+
+int mounting_attach(struct client *c, const char *asked, bool *ret_mounted, struct error *err)
 {
 	if (ret_mounted)
 		*ret_mounted = false;
 	int r = clear_what_is_dead(c, err);
-	if (!r && !c->mounted)
-		r = nesting_check(c->id.root, err);
 	if (!r && !c->mounted)
 		r = forgotten_check(&c->id, err);
 	if (r || c->mounted)
@@ -166,6 +182,7 @@ int mounting_attach(struct client *c, const char *options, bool *ret_mounted, st
 	client_refresh(c);
 	if (c->mounted)
 		return 0;
+	cleanup_free char *options = fitting_options(c, asked);
 	r = run_aetherfs(c->id.root, options, err);
 	client_refresh(c);
 	if (!r && ret_mounted)
@@ -206,6 +223,12 @@ static int unmount_once(const char *point, struct error *err)
 	return is_mounted_by_us(point) ? -EBUSY : 0;
 }
 
+/* What is unmounted to end it. */
+static const char *main_point(const struct client *c)
+{
+	return c->native ? c->control : c->id.root;
+}
+
 struct busy {
 	struct holder list[HOLDERS_MAX];
 	size_t count;
@@ -217,7 +240,7 @@ static void look_who(const struct client *c, pid_t keeper, struct busy *ret)
 {
 	cleanup_mounts struct mounts m = MOUNTS_INIT;
 	mounts_read(&m);
-	const struct mount *mount = mounts_ours_at(&m, c->id.root);
+	const struct mount *mount = mounts_ours_at(&m, main_point(c));
 	ret->count = mount ? holders_find(mount->device, ret->list) : 0;
 	ret->services = false;
 	ret->ancestors_only = ret->count > 0;
@@ -250,7 +273,7 @@ static int unmount_patiently(const struct client *c, pid_t keeper, enum detach_m
 	uint64_t until = now_monotonic_ms() + DETACH_BUSY_MS;
 	bool stopped = false;
 	for (;;) {
-		int r = unmount_once(c->id.root, err);
+		int r = unmount_once(main_point(c), err);
 		if (r != -EBUSY)
 			return r;
 		look_who(c, keeper, b);
@@ -263,7 +286,7 @@ static int unmount_patiently(const struct client *c, pid_t keeper, enum detach_m
 			continue;
 		}
 		if (mode == DETACH_UNDER_SHELL && b->ancestors_only)
-			return mounting_clear_dead(c->id.root, err);
+			return mounting_clear_dead(main_point(c), err);
 		if (now_monotonic_ms() >= until)
 			return say_busy(c, b, err);
 		poll(NULL, 0, 50);
@@ -283,6 +306,25 @@ static int wait_ended(const struct client *c, int keeper_pidfd, struct error *er
 	return 0;
 }
 
+/* Nothing is unmounted: the keeper is told to end. */
+static int end_plain(struct client *c, struct error *err)
+{
+	json_t *status = NULL;
+	int r = client_status(c, &status, err);
+	pid_t keeper = status_keeper(status);
+	json_decref(status);
+	if (r)
+		return r;
+	cleanup_close int pidfd = keeper > 0 ? (int)syscall(SYS_pidfd_open, keeper, 0) : -1;
+	struct pollfd ended = {pidfd, POLLIN, 0};
+	if (pidfd >= 0 && syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0))
+		return error_set_errno(err, ERROR_BACKEND_DEPROVISION_FAILED, errno, "process %d, which keeps %s", (int)keeper, c->id.root);
+	if (pidfd < 0 || poll(&ended, 1, DETACH_TIMEOUT_MS) <= 0)
+		return error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "the keeper of %s does not end", c->id.root);
+	client_refresh(c);
+	return 0;
+}
+
 int mounting_detach(struct client *c, enum detach_mode mode, struct error *err)
 {
 	json_t *status = NULL;
@@ -290,6 +332,8 @@ int mounting_detach(struct client *c, enum detach_mode mode, struct error *err)
 	client_refresh(c);
 	if (!c->mounted)
 		return 0;
+	if (c->native == NATIVE_PLAIN)
+		return end_plain(c, err);
 	if (chdir("/"))
 		return error_set_errno(err, ERROR_INTERNAL, errno, "cd /");
 	if (c->dead || mount_is_dead(c->control))

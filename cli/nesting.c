@@ -20,6 +20,9 @@ static const struct mount *overlay_above(const struct mounts *m, const char *pat
 	return NULL;
 }
 
+/* The kernel closes a user's mount to every process that has another uid or gid in any of its credentials
+ * (fuse_allow_current_process), and fusermount3 is setuid. Mounted the other way round, the inner one first, it never
+ * has to look in. */
 char *nesting_closed_by(const char *root)
 {
 	cleanup_mounts struct mounts m = MOUNTS_INIT;
@@ -27,22 +30,4 @@ char *nesting_closed_by(const char *root)
 		return NULL;
 	const struct mount *above = overlay_above(&m, root);
 	return above && mount_kind(above) == MOUNT_OVERLAY && !above->shared ? xstrdup(above->point) : NULL;
-}
-
-/* The kernel closes a user's mount to every process that has another uid or gid in any of its credentials
- * (fuse_allow_current_process), and fusermount3 is setuid. Mounted the other way round, the inner one first, it never
- * has to look in. */
-int nesting_check(const char *root, struct error *err)
-{
-	cleanup_free char *outer = nesting_closed_by(root);
-	if (!outer)
-		return 0;
-	error_set(err, ERROR_MOUNT_FAILED,
-	          "%s cannot be mounted: it lies inside %s, which is mounted and closed to fusermount3", root, outer);
-	error_detail(err, "inside", json_string(outer));
-	error_hint(err,
-	           "mount the inner one first: ajj detach '%s' && ajj attach '%s' && ajj attach '%s'; or, for good, an "
-	           "administrator puts the line user_allow_other into /etc/fuse.conf",
-	           outer, root, outer);
-	return -error_code_errno(ERROR_MOUNT_FAILED);
 }

@@ -2,13 +2,8 @@
 #ifndef CLI_NESTING_H
 #define CLI_NESTING_H
 
-#include "base/error.h"
-
 /* new: the mounted workspace above `root` (canonical) that the setuid fusermount3 may not look into, so that this user
  * cannot mount anything in it; NULL where there is none. */
 char *nesting_closed_by(const char *root);
-
-/* MOUNT_FAILED with the ways out where `root` cannot be mounted for that reason. */
-int nesting_check(const char *root, struct error *err);
 
 #endif

@@ -19,6 +19,7 @@
 #include "cli/registry.h"
 #include "cli/teardown.h"
 #include "provisioner/mounts.h"
+#include "provisioner/native.h"
 
 #define STAMP_MAX 256 /* bytes */
 
@@ -76,7 +77,7 @@ static bool is_in(const char *repository, const struct store_environment *e)
 /* Unmounted, but its keeper or server lives: that takes the environment down by itself, as after a removal through the mount. */
 static bool is_ending(const struct store_environment *e)
 {
-	return !is_mounted_by_us(e->control_dir) && registry_is_kept(e);
+	return !is_mounted_by_us(e->control_dir) && registry_is_kept(e) && native_find_at(e->root) != NATIVE_PLAIN;
 }
 
 /* A mount that nobody serves hides the directory; it is there. While the control file system is served, its server takes the

@@ -17,6 +17,7 @@
 #include "fs/keeper_private.h"
 #include "fs/mount.h"
 #include "fs/mount_options.h"
+#include "provisioner/native.h"
 
 #define AREA "aetherfs"
 #define LOCK_WAIT_MS (KEEPER_STOP_MS + KEEPER_END_MS + 10000) /* for a keeper that starts or ends */
@@ -45,11 +46,26 @@ static void start_release(struct start *s)
 
 /* ---- one keeper a workspace ---- */
 
+static bool answers(const struct identity *id)
+{
+	cleanup_close int fd = native_connect(id);
+	return fd >= 0;
+}
+
 /* Mounted and answering: the keeper that holds the lock has said so. */
-static bool is_ready(const char *dir)
+static bool is_ready(const struct start *s)
 {
 	struct stat st;
-	return mount_is(dir, MOUNT_TYPE_OVERLAY) && !stat(dir, &st);
+	if (mount_is(s->dir, MOUNT_TYPE_OVERLAY))
+		return !stat(s->dir, &st);
+	switch (native_find_at(s->dir)) {
+	case NATIVE_LINKS:
+		return mount_is(s->id.control_dir, MOUNT_TYPE_CONTROL) && !stat(s->id.control_dir, &st);
+	case NATIVE_PLAIN:
+		return answers(&s->id);
+	default:
+		return false;
+	}
 }
 
 /* 0 with the lock, 1 while another has it. The directory and the lock in it go with an environment that is forgotten; what is locked then
@@ -83,7 +99,7 @@ static int take_lock(struct start *s, struct error *err)
 	for (int waited = 0; (r = try_lock(s, path, err)); waited += LOCK_STEP_MS) {
 		if (r < 0)
 			return r;
-		if (is_ready(s->dir))
+		if (is_ready(s))
 			return 1;
 		if (waited > LOCK_WAIT_MS) {
 			error_set(err, ERROR_MOUNT_FAILED, "another aetherfs of %s is neither ready nor gone", s->dir);
@@ -144,11 +160,19 @@ static int refuse_own_home(const struct start *s, struct error *err)
 	return 0;
 }
 
+/* With the lock held: what stands there without the overlay is what a killed keeper left. */
+static int place(const struct start *s, struct error *err)
+{
+	if (session_is_wanted(s->options->bits, SESSION_OVERLAY))
+		return native_take_away(s->keeper.root_fd, err);
+	return native_place(&s->id, s->keeper.root_fd, s->options->bits & MOUNT_PLAIN ? NATIVE_PLAIN : NATIVE_LINKS, err);
+}
+
 /* 0, or 1 when it is mounted already. */
 static int find(struct start *s, struct error *err)
 {
 	int r = mount_resolve(s->options->dir, MOUNT_TYPE_OVERLAY, &s->dir, err);
-	if (!r)
+	if (!r && !(s->options->bits & MOUNT_PLAIN))
 		r = mount_check(err);
 	if (r || mount_is(s->dir, MOUNT_TYPE_OVERLAY))
 		return r ? r : 1;
@@ -165,7 +189,9 @@ static int find(struct start *s, struct error *err)
 		r = open_root(s, err);
 	if (!r)
 		r = identity_make_dirs(&s->id, err); /* the keeper that had the lock before took some away */
-	return r ? r : mount_resolve(s->id.control_dir, MOUNT_TYPE_CONTROL, &s->control_dir, err);
+	if (!r)
+		r = mount_resolve(s->id.control_dir, MOUNT_TYPE_CONTROL, &s->control_dir, err);
+	return r ? r : place(s, err);
 }
 
 static void fill(struct start *s)
@@ -184,7 +210,7 @@ static void fill(struct start *s)
 
 static void say_who_may_look(const struct start *s)
 {
-	if (!s->keeper.may_share)
+	if (!s->keeper.may_share && session_is_wanted(s->options->bits, SESSION_OVERLAY))
 		log_info(AREA, "other users, root included, cannot look into %s: an administrator may add the line user_allow_other to /etc/fuse.conf", s->dir);
 }
 

@@ -25,6 +25,7 @@
 #include "fs/keeper.h"
 #include "fs/keeper_private.h"
 #include "fs/mount.h"
+#include "provisioner/native.h"
 
 #define AREA "keeper"
 #define TELL_SECONDS 5 /* a server that does not take its descriptors must not hold the keeper */
@@ -89,6 +90,11 @@ static int make_shared(struct keeper *k, struct error *err)
 	return 0;
 }
 
+static bool is_wanted(const struct keeper *k, int which)
+{
+	return session_is_wanted(k->p->options, which);
+}
+
 static int mount_one(struct keeper *k, int which, const char *options, struct error *err)
 {
 	struct mount_entry entry = {0};
@@ -106,9 +112,9 @@ static int mount_both(struct keeper *k, struct error *err)
 		"default_permissions%s%s%s%s", k->p->may_share ? ",allow_other" : "", root ? ",suid,dev" : "", /* as what it covers */
 		*k->p->kernel_options ? "," : "", k->p->kernel_options);
 	int r = make_shared(k, err);
-	if (!r)
+	if (!r && is_wanted(k, SESSION_CONTROL))
 		r = mount_one(k, SESSION_CONTROL, "", err);
-	if (!r)
+	if (!r && is_wanted(k, SESSION_OVERLAY))
 		r = mount_one(k, SESSION_OVERLAY, options, err);
 	return r;
 }
@@ -154,7 +160,10 @@ static void unmount_both(struct keeper *k)
 
 static bool both_mounted(const struct keeper *k)
 {
-	return mount_is(k->p->points[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY) && mount_is(k->p->points[SESSION_CONTROL], MOUNT_TYPE_CONTROL);
+	bool all = true;
+	for (int i = 0; i < SESSION_COUNT; i++)
+		all &= !is_wanted(k, i) || mount_is(k->p->points[i], mount_types[i]);
+	return all;
 }
 
 /* ---- stashed descriptors ---- */
@@ -214,14 +223,17 @@ static void exec_server(struct keeper *k, int socket)
 {
 	int sources[] = {k->devices[SESSION_OVERLAY], k->devices[SESSION_CONTROL], k->shared_fd, k->p->root_fd, socket, k->pidfd, k->p->lock_fd};
 	enum { COUNT = sizeof sources / sizeof sources[0] };
+	int none = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i < COUNT; i++) /* so that each number is taken */
+		sources[i] = sources[i] < 0 ? none : sources[i];
 	for (int i = 0; i < COUNT; i++) /* out of the way of the numbers they get */
 		sources[i] = fcntl(sources[i], F_DUPFD_CLOEXEC, KEEPER_FD_OVERLAY + COUNT);
 	for (int i = 0; i < COUNT; i++)
 		dup2(sources[i], KEEPER_FD_OVERLAY + i);
 	setpgid(0, 0); /* Ctrl-C before a keeper in the foreground is for the keeper alone */
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigset_t unblocked;
+	sigemptyset(&unblocked);
+	sigprocmask(SIG_SETMASK, &unblocked, NULL);
 	char *path = program_path("aetherfs-server");
 	execl(path, "aetherfs-server", k->p->id->root, (char *)NULL);
 	log_error(AREA, "cannot start %s: %s", path, strerror(errno));
@@ -269,6 +281,8 @@ static bool can_take_over(const struct keeper *k)
 		struct fuse_in_header head;
 		struct fuse_init_in in = {0};
 		uint32_t len = atomic_load(&stored->len);
+		if (!is_wanted(k, i))
+			continue;
 		if (k->p->mask_resend || len < sizeof head + 5 * sizeof(uint32_t) || len > sizeof stored->request)
 			return false;
 		memcpy(&in, stored->request + sizeof head, len - sizeof head < sizeof in ? len - sizeof head : sizeof in);
@@ -522,8 +536,10 @@ static bool hear_signals(struct keeper *k)
 static void look_at_table(struct keeper *k)
 {
 	k->look_at_ms = 0;
-	if (k->stopping || (mount_exists(k->minors[SESSION_OVERLAY], MOUNT_TYPE_OVERLAY) &&
-	                    mount_exists(k->minors[SESSION_CONTROL], MOUNT_TYPE_CONTROL)))
+	bool all = true;
+	for (int i = 0; i < SESSION_COUNT; i++)
+		all &= !is_wanted(k, i) || mount_exists(k->minors[i], mount_types[i]);
+	if (k->stopping || all)
 		return;
 	log_info(AREA, "a mount is gone: the services are stopped");
 	stop(k);
@@ -660,6 +676,14 @@ static void forget(const struct keeper *k)
 		log_warning(AREA, "cannot remove %s: %s", dir, strerror(errno));
 }
 
+/* The workspace as it was, also where it was removed meanwhile, or its server died too often to do it. */
+static void take_away_placed(const struct keeper *k)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	if (!is_wanted(k, SESSION_OVERLAY) && native_take_away(k->p->root_fd, &err))
+		log_warning(AREA, "what stood in %s without the overlay is left: %s", k->p->id->root, err.message);
+}
+
 static void end(struct keeper *k)
 {
 	unmount_both(k);
@@ -667,6 +691,7 @@ static void end(struct keeper *k)
 	if (k->socket >= 0)
 		close(k->socket);
 	end_children(k);
+	take_away_placed(k);
 	rmdir(k->p->id->control_dir);
 	tree_remove(AT_FDCWD, k->p->id->socket_dir); /* sockets of what ended */
 	if (k->forgotten)

@@ -13,6 +13,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #include "base/alloc.h"
@@ -20,6 +21,7 @@
 #include "base/file.h"
 #include "base/program.h"
 
+#define WITHOUT "without mounts: ajj up --plain; " /* the way out that is always there */
 #define DEAD_MAX 16 /* dead mounts on top of each other that are taken away */
 
 /* ---- the mount table ---- */
@@ -137,27 +139,29 @@ bool mount_may_share(void)
 
 int mount_check(struct error *err)
 {
+	struct stat st;
 	cleanup_close int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (fd < 0) {
-		int saved = errno;
+	/* a sandbox may have put something else there */
+	if (fd < 0 || fstat(fd, &st) || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 229)) {
+		int saved = fd < 0 ? errno : ENODEV;
 		error_set_errno(err, ERROR_NO_FUSE, saved, "/dev/fuse cannot be opened");
 		if (saved == EACCES)
-			error_hint(err, "an administrator must run: chmod 666 /dev/fuse");
+			error_hint(err, WITHOUT "or an administrator runs: chmod 666 /dev/fuse");
 		else
-			error_hint(err, "load the kernel's module (modprobe fuse), or in a container: --device /dev/fuse --cap-add SYS_ADMIN");
+			error_hint(err, WITHOUT "or load the kernel's module (modprobe fuse), in a container: --device /dev/fuse --cap-add SYS_ADMIN");
 		return -error_code_errno(ERROR_NO_FUSE);
 	}
 	if (geteuid() == 0)
 		return 0;
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1) {
 		error_set(err, ERROR_MOUNT_NO_NEW_PRIVS, "this process may not gain privileges (no_new_privs), so fusermount3 cannot mount");
-		error_hint(err, "mount from outside the sandbox: ajj attach DIR");
+		error_hint(err, WITHOUT "or go outside of the sandbox");
 		return -error_code_errno(ERROR_MOUNT_NO_NEW_PRIVS);
 	}
 	cleanup_free char *mounter = program_in_path("fusermount3", getenv("PATH"));
 	if (!mounter) {
 		error_set(err, ERROR_MOUNT_FAILED, "fusermount3 is not installed");
-		error_hint(err, "install the package fuse3: apt-get install fuse3");
+		error_hint(err, WITHOUT "or install the package fuse3: apt-get install fuse3");
 		return -error_code_errno(ERROR_MOUNT_FAILED);
 	}
 	return 0;
@@ -221,8 +225,7 @@ int mount_fuse(const char *path, const char *type, const char *options, int *ret
 	if (mounted)
 		mount_detach(path);
 	error_set(err, ERROR_MOUNT_FAILED, "cannot mount on %s%s%s", path, *said ? ": " : "", said);
-	if (geteuid() == 0)
-		error_hint(err, "mounting wants CAP_SYS_ADMIN; in a container: --cap-add SYS_ADMIN");
+	error_hint(err, geteuid() == 0 ? WITHOUT "or give it CAP_SYS_ADMIN, in a container: --cap-add SYS_ADMIN" : WITHOUT "or see to what fusermount3 says");
 	return -error_code_errno(ERROR_MOUNT_FAILED);
 }
 

@@ -22,10 +22,13 @@
 #include "fs/keeper.h"
 #include "fs/mount.h"
 #include "fs/overlay.h"
+#include "fs/placed.h"
+#include "fs/plain.h"
 #include "fs/removal.h"
 #include "fs/session.h"
 #include "provisioner/discard.h"
 #include "provisioner/environment.h"
+#include "provisioner/native.h"
 #include "provisioner/store.h"
 #include "provisioner/trash.h"
 
@@ -53,7 +56,9 @@ struct server {
 	struct overlay *overlay;
 	struct session *sessions[SESSION_COUNT];
 	struct unlinked *unlinked;
-	struct removal *removal;
+	struct removal *removal; /* NULL: there is no overlay through which the workspace could be removed */
+	struct placed *placed;   /* NULL: there is an overlay */
+	struct plain *plain;     /* NULL: something is mounted */
 	char *helper, *shim, *recipes;
 	pthread_t overlay_thread;
 	bool fresh; /* no server was here before on these mounts: nothing of them is cached */
@@ -118,6 +123,11 @@ static void on_removed(void *arg, pid_t tgid)
 }
 
 static void take_away(struct server *s, const struct requester *who);
+
+static bool wants(const struct server *s, int which)
+{
+	return session_is_wanted(s->shared->options, which);
+}
 
 static void take(struct server *s, struct posted *p)
 {
@@ -200,6 +210,8 @@ static void end(struct server *s)
 	say(KEEPER_ENDING, 0, NULL);
 	if (s->prewarming)
 		uv_process_kill(&s->prewarm, SIGTERM);
+	if (s->placed)
+		placed_stop(s->placed);
 	environment_close(s->environment, true, environment_closed, s);
 }
 
@@ -215,14 +227,22 @@ static void take_away(struct server *s, const struct requester *who)
 	if (s->prewarming)
 		uv_process_kill(&s->prewarm, SIGTERM);
 	environment_unlinked(s->environment, who, 0);
-	start_grace(s);
+	if (s->overlay)
+		start_grace(s);
+	else
+		end(s);
+}
+
+static bool is_being_removed(const struct server *s, pid_t *ret_tgid)
+{
+	return s->removal && removal_has_begun(s->removal, ret_tgid);
 }
 
 static void on_grace(uv_timer_t *timer)
 {
 	struct server *s = timer->data;
 	struct requester who = {0};
-	if (removal_has_begun(s->removal, &who.pid))
+	if (is_being_removed(s, &who.pid))
 		take_away(s, &who);
 	end(s);
 }
@@ -238,7 +258,7 @@ static void start_grace(struct server *s)
 static void end_or_go_on(struct server *s)
 {
 	pid_t tgid;
-	if (removal_has_begun(s->removal, &tgid))
+	if (is_being_removed(s, &tgid))
 		start_grace(s);
 	else
 		end(s);
@@ -275,7 +295,7 @@ static void on_keeper_message(uv_poll_t *poll, int status, int events)
 		end_or_go_on(s);
 	if (n > 0 && m.type == KEEPER_PING)
 		say(KEEPER_PONG, 0, NULL);
-	if (n > 0 && m.type == KEEPER_DETACHED)
+	if (n > 0 && m.type == KEEPER_DETACHED && s->removal)
 		removal_detached(s->removal, m.key);
 }
 
@@ -284,11 +304,15 @@ static void on_keeper_message(uv_poll_t *poll, int status, int events)
 static void leave(const struct server *s)
 {
 	log_error(AREA, "the keeper is gone");
-	if (s->id.root) {
+	if (!s->id.root)
+		_exit(1);
+	if (wants(s, SESSION_OVERLAY))
 		mount_detach(s->id.root);
+	else
+		native_take_away(KEEPER_FD_ROOT, NULL);
+	if (wants(s, SESSION_CONTROL))
 		mount_detach(s->id.control_dir);
-		rmdir(s->id.control_dir);
-	}
+	rmdir(s->id.control_dir);
 	_exit(1);
 }
 
@@ -321,7 +345,7 @@ static int receive_stash(struct server *s, struct error *err)
 		int fd = -1;
 		if (c && c->cmsg_type == SCM_RIGHTS)
 			memcpy(&fd, CMSG_DATA(c), sizeof fd);
-		if (m.type == KEEPER_RESTORE && fd >= 0)
+		if (m.type == KEEPER_RESTORE && fd >= 0 && s->overlay)
 			overlay_restore(s->overlay, m.key, fd);
 		if (m.type == KEEPER_RESTORED)
 			return 0;
@@ -374,6 +398,8 @@ static void on_changed(void *arg, unsigned what)
 		control_changed(s->control, what);
 	if (s->overlay && (what & CHANGED_ENV_OWN))
 		overlay_own_changed(s->overlay);
+	if (s->plain)
+		plain_changed(s->plain, what);
 }
 
 static void on_env_named(void *arg, const char *name)
@@ -417,6 +443,7 @@ static int make_environment(struct server *s, struct error *err)
 		.loop = &s->loop,
 		.id = &s->id,
 		.root_fd = KEEPER_FD_ROOT,
+		.keep_own_lines = !wants(s, SESSION_CONTROL),
 		.keeper_pid = getppid(),
 		.keeper_pidfd = KEEPER_FD_PIDFD,
 		.shim = s->shim,
@@ -430,7 +457,7 @@ static int make_environment(struct server *s, struct error *err)
 	return environment_new(&params, &s->environment, err);
 }
 
-static int make_file_systems(struct server *s, struct error *err)
+static int make_control(struct server *s, struct error *err)
 {
 	struct control_params control = {
 		.shared = s->shared,
@@ -442,6 +469,11 @@ static int make_file_systems(struct server *s, struct error *err)
 		.fd = KEEPER_FD_CONTROL,
 		.owner = geteuid(),
 	};
+	return control_new(&control, &s->control, err);
+}
+
+static int make_overlay(struct server *s, struct error *err)
+{
 	const struct removal_params removal = {
 		.shared = s->shared,
 		.root_fd = KEEPER_FD_ROOT,
@@ -461,25 +493,55 @@ static int make_file_systems(struct server *s, struct error *err)
 		.removal = s->removal,
 		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, s},
 	};
-	int r = control_new(&control, &s->control, err);
-	if (!r)
-		r = overlay_new(&overlay, &s->overlay, err);
-	if (!r)
-		r = receive_stash(s, err);
-	if (r)
-		return r;
-	control_set_environment(s->control, s->environment);
+	return overlay_new(&overlay, &s->overlay, err);
+}
+
+static int make_sessions(struct server *s, struct error *err)
+{
 	size_t size;
 	const struct fuse_lowlevel_ops *ops = control_ops(&size);
-	r = session_new(KEEPER_FD_CONTROL, SESSION_CONTROL, s->shared, ops, size, s->control, &s->sessions[SESSION_CONTROL], err);
+	control_set_environment(s->control, s->environment);
+	int r = session_new(KEEPER_FD_CONTROL, SESSION_CONTROL, s->shared, ops, size, s->control, &s->sessions[SESSION_CONTROL], err);
 	if (r)
 		return r;
 	control_set_session(s->control, s->sessions[SESSION_CONTROL]);
+	if (!s->overlay)
+		return 0;
 	ops = overlay_ops(&size);
 	r = session_new(KEEPER_FD_OVERLAY, SESSION_OVERLAY, s->shared, ops, size, s->overlay, &s->sessions[SESSION_OVERLAY], err);
 	if (!r)
 		overlay_set_session(s->overlay, s->sessions[SESSION_OVERLAY]);
 	return r;
+}
+
+static void on_directory_gone(void *arg)
+{
+	static const struct requester nobody;
+	take_away(arg, &nobody);
+}
+
+/* What really stands in the workspace, in the overlay's place. */
+static int make_placed(struct server *s, struct error *err)
+{
+	const struct plain_params plain = {&s->loop, &s->id, KEEPER_FD_ROOT, s->environment};
+	int r = wants(s, SESSION_CONTROL) ? 0 : plain_new(&plain, &s->plain, err);
+	if (r)
+		return r;
+	const struct placed_params placed = {&s->loop, &s->id, KEEPER_FD_ROOT, s->environment, s->plain, on_directory_gone, s};
+	s->placed = placed_new(&placed);
+	return 0;
+}
+
+static int make_file_systems(struct server *s, struct error *err)
+{
+	int r = wants(s, SESSION_CONTROL) ? make_control(s, err) : 0;
+	if (!r && wants(s, SESSION_OVERLAY))
+		r = make_overlay(s, err);
+	if (!r)
+		r = receive_stash(s, err);
+	if (!r && s->control)
+		r = make_sessions(s, err);
+	return r || s->overlay ? r : make_placed(s, err);
 }
 
 static void on_prewarmed(uv_process_t *process, int64_t status, int signal)
@@ -509,7 +571,7 @@ static void on_prewarm(uv_timer_t *timer)
 
 static bool wants_prewarming(const struct server *s)
 {
-	return s->fresh && !(s->shared->options & (MOUNT_NO_PREWARM | MOUNT_CACHE_STRICT));
+	return s->overlay && s->fresh && !(s->shared->options & (MOUNT_NO_PREWARM | MOUNT_CACHE_STRICT));
 }
 
 static void watch(struct server *s, uv_poll_t *poll, int fd, uv_poll_cb callback)
@@ -524,7 +586,7 @@ static void finish_removal(struct server *s)
 {
 	pid_t tgid;
 	const struct requester nobody = {0};
-	if (trash_env_is_aside(&s->id) && !removal_has_begun(s->removal, &tgid))
+	if (trash_env_is_aside(&s->id) && !is_being_removed(s, &tgid))
 		environment_unlinked(s->environment, &nobody, 0);
 }
 
@@ -542,6 +604,7 @@ static int start(struct server *s, struct error *err)
 	s->fresh = !atomic_load(&s->shared->init[SESSION_OVERLAY].len);
 	int r = identity_of_fd(KEEPER_FD_ROOT, s->shared->root, s->shared->workspace[0] ? s->shared->workspace : NULL,
 	                       s->shared->namespace_, &s->id, err);
+	s->id.native = !wants(s, SESSION_OVERLAY);
 	if (!r)
 		r = make_environment(s, err);
 	if (!r)
@@ -549,10 +612,11 @@ static int start(struct server *s, struct error *err)
 	if (r)
 		return r;
 	finish_removal(s);
-	watch(s, &s->control_poll, KEEPER_FD_CONTROL, on_control);
+	if (s->control)
+		watch(s, &s->control_poll, KEEPER_FD_CONTROL, on_control);
 	watch(s, &s->keeper_poll, KEEPER_FD_SOCKET, on_keeper_message);
 	watch(s, &s->pidfd_poll, KEEPER_FD_PIDFD, on_keeper_death);
-	r = start_overlay(s, err);
+	r = s->overlay ? start_overlay(s, err) : 0;
 	if (r)
 		return r;
 

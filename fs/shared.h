@@ -10,6 +10,7 @@
 
 #include <limits.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -188,8 +189,16 @@ enum mount_option {
 	MOUNT_ALLOW_OTHER = 2,
 	MOUNT_CACHE_STRICT = 4, /* -o cache=strict: no caching beyond a request */
 	MOUNT_PASSTHROUGH = 8,  /* -o io=passthrough */
-	MOUNT_NO_PREWARM = 16
+	MOUNT_NO_PREWARM = 16,
+	MOUNT_NO_OVERLAY = 32,  /* -o overlay=off: the control file system alone, and links to it (provisioner/native.h) */
+	MOUNT_PLAIN = 64        /* -o plain: nothing is mounted at all; real files, kept as they should be */
 };
+
+/* Is that one of the two mounts that a workspace of these options has? */
+static inline bool session_is_wanted(uint32_t options, int which)
+{
+	return !(options & MOUNT_PLAIN) && (which == SESSION_CONTROL || !(options & MOUNT_NO_OVERLAY));
+}
 
 #define SHARED_PAGE(x) (((uint64_t)(x) + 4095) & ~UINT64_C(4095))
 #define SHARED_NODES_AT SHARED_PAGE(sizeof(struct shared))

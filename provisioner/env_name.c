@@ -13,6 +13,15 @@
 
 const char *const env_names[] = {ENV_NAME_DEFAULT, ".env.local", ".env.aether", NULL};
 
+const char *env_name_own(const char *name)
+{
+	static const char *const own[] = {".env.user", ".env.local.user", ".env.aether.user"};
+	for (size_t i = 0; env_names[i]; i++)
+		if (!strcmp(env_names[i], name))
+			return own[i];
+	return own[0];
+}
+
 static char *file_of(const char *shared_dir, const char *repository)
 {
 	return xasprintf("%s/names/%016llx", shared_dir, (unsigned long long)hash_str(HASH_INIT, repository));

@@ -21,4 +21,7 @@ int env_name_write(const char *shared_dir, const char *repository, const char *n
 /* Is the tracked `.env` an ordinary file, beneath the lines of `name`? */
 bool env_name_has_base(const char *name);
 
+/* static: where the user's own file rests while ours really stands in its place (native.h). `name` is one of env_names. */
+const char *env_name_own(const char *name);
+
 #endif

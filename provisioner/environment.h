@@ -44,6 +44,7 @@ struct environment_params {
 	uv_loop_t *loop;
 	const struct identity *id; /* borrowed for life */
 	int root_fd;               /* directory of the workspace *beneath* the mount; borrowed. Never touch the workspace by path */
+	bool keep_own_lines;       /* a teardown leaves the user's own `.env` alone: nobody has deleted it */
 	pid_t keeper_pid;
 	int keeper_pidfd;          /* borrowed; -1 in tests */
 	const char *shim;          /* path of aetherfs-shim */

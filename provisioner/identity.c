@@ -522,3 +522,8 @@ void identity_release(struct identity *id)
 	free(id->shared_dir);
 	*id = (struct identity){0};
 }
+
+const char *identity_own_name(const struct identity *id)
+{
+	return id->native ? env_name_own(id->env_name) : id->env_name;
+}

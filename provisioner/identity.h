@@ -35,6 +35,7 @@ struct identity {
 	char *socket_dir;  /* RUNTIME/s-<8 hex>: a directory for each service's Unix sockets (at most 71 bytes; below /tmp/aether-UID where RUNTIME is too long) */
 	char *state_dir;   /* STATE/ns/NAMESPACE */
 	char *shared_dir;  /* STATE: aether.db, trash/, templates/, ns/ */
+	bool native;       /* ours really stands in the workspace, and the user's own file beside it (native.h): only its server says so */
 	_Atomic(const char *) env_name; /* static: what the virtual `.env` of this repository is called (env_name.h); the server's own may change */
 };
 
@@ -70,6 +71,9 @@ int identity_make_dirs(const struct identity *id, struct error *err);
 /* new: the directories alone (for `ajj list`, `cleanup`). */
 int identity_runtime_dir(char **ret, struct error *err);
 int identity_shared_dir(char **ret, struct error *err);
+
+/* static: the name of the file with the user's own lines */
+const char *identity_own_name(const struct identity *id);
 
 void identity_release(struct identity *id);
 

@@ -92,7 +92,7 @@ int layers_open_link(const struct identity *id, int root_fd)
 {
 	char target[PATH_MAX];
 	const char *base;
-	ssize_t n = readlinkat(root_fd, id->env_name, target, sizeof target - 1);
+	ssize_t n = readlinkat(root_fd, identity_own_name(id), target, sizeof target - 1);
 	if (n < 0)
 		return -errno;
 	target[n] = '\0';
@@ -108,6 +108,8 @@ int layers_open_link(const struct identity *id, int root_fd)
 void layers_text_at(const char *root, int root_fd, const char *name, struct buffer *out)
 {
 	char target[PATH_MAX];
+	if (layers_is_copied_link(root_fd, name))
+		name = env_name_own(name);
 	ssize_t n = readlinkat(root_fd, name, target, sizeof target - 1);
 	if (n < 0) {
 		layers_read_lines(root_fd, name, out);
@@ -119,7 +121,7 @@ void layers_text_at(const char *root, int root_fd, const char *name, struct buff
 
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out)
 {
-	layers_text_at(id->root, root_fd, id->env_name, out);
+	layers_text_at(id->root, root_fd, identity_own_name(id), out);
 }
 
 uint64_t layers_base_stamp(const struct identity *id, int root_fd)

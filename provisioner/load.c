@@ -334,7 +334,7 @@ static void take_main_text(struct environment *e, struct load_job *job)
 static void take_user_text(struct environment *e, struct load_job *job)
 {
 	bool is_link;
-	uint64_t stamp = layers_user_stamp(e->params.root_fd, e->id->env_name, &is_link);
+	uint64_t stamp = layers_user_stamp(e->params.root_fd, identity_own_name(e->id), &is_link);
 	if (!is_link) {
 		environment_refresh_user(e);
 		return;
@@ -569,7 +569,7 @@ void environment_set_user_text(struct environment *e, const struct buffer *text)
 static void refresh_own(struct environment *e)
 {
 	bool is_link;
-	uint64_t stamp = layers_user_stamp(e->params.root_fd, e->id->env_name, &is_link);
+	uint64_t stamp = layers_user_stamp(e->params.root_fd, identity_own_name(e->id), &is_link);
 	if (stamp == e->user_stamp)
 		return;
 	e->user_stamp = stamp;

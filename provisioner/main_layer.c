@@ -73,6 +73,13 @@ static void read_own_lines(const char *path, struct buffer *out)
 	envfile_user_part(buffer_str(&text), NULL, out, &unused);
 }
 
+/* new: without an overlay there, the user's own file rests under another name. */
+static char *own_path(const struct main_layer *l)
+{
+	cleanup_free char *path = xasprintf("%s/%s", l->root, l->name);
+	return layers_is_copied_link(AT_FDCWD, path) ? xasprintf("%s/%s", l->root, env_name_own(l->name)) : move_ptr(path);
+}
+
 bool main_layer_refresh(struct main_layer *l)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
@@ -82,7 +89,7 @@ bool main_layer_refresh(struct main_layer *l)
 		return false;
 	look_at_mounts(l);
 	if (!l->is_mounted)
-		direct = xasprintf("%s/%s", l->root, l->name);
+		direct = own_path(l);
 	const char *path = direct ? direct : l->copy;
 	bool exists = fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
 	l->is_link = direct && exists && S_ISLNK(st.st_mode);

@@ -66,7 +66,7 @@ static void trash_work(struct job *base)
 	if (rmdir(path) < 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
 		log_warning("environment", "%s: %s", path, strerror(errno));
 	cleanup_strv char **services = discard_data_names(e->id, job->generation); /* also right after a crash, when nobody remembers what ran */
-	cleanup_close int env = trash_env_open(e->id, e->params.root_fd);
+	cleanup_close int env = e->params.keep_own_lines ? -1 : trash_env_open(e->id, e->params.root_fd);
 	int r = trash_put(e->store, e->id, job->generation, env, services, &job->error);
 	if (r == 0)
 		r = store_environment_next_generation(e->store, ns, &job->next, &job->error);

@@ -215,8 +215,9 @@ char *environment_service_log(struct environment *e, const char *service)
 static int write_beneath(struct environment *e, const struct buffer *text, struct error *err)
 {
 	struct stat st;
-	bool exists = fstatat(e->params.root_fd, e->id->env_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	              !layers_is_copied_link(e->params.root_fd, e->id->env_name);
+	const char *name = identity_own_name(e->id);
+	bool exists = fstatat(e->params.root_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	              !layers_is_copied_link(e->params.root_fd, name);
 	int r = 0;
 	if (!text->len && !exists)
 		return 0;
@@ -226,11 +227,11 @@ static int write_beneath(struct environment *e, const struct buffer *text, struc
 		r = fd < 0 ? fd : write_all(fd, buffer_str(text), text->len);
 	} else {
 		mode_t mode = exists ? st.st_mode & 07777 : 0600;
-		r = file_write_atomic(e->params.root_fd, e->id->env_name, buffer_str(text), text->len, mode);
+		r = file_write_atomic(e->params.root_fd, name, buffer_str(text), text->len, mode);
 	}
 	if (r < 0)
 		return error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_PERMISSION, -r,
-		                       "cannot write the %s beneath the mount", e->id->env_name);
+		                       "cannot write the %s beneath the mount", name);
 	return 0;
 }
 

@@ -98,7 +98,7 @@ static int move_tree(const char *from, const char *to)
 static bool env_worth_keeping(const struct identity *id, int root_fd)
 {
 	struct stat st;
-	if (root_fd < 0 || fstatat(root_fd, id->env_name, &st, AT_SYMLINK_NOFOLLOW))
+	if (root_fd < 0 || fstatat(root_fd, identity_own_name(id), &st, AT_SYMLINK_NOFOLLOW))
 		return false;
 	return S_ISLNK(st.st_mode) || (S_ISREG(st.st_mode) && st.st_size);
 }
@@ -108,7 +108,7 @@ static bool env_worth_keeping(const struct identity *id, int root_fd)
 static char *env_link(const struct identity *id, int root_fd)
 {
 	char target[PATH_MAX];
-	ssize_t n = readlinkat(root_fd, id->env_name, target, sizeof target - 1);
+	ssize_t n = readlinkat(root_fd, identity_own_name(id), target, sizeof target - 1);
 	if (n < 0)
 		return NULL;
 	target[n] = '\0';
@@ -120,7 +120,7 @@ static int copy_env(const struct identity *id, int root_fd, const char *to)
 	cleanup_free char *link = env_link(id, root_fd);
 	if (link)
 		return symlink(link, to) ? -errno : 0;
-	int r = tree_copy(root_fd, id->env_name, AT_FDCWD, to, (uid_t)-1, (gid_t)-1);
+	int r = tree_copy(root_fd, identity_own_name(id), AT_FDCWD, to, (uid_t)-1, (gid_t)-1);
 	return r ? r : sync_path(to, 0);
 }
 
@@ -133,7 +133,7 @@ static bool is_same_env(const struct identity *id, int root_fd, const char *kept
 	if (link || n >= 0)
 		return link && n == (ssize_t)strlen(link) && !memcmp(link, target, (size_t)n);
 	cleanup_buffer struct buffer a = BUFFER_INIT, b = BUFFER_INIT;
-	return !file_read(root_fd, id->env_name, ENVFILE_MAX, &a) && !file_read(AT_FDCWD, kept, ENVFILE_MAX, &b) &&
+	return !file_read(root_fd, identity_own_name(id), ENVFILE_MAX, &a) && !file_read(AT_FDCWD, kept, ENVFILE_MAX, &b) &&
 	       a.len == b.len && !memcmp(buffer_str(&a), buffer_str(&b), a.len);
 }
 
@@ -153,7 +153,7 @@ static int move_env(const struct identity *id, int root_fd, const char *entry)
 	if (!r)
 		r = sync_path(entry, O_DIRECTORY);
 	trash_step("kept .env");
-	if (!r && unlinkat(root_fd, id->env_name, 0) && errno != ENOENT)
+	if (!r && unlinkat(root_fd, identity_own_name(id), 0) && errno != ENOENT)
 		r = -errno;
 	trash_step("unlinked .env");
 	return r;
@@ -173,9 +173,9 @@ int trash_env_aside(const struct identity *id, int root_fd, struct error *err)
 	int r = dir_make(AT_FDCWD, dir, 0700);
 	if (r)
 		return trash_failed(r, dir, err);
-	if (fstatat(root_fd, id->env_name, &st, AT_SYMLINK_NOFOLLOW) || S_ISDIR(st.st_mode))
+	if (fstatat(root_fd, identity_own_name(id), &st, AT_SYMLINK_NOFOLLOW) || S_ISDIR(st.st_mode))
 		return 0;
-	if (!renameat(root_fd, id->env_name, AT_FDCWD, kept))
+	if (!renameat(root_fd, identity_own_name(id), AT_FDCWD, kept))
 		return 0;
 	r = errno == EXDEV ? tree_remove(AT_FDCWD, partial) : -errno;
 	if (!r)
@@ -184,7 +184,7 @@ int trash_env_aside(const struct identity *id, int root_fd, struct error *err)
 		r = -errno;
 	if (!r)
 		r = sync_path(dir, O_DIRECTORY);
-	if (!r && unlinkat(root_fd, id->env_name, 0) && errno != ENOENT)
+	if (!r && unlinkat(root_fd, identity_own_name(id), 0) && errno != ENOENT)
 		r = -errno;
 	return r && r != -ENOENT ? trash_failed(r, ".env", err) : 0;
 }
@@ -364,8 +364,8 @@ int trash_put(struct store *s, const struct identity *id, uint32_t generation, i
 	r = put(s, id, generation, data, root_fd, services, err);
 	if (!r && root_fd >= 0 && !env_worth_keeping(id, root_fd)) {
 		struct stat st; /* an empty one holds nothing, but deleting means that it is gone */
-		if (!fstatat(root_fd, id->env_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))
-			unlinkat(root_fd, id->env_name, 0);
+		if (!fstatat(root_fd, identity_own_name(id), &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))
+			unlinkat(root_fd, identity_own_name(id), 0);
 	}
 	return r;
 }
@@ -459,7 +459,7 @@ static int restore_env(struct store *s, const struct identity *id, const struct 
 		return r;
 	unlinkat(root_fd, temporary, 0);
 	r = tree_copy(AT_FDCWD, kept, root_fd, temporary, (uid_t)-1, (gid_t)-1);
-	if (!r && renameat(root_fd, temporary, root_fd, id->env_name))
+	if (!r && renameat(root_fd, temporary, root_fd, identity_own_name(id)))
 		r = -errno;
 	trash_step("restored .env");
 	if (r)

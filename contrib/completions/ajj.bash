@@ -12,12 +12,12 @@ _ajj() {
 		return
 		;;
 	'workspace ') options='add forget list rename root update-stale' ;;
-	'workspace add') options+=' --up --name --revision --message --sparse-patterns' ;;
+	'workspace add') options+=' --options --up --name --revision --message --sparse-patterns' ;;
 	'workspace forget') options+=' --repository' ;;
 	'trash ') options='list restore empty' ;;
 	'trash restore') options+=' --env' ;;
 	attach*) options+=' --options' ;;
-	up*) options+=" --all --profile $(_ajj_services)" ;;
+	up*) options+=" --all --plain --profile $(_ajj_services)" ;;
 	env*) options+=' --explain --format sh docker json nul' ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
 	trust*) options+=' --show --revoke' ;;

@@ -13,6 +13,7 @@ complete -c ajj -n __fish_use_subcommand -s V -l version -d 'print the version'
 complete -c ajj -n __fish_use_subcommand -a "$commands"
 complete -c ajj -n '__fish_seen_subcommand_from workspace; and not __fish_seen_subcommand_from add forget list' -a 'add forget list rename root update-stale'
 complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from add' -l up -d 'start the services, too'
+complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from add' -s o -l options -r -d 'mount options'
 complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from add' -a '(__fish_complete_directories)'
 complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from forget' -s R -l repository -r
 complete -c ajj -n '__fish_seen_subcommand_from trash; and not __fish_seen_subcommand_from list restore empty' -a 'list restore empty'
@@ -20,6 +21,7 @@ complete -c ajj -n '__fish_seen_subcommand_from trash; and __fish_seen_subcomman
 complete -c ajj -n '__fish_seen_subcommand_from attach' -s o -l options -r -d 'mount options'
 complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_complete_directories)'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
+complete -c ajj -n '__fish_seen_subcommand_from up' -l plain -d 'without FUSE'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these profiles'
 complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'

@@ -9,13 +9,13 @@ _ajj() {
 	case "${words_[1]} ${words_[2]}" in
 	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
 	'workspace ') options=(add forget list rename root update-stale) ;;
-	'workspace add') options+=(--up --name --revision --message --sparse-patterns); _directories ;;
+	'workspace add') options+=(--options --up --name --revision --message --sparse-patterns); _directories ;;
 	'workspace forget') options+=(--repository) ;;
 	'trash ') options=(list restore empty) ;;
 	'trash restore') options+=(--env) ;;
 	attach*) options+=(--options); _directories ;;
 	detach*) _directories ;;
-	up*) options+=(--all --profile); _ajj_services ;;
+	up*) options+=(--all --plain --profile); _ajj_services ;;
 	env*) options+=(--explain --format sh docker json nul) ;;
 	logs*) options+=(--follow); _ajj_services ;;
 	trust*) options+=(--show --revoke) ;;

@@ -49,6 +49,16 @@ static void every_option(void **state)
 	assert_string_equal(o.workspace, "a b");
 }
 
+static void without_the_overlay(void **state)
+{
+	cleanup_mount_options struct mount_options o = {0}, p = {0};
+	assert_int_equal(PARSE(&o, NULL, "-o", "overlay=off", "ws"), 0);
+	assert_int_equal(o.bits, MOUNT_NO_OVERLAY);
+	assert_true(session_is_wanted(o.bits, SESSION_CONTROL) && !session_is_wanted(o.bits, SESSION_OVERLAY));
+	assert_int_equal(PARSE(&p, NULL, "-o", "plain", "ws"), 0);
+	assert_false(session_is_wanted(p.bits, SESSION_CONTROL) || session_is_wanted(p.bits, SESSION_OVERLAY));
+}
+
 static void the_watchdog(void **state)
 {
 	cleanup_mount_options struct mount_options o = {0}, p = {0};
@@ -118,7 +128,6 @@ static void what_is_refused(void **state)
 		{{"aetherfs", "-o", "listedx", "ws", NULL}, "'listedx'"},
 		{{"aetherfs", "-o", "workspace=", "ws", NULL}, "wants a text"},
 		{{"aetherfs", "-o", "io=passthrough", "ws", NULL}, "not implemented"},
-		{{"aetherfs", "-o", "overlay=off", "ws", NULL}, "not implemented"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		cleanup_mount_options struct mount_options o = {0};
@@ -143,7 +152,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_directory_alone),       cmocka_unit_test(as_mount_calls_it),
-		cmocka_unit_test(every_option),            cmocka_unit_test(the_watchdog), cmocka_unit_test(a_name_with_a_comma),
+		cmocka_unit_test(every_option),
+		cmocka_unit_test(without_the_overlay),            cmocka_unit_test(the_watchdog), cmocka_unit_test(a_name_with_a_comma),
 		cmocka_unit_test(a_directory_like_an_option), cmocka_unit_test(suid_is_for_root),
 		cmocka_unit_test(help_wants_no_directory), cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(json_counts_wherever_it_stands),

@@ -1,0 +1,16 @@
+/* Workspaces without the overlay, as ajj sees them (provisioner/native.h). */
+#ifndef CLI_NATIVE_H
+#define CLI_NATIVE_H
+
+#include "cli/client.h"
+
+/* Takes away what a keeper that was killed left standing in the workspace. Success when there is nothing, or somebody serves it. `c` is right afterwards. */
+int native_repair(struct client *c, struct error *err);
+
+/* One line to the server of a plain workspace; returns when it is done. */
+int native_command(const struct client *c, const char *line, struct error *err);
+
+/* Would reading this file of the control file system start the services? */
+bool native_is_demand(const char *file);
+
+#endif
