@@ -195,7 +195,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	struct control *c = fuse_req_userdata(req);
 	int r = control_allows(c, req) ? 0 : -EACCES;
 	if (r == 0 && to_set & FUSE_SET_ATTR_SIZE)
-		r = control_truncate(c, ino, (uint64_t)attr->st_size, fi);
+		r = control_truncate(c, ino, fuse_req_ctx(req)->pid, (uint64_t)attr->st_size, fi);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
@@ -210,6 +210,13 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 }
 
 /* ---- the rest ---- */
+
+/* With an atomic O_TRUNC the kernel makes the size of the inode 0 for all who have it open, unasked: but they read on what
+ * it held, and its new text is another inode. So the truncation comes as a request of its own. */
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	conn->want &= ~(unsigned)FUSE_CAP_ATOMIC_O_TRUNC;
+}
 
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
@@ -242,6 +249,7 @@ const struct fuse_lowlevel_ops *control_ops(size_t *ret_size)
 {
 	/* No access, xattr, lock or lseek: ENOSYS once, and the kernel asks no more. */
 	static const struct fuse_lowlevel_ops ops = {
+		.init = op_init,
 		.lookup = control_lookup,
 		.forget = control_forget,
 		.forget_multi = control_forget_multi,

@@ -169,7 +169,7 @@ int control_write_begin(struct control *c, struct shared_handle *h, const struct
 void control_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi);
 void control_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 int control_write_end(struct control *c, struct shared_handle *h, unsigned touched);
-int control_truncate(struct control *c, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi);
+int control_truncate(struct control *c, fuse_ino_t ino, pid_t tid, uint64_t size, struct fuse_file_info *fi);
 int control_replace_env(struct control *c, const char *text, size_t len);
 
 /* ---- control_watch.c ---- */

@@ -105,14 +105,30 @@ static int truncate_version(struct control *c, const struct shared_version *vers
 	return control_replace_env(c, text, size);
 }
 
-int control_truncate(struct control *c, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi)
+/* The truncation of an open with O_TRUNC comes without the handle, which the same thread has just got: it must not be
+ * applied before the close. One that comes again from a server's death may have been noted already. NULL: there is
+ * none, it was truncate(2). */
+static struct shared_handle *handle_just_opened(struct control *c, fuse_ino_t ino, pid_t tid)
+{
+	uint32_t not_before = HANDLE_WRITTEN | (session_request_resent() ? 0 : HANDLE_TRUNCATED);
+	for (size_t i = 0; i < handle_end(c->versions); i++) {
+		struct shared_handle *h = handle_at(c->versions, i);
+		if (h && h->tid == tid && h->ino == ino && writes_text(h) && !(h->touched & not_before))
+			return h;
+	}
+	return NULL;
+}
+
+int control_truncate(struct control *c, fuse_ino_t ino, pid_t tid, uint64_t size, struct fuse_file_info *fi)
 {
 	struct shared_scratch *scratch = scratch_by_ino(c->versions, ino);
 	if (scratch)
 		return scratch_resize(c->versions, scratch, size);
 	struct shared_version *version = version_by_ino(c->versions, ino);
 	const struct control_file *file = version ? control_file_of(version->file) : NULL;
-	struct shared_handle *h = fi ? handle_get(c->versions, fi->fh) : NULL;
+	struct shared_handle *h = fi          ? handle_get(c->versions, fi->fh)
+	                          : size == 0 ? handle_just_opened(c, ino, tid)
+	                                      : NULL;
 	if (!file)
 		return -ESTALE;
 	if (file->write == WRITE_COMMAND)
