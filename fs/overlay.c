@@ -34,7 +34,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	const unsigned one_door = FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA;
 	unsigned want = conn->want & ~never;
 	want |= FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_DONT_MASK;
-	if (o->timeout > 0)
+	if (o->one_door)
 		want = (want | one_door) & ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	else
 		want = (want | FUSE_CAP_AUTO_INVAL_DATA) & ~one_door;
@@ -118,8 +118,8 @@ static int probe(struct overlay *o, struct error *err)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "openat2, which the overlay needs (Linux 5.6)");
 	if (fstat(o->root_fd, &o->root) < 0)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, errno, "the covered directory");
-	bool strict = o->shared->options & MOUNT_CACHE_STRICT || others_change_it(&o->root);
-	o->timeout = strict ? 0 : OVERLAY_FOREVER;
+	o->strict = o->shared->options & MOUNT_CACHE_STRICT || others_change_it(&o->root);
+	o->one_door = !o->strict && !o->beneath;
 	o->stable_inodes = inodes_are_stable(o->root_fd);
 	o->xattrs = has_xattr_support(o->root_fd, "user.aether") || has_xattr_support(o->root_fd, "security.capability");
 	o->acls = has_xattr_support(o->root_fd, "system.posix_acl_access");
@@ -142,6 +142,7 @@ int overlay_new(const struct overlay_params *params, struct overlay **ret, struc
 	o->env_name = params->env_name;
 	o->unlinked = params->unlinked;
 	o->removal = params->removal;
+	o->beneath = params->beneath;
 	o->events = params->events;
 	o->listed = params->shared->options & MOUNT_LISTED;
 	pthread_mutex_init(&o->pin_lock, NULL);
@@ -178,10 +179,14 @@ static void forget_link_target(struct overlay *o)
 	bool by_root = strncmp(target, o->shared->root, root) == 0 && target[root] == '/';
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV};
 	cleanup_close int fd = (int)syscall(SYS_openat2, o->root_fd, by_root ? target + root + 1 : target, &how, sizeof(how));
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return;
+	if (fd >= 0 && !fstat(fd, &st))
+		overlay_written_beneath(o, st.st_dev, st.st_ino);
+}
+
+void overlay_written_beneath(struct overlay *o, dev_t device, ino_t inode)
+{
 	nodes_lock_shared(o->nodes);
-	uint32_t index = node_find(o->nodes, st.st_dev, st.st_ino);
+	uint32_t index = node_find(o->nodes, device, inode);
 	fuse_ino_t id = index == NODE_NONE ? 0 : node_id(o->nodes, index);
 	nodes_unlock(o->nodes);
 	if (id)
@@ -196,6 +201,11 @@ void overlay_set_env_name(struct overlay *o, const char *name)
 	notices_entry(o->notices, FUSE_ROOT_ID, name);
 	overlay_directory_changed(o, FUSE_ROOT_ID, true);
 	notices_inode(o->notices, FUSE_ROOT_ID);
+}
+
+void overlay_nobody_beneath(struct overlay *o)
+{
+	atomic_store(&o->beneath, false);
 }
 
 void overlay_own_changed(struct overlay *o)

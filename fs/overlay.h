@@ -30,6 +30,7 @@ struct overlay_params {
 	const char *env_name;        /* of the other virtual name (provisioner/env_name.h); static */
 	struct unlinked *unlinked;   /* borrowed */
 	struct removal *removal;     /* borrowed */
+	bool beneath;                /* somebody stands beneath (fs/beneath.h) */
 	struct overlay_events events;
 };
 
@@ -43,6 +44,10 @@ void overlay_set_session(struct overlay *o, struct session *s);
 void overlay_own_changed(struct overlay *o);
 /* Static. Any thread; returns at once. */
 void overlay_set_env_name(struct overlay *o, const char *name);
+/* Nobody stands beneath any more. Any thread. */
+void overlay_nobody_beneath(struct overlay *o);
+/* The file is perhaps another than the kernel remembers. Any thread; returns at once. */
+void overlay_written_beneath(struct overlay *o, dev_t device, ino_t inode);
 void overlay_restore(struct overlay *o, uint32_t key, int fd); /* steals fd: one that an earlier server stashed */
 void overlay_free(struct overlay *o);
 const struct fuse_lowlevel_ops *overlay_ops(size_t *ret_size);

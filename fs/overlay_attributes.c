@@ -30,7 +30,7 @@ static void reply_attr(fuse_req_t req, fuse_ino_t ino)
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &st, o->timeout);
+		fuse_reply_attr(req, &st, overlay_timeout(o));
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

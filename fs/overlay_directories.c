@@ -55,11 +55,11 @@ void streams_free(struct overlay *o)
 	}
 }
 
-/* Strictly, others change the directory and nobody says so. */
+/* With more doors than one others change the directory and nobody says so. */
 static bool is_outdated(const struct overlay *o, const struct stream *s)
 {
 	struct stat st;
-	return o->timeout == 0 && (fstat(s->fd, &st) < 0 || st.st_mtim.tv_sec != s->read.tv_sec || st.st_mtim.tv_nsec != s->read.tv_nsec);
+	return overlay_timeout(o) < OVERLAY_FOREVER && (fstat(s->fd, &st) < 0 || st.st_mtim.tv_sec != s->read.tv_sec || st.st_mtim.tv_nsec != s->read.tv_nsec);
 }
 
 static struct stream *take_stream(struct overlay *o, fuse_ino_t ino, int64_t offset)
@@ -260,7 +260,7 @@ static void forget_reply(struct listing *l)
 
 static void begin_listing(struct overlay *o, fuse_ino_t ino)
 {
-	if (o->timeout > 0 && !node_listing_is_stale(o->nodes, ino))
+	if (overlay_timeout(o) == OVERLAY_FOREVER && !node_listing_is_stale(o->nodes, ino))
 		return;
 	notices_inode_now(o->notices, ino);
 	node_listing_forgotten(o->nodes, ino); /* not before: another who begins now would not wait for it */

@@ -24,10 +24,10 @@ bool overlay_was_done(int err, int done_err)
 static double entry_timeout(const struct overlay *o, fuse_ino_t parent, const struct stat *st)
 {
 	if (parent != FUSE_ROOT_ID || S_ISDIR(st->st_mode))
-		return o->timeout;
+		return overlay_timeout(o);
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
-	return now.tv_sec - st->st_ctim.tv_sec < YOUNG_SECONDS ? 0 : o->timeout;
+	return now.tv_sec - st->st_ctim.tv_sec < YOUNG_SECONDS ? 0 : overlay_timeout(o);
 }
 
 int overlay_enter(struct overlay *o, fuse_ino_t parent, const char *name, struct stat *st, uint32_t moves,
@@ -42,7 +42,7 @@ int overlay_enter(struct overlay *o, fuse_ino_t parent, const char *name, struct
 	}
 	if (r < 0)
 		return r;
-	*ret = (struct fuse_entry_param){.ino = node_id(o->nodes, index), .attr = *st, .attr_timeout = o->timeout,
+	*ret = (struct fuse_entry_param){.ino = node_id(o->nodes, index), .attr = *st, .attr_timeout = overlay_timeout(o),
 	                                 .entry_timeout = entry_timeout(o, parent, st)};
 	return 0;
 }
@@ -72,8 +72,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (v)
 		return virtual_lookup(req, v);
 	int r = overlay_find(o, parent, name, &e);
-	if (r == -ENOENT && o->timeout > 0) {
-		e = (struct fuse_entry_param){.entry_timeout = o->timeout}; /* absence is remembered, too */
+	if (r == -ENOENT && overlay_timeout(o) > 0) {
+		e = (struct fuse_entry_param){.entry_timeout = overlay_timeout(o)}; /* absence is remembered, too */
 		r = 0;
 	}
 	if (r < 0)

@@ -13,6 +13,7 @@
 #define OVERLAY_CREATORS_MAX 64  /* of them, for files that their creator may write and nobody else */
 #define OVERLAY_STREAMS_MAX 8    /* directories being read */
 #define OVERLAY_ENV_TEXT_MAX (1u << 20) /* bytes of a file that takes the place of .env */
+#define OVERLAY_BENEATH 1.0      /* seconds, while somebody stands beneath */
 #define OVERLAY_FOREVER 1e8      /* seconds; of attributes and entries: there is one door */
 
 struct stream;
@@ -36,7 +37,9 @@ struct overlay {
 	struct unlinked *unlinked; /* borrowed */
 	struct removal *removal;   /* borrowed */
 	struct overlay_events events;
-	double timeout;      /* of entries and attributes */
+	bool strict;         /* nothing is remembered */
+	bool one_door;       /* nobody else changes it, now or later */
+	_Atomic bool beneath; /* somebody stands beneath, who came before the mount: what is remembered is asked for again soon */
 	bool listed;         /* readdir shows the virtual names */
 	bool stable_inodes;  /* an inode keeps its number beneath */
 	bool xattrs, acls;   /* the file system beneath has them */
@@ -65,6 +68,12 @@ struct overlay {
 	/* the rename that a dead server had done already: the kernel will ask for it again */
 	struct { uint64_t parent; char *name; } renamed[2];
 };
+
+/* Seconds: of entries and attributes. */
+static inline double overlay_timeout(const struct overlay *o)
+{
+	return o->strict ? 0 : atomic_load(&o->beneath) ? OVERLAY_BENEATH : OVERLAY_FOREVER;
+}
 
 static inline struct overlay *overlay_of(fuse_req_t req)
 {

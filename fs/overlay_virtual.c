@@ -66,8 +66,8 @@ void virtual_stat(struct overlay *o, enum virtual_name v, struct stat *st)
 void virtual_entry(struct overlay *o, enum virtual_name v, struct fuse_entry_param *ret)
 {
 	bool absent_for_somebody = unlinked_any(o->unlinked, virtual_name_of(o, v));
-	*ret = (struct fuse_entry_param){.ino = v, .attr_timeout = o->timeout,
-	                                 .entry_timeout = absent_for_somebody ? 0 : o->timeout};
+	*ret = (struct fuse_entry_param){.ino = v, .attr_timeout = overlay_timeout(o),
+	                                 .entry_timeout = absent_for_somebody ? 0 : overlay_timeout(o)};
 	virtual_stat(o, v, &ret->attr);
 }
 
@@ -240,7 +240,7 @@ static int enter_replacement(fuse_req_t req, mode_t mode, struct fuse_entry_para
 		return -ENFILE;
 	follow_replacement(o, index, NULL);
 	st.st_nlink = 1; /* it passes for a file with a name */
-	*e = (struct fuse_entry_param){.ino = node_id(o->nodes, index), .attr = st, .attr_timeout = o->timeout};
+	*e = (struct fuse_entry_param){.ino = node_id(o->nodes, index), .attr = st, .attr_timeout = overlay_timeout(o)};
 	return 0;
 }
 

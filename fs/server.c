@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/program.h"
+#include "fs/beneath.h"
 #include "fs/control.h"
 #include "fs/keeper.h"
 #include "fs/mount.h"
@@ -58,6 +59,7 @@ struct server {
 	struct unlinked *unlinked;
 	struct removal *removal; /* NULL: there is no overlay through which the workspace could be removed */
 	struct placed *placed;   /* NULL: there is an overlay */
+	struct beneath *beneath; /* NULL: there is no overlay */
 	struct plain *plain;     /* NULL: something is mounted */
 	char *helper, *shim, *recipes;
 	pthread_t overlay_thread;
@@ -210,6 +212,8 @@ static void end(struct server *s)
 	say(KEEPER_ENDING, 0, NULL);
 	if (s->prewarming)
 		uv_process_kill(&s->prewarm, SIGTERM);
+	if (s->beneath)
+		beneath_stop(s->beneath);
 	if (s->placed)
 		placed_stop(s->placed);
 	environment_close(s->environment, true, environment_closed, s);
@@ -472,6 +476,18 @@ static int make_control(struct server *s, struct error *err)
 	return control_new(&control, &s->control, err);
 }
 
+static void on_left_beneath(void *arg)
+{
+	struct server *s = arg;
+	overlay_nobody_beneath(s->overlay);
+}
+
+static void on_may_write_beneath(void *arg, dev_t device, ino_t inode)
+{
+	struct server *s = arg;
+	overlay_written_beneath(s->overlay, device, inode);
+}
+
 static int make_overlay(struct server *s, struct error *err)
 {
 	const struct removal_params removal = {
@@ -489,11 +505,17 @@ static int make_overlay(struct server *s, struct error *err)
 		.keeper_socket = KEEPER_FD_SOCKET,
 		.control_dir = s->id.control_dir,
 		.env_name = s->id.env_name,
+		.beneath = beneath_stands_anybody(KEEPER_FD_ROOT, s->id.root),
 		.unlinked = s->unlinked,
 		.removal = s->removal,
 		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, s},
 	};
-	return overlay_new(&overlay, &s->overlay, err);
+	int r = overlay_new(&overlay, &s->overlay, err);
+	if (r)
+		return r;
+	const struct beneath_params beneath = {&s->loop, KEEPER_FD_ROOT, s->id.root, overlay.beneath, on_left_beneath, on_may_write_beneath, s};
+	s->beneath = beneath_new(&beneath);
+	return 0;
 }
 
 static int make_sessions(struct server *s, struct error *err)
