@@ -24,6 +24,7 @@
 #define AREA "plain"
 #define PEERS_MAX 64 /* commands at a time */
 #define BACKLOG 16
+#define NEW_ENV NATIVE_DIRECTORY "/.env.new"
 #define WRITE_DELAY_MS 20 /* changes come in bursts */
 
 struct plain {
@@ -93,15 +94,39 @@ static uint64_t env_stamp(const struct plain *p)
 	return layers_stamp(HASH_INIT, p->p.root_fd, p->p.id->env_name, AT_SYMLINK_NOFOLLOW);
 }
 
-/* Not over what somebody wrote there meanwhile: that is taken in first. */
+/* Over what was seen there and nothing else: the two change places, and who wrote meanwhile gets his file back, to be taken in. */
+static int put_env(struct plain *p, const struct buffer *text)
+{
+	int root = p->p.root_fd;
+	const char *name = p->p.id->env_name;
+	int r = file_write_atomic(root, NEW_ENV, buffer_str(text), text->len, 0600);
+	if (r)
+		return r;
+	uint64_t stamp = layers_stamp(HASH_INIT, root, NEW_ENV, AT_SYMLINK_NOFOLLOW);
+	if (!renameat2(root, NEW_ENV, root, name, RENAME_EXCHANGE)) {
+		if (layers_stamp(HASH_INIT, root, NEW_ENV, AT_SYMLINK_NOFOLLOW) != p->env_stamp)
+			r = renameat2(root, NEW_ENV, root, name, RENAME_EXCHANGE) ? -errno : -EAGAIN;
+		unlinkat(root, NEW_ENV, 0);
+	} else if (renameat2(root, NEW_ENV, root, name, errno == ENOENT ? RENAME_NOREPLACE : 0)) {
+		r = errno == EEXIST ? -EAGAIN : -errno;
+		unlinkat(root, NEW_ENV, 0);
+	}
+	if (!r)
+		p->env_stamp = stamp;
+	return r;
+}
+
 static int write_env(struct plain *p)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	if (env_stamp(p) != p->env_stamp || environment_env(p->p.environment, &text, NULL) < 0)
 		return 0;
-	int r = write_file(p->p.root_fd, p->p.id->env_name, &text, &p->env_hash);
-	p->env_stamp = env_stamp(p);
-	return r;
+	uint64_t hash = hash_bytes(HASH_INIT, buffer_str(&text), text.len) | 1;
+	int r = hash == p->env_hash ? 0 : put_env(p, &text);
+	if (r)
+		return r == -EAGAIN ? 0 : r;
+	p->env_hash = hash;
+	return 0;
 }
 
 static void write_changed(struct plain *p)
@@ -146,7 +171,10 @@ static void take_in(struct plain *p)
 	const char *name = p->p.id->env_name;
 	uint64_t stamp = env_stamp(p); /* what is written there after this is not known yet */
 	int r = fstatat(p->p.root_fd, name, &st, AT_SYMLINK_NOFOLLOW), there = !r;
-	if (there && S_ISREG(st.st_mode)) {
+	bool made_before = !p->env_stamp && there && native_own_is_newer(p->p.root_fd, name, identity_own_name(p->p.id));
+	if (made_before) {
+		r = 0;
+	} else if (there && S_ISREG(st.st_mode)) {
 		layers_read_lines(p->p.root_fd, name, &text);
 		r = environment_write_env(p->p.environment, buffer_str(&text), text.len, &err);
 	} else if (there && S_ISLNK(st.st_mode)) {

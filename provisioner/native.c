@@ -82,6 +82,15 @@ bool native_env_is_ours(const struct identity *id, int root_fd)
 
 /* ---- taking away ---- */
 
+bool native_own_is_newer(int root_fd, const char *name, const char *own)
+{
+	struct stat st, st_own;
+	if (fstatat(root_fd, name, &st, AT_SYMLINK_NOFOLLOW) || fstatat(root_fd, own, &st_own, 0))
+		return false;
+	return st_own.st_mtim.tv_sec != st.st_mtim.tv_sec ? st_own.st_mtim.tv_sec > st.st_mtim.tv_sec
+	                                                 : st_own.st_mtim.tv_nsec > st.st_mtim.tv_nsec;
+}
+
 /* What was written into a plain `.env` since it was made, where there is nobody to take it in: those are the user's lines now. The file that rests
  * stays the very same otherwise. */
 static int take_lines(int root_fd, const char *name, const char *own)
@@ -94,7 +103,7 @@ static int take_lines(int root_fd, const char *name, const char *own)
 	envfile_user_part(buffer_str(&text), NULL, &lines, &changed);
 	layers_text_at("", root_fd, own, &rests);
 	envfile_user_part(buffer_str(&rests), NULL, &same, &changed);
-	if (!strcmp(buffer_str(&lines), buffer_str(&same)))
+	if (native_own_is_newer(root_fd, name, own) || !strcmp(buffer_str(&lines), buffer_str(&same)))
 		return unlinkat(root_fd, name, 0) ? -errno : 0;
 	r = file_write_atomic(root_fd, name, buffer_str(&lines), lines.len, 0600);
 	return r ? r : unlinkat(root_fd, own, 0) && errno != ENOENT ? -errno : 0;

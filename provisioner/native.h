@@ -49,6 +49,9 @@ int native_connect(const struct identity *id);
 #define NATIVE_LINE_MAX 65536
 #define NATIVE_DEMAND "demand"
 
+/* Was the user's own file written after the plain `.env`? Then that holds older lines, of a server that was killed before it saw the new ones. */
+bool native_own_is_newer(int root_fd, const char *name, const char *own);
+
 /* Is `.env` the link that we placed? */
 bool native_env_is_ours(const struct identity *id, int root_fd);
 
