@@ -1,6 +1,7 @@
 /* aetherfs-shim: runs one service, keeps its log, records its end, and leaves nothing of it. See shim.h. */
 #include "backends/shim.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -296,6 +297,35 @@ static void cgroups_remove(const struct shim *s)
 	}
 }
 
+static void directory_remove(int at, const char *path)
+{
+	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *d; dir && (d = readdir(dir));)
+		if (strcmp(d->d_name, ".") && strcmp(d->d_name, "..") && unlinkat(fd, d->d_name, 0) && errno == EISDIR)
+			directory_remove(fd, d->d_name);
+	if (dir)
+		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
+	unlinkat(at, path, AT_REMOVEDIR);
+}
+
+/* Sockets of what ended: when the keeper was killed nobody else would take them away. The last one out removes the directory
+ * above as well. Before our lock is given back, for the next start makes them anew. */
+static void run_dir_remove(const struct shim *s)
+{
+	char above[4096];
+	if (!s->order.run_dir || s->order.run_dir[0] != '/')
+		return;
+	directory_remove(AT_FDCWD, s->order.run_dir);
+	snprintf(above, sizeof above, "%s", s->order.run_dir);
+	char *slash = strrchr(above, '/');
+	*slash = '\0';
+	if (slash > above)
+		rmdir(above);
+}
+
 static void finish(struct shim *s, int failed)
 {
 	bool out_of_memory = killed_for_memory(s);
@@ -308,11 +338,13 @@ static void finish(struct shim *s, int failed)
 		char line[32];
 		snprintf(line, sizeof line, s->timed_out ? "timeout\n" : "exit %d\n", s->code);
 		status_say(line);
-	} else if (failed) {
-		record_drop();
-	} else {
-		record_exit(s, out_of_memory);
+		return;
 	}
+	run_dir_remove(s);
+	if (failed)
+		record_drop();
+	else
+		record_exit(s, out_of_memory);
 }
 
 /* ---- the beginning ---- */

@@ -29,7 +29,7 @@ struct order {
 	int64_t timeout_ms; /* of a program run once */
 	int64_t once;       /* 1: a program run once: no lock, no record, no log of ours */
 	const char *config_hash;
-	const char *run_dir, *data_dir; /* for the record alone: whoever removes the service looks there */
+	const char *run_dir, *data_dir; /* also for the record: whoever removes the service looks there */
 	int64_t generation;
 };
 

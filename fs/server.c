@@ -317,6 +317,7 @@ static void leave(const struct server *s)
 	if (wants(s, SESSION_CONTROL))
 		mount_detach(s->id.control_dir);
 	rmdir(s->id.control_dir);
+	rmdir(s->id.socket_dir); /* while a service has its sockets there, it is for that one's shim */
 	_exit(1);
 }
 

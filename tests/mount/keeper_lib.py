@@ -56,7 +56,7 @@ def nothing_left(us, control, path='ws', seconds=10):
     wait_for(lambda: not alive(us['server_pid']), 'the server to end', seconds)
     assert not mounts(path) and not mounts(control)
     assert not os.path.lexists(control), control
-    assert not os.listdir(os.environ['AETHER_RUNTIME_DIR']), os.listdir(os.environ['AETHER_RUNTIME_DIR'])
+    wait_for(lambda: not os.listdir(os.environ['AETHER_RUNTIME_DIR']), f'{os.environ["AETHER_RUNTIME_DIR"]} to be empty', 5)
 
 
 def own_programs():
