@@ -23,6 +23,7 @@
 #include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/process.h"
+#include "cli/registry.h"
 #include "cli/trust.h"
 
 #define APPROVED_SHOWN 10   /* lines; `ajj trust --show` has all of them */
@@ -252,6 +253,20 @@ static void look_who(const struct client *c, pid_t keeper, struct busy *ret)
 	}
 }
 
+/* new: an environment without an overlay that lies inside, whose keeper holds its directory; NULL */
+static char *inner_workspace(const char *root)
+{
+	cleanup_registry_list struct registry_list list = {NULL, 0};
+	size_t n = strlen(root);
+	registry_list(&list, NULL);
+	for (size_t i = 0; i < list.count; i++) {
+		const char *inner = list.items[i].root;
+		if (!strncmp(inner, root, n) && inner[n] == '/' && native_find_at(inner) && registry_is_kept(&list.items[i]))
+			return xstrdup(inner);
+	}
+	return NULL;
+}
+
 static int say_busy(const struct client *c, const struct busy *b, struct error *err)
 {
 	cleanup_buffer struct buffer who = BUFFER_INIT;
@@ -262,6 +277,9 @@ static int say_busy(const struct client *c, const struct busy *b, struct error *
 	error_set_errno(err, ERROR_MOUNT_FAILED, EBUSY, "%s is in use by %s", c->id.root,
 	                b->count ? buffer_str(&who) : "a process that this user may not look into");
 	error_detail(err, "holders", list);
+	cleanup_free char *inner = inner_workspace(c->id.root);
+	if (inner)
+		return error_hint(err, "first the one inside: ajj detach %s; then again: ajj detach %s", inner, c->id.root);
 	return error_hint(err, "leave the directory (cd ..) and end what uses it, then again: ajj detach %s", c->id.root);
 }
 

@@ -29,12 +29,14 @@ struct placed {
 	unsigned waits;
 };
 
-static bool is_removed(const struct placed *p)
+enum { THERE, REMOVED, LOST };
+
+static int how_is_root(const struct placed *p)
 {
 	struct stat st;
-	if (fstat(p->p.root_fd, &st))
-		return errno == ENOENT || errno == ESTALE;
-	return st.st_nlink == 0;
+	if (!fstat(p->p.root_fd, &st))
+		return st.st_nlink ? THERE : REMOVED;
+	return errno == ENOENT || errno == ESTALE ? REMOVED : errno == ENOTCONN || errno == ECONNABORTED ? LOST : THERE;
 }
 
 static uint64_t look_at(const struct placed *p)
@@ -150,12 +152,13 @@ static void look(struct placed *p)
 static void on_look(uv_timer_t *timer)
 {
 	struct placed *p = timer->data;
-	if (is_removed(p)) {
-		placed_stop(p);
-		p->p.removed(p->p.arg);
-	} else {
+	int how = how_is_root(p);
+	if (how == THERE) {
 		look(p);
+		return;
 	}
+	placed_stop(p);
+	(how == REMOVED ? p->p.removed : p->p.lost)(p->p.arg);
 }
 
 struct placed *placed_new(const struct placed_params *params)

@@ -18,6 +18,7 @@ struct placed_params {
 	struct environment *environment;  /* borrowed */
 	struct plain *plain;              /* borrowed; NULL: links */
 	void (*removed)(void *arg);       /* the directory is gone; once */
+	void (*lost)(void *arg);          /* ... or is out of reach: the mount that it lies in is dead; once */
 	void *arg;
 };
 

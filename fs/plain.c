@@ -33,6 +33,7 @@ struct plain {
 	uv_timer_t timer;
 	unsigned changed;           /* not written yet; enum environment_change */
 	uint64_t *hashes;           /* of what each file of control_files holds; 0: not written yet */
+	const char *env_name;       /* of what was written; static */
 	uint64_t env_hash;
 	uint64_t env_stamp;         /* of `.env` as it was written, or is to be written over */
 	unsigned peers;
@@ -116,8 +117,27 @@ static int put_env(struct plain *p, const struct buffer *text)
 	return r;
 }
 
+/* The repository has begun, or ceased, to track `.env`: what stands there is not ours any more. */
+static int follow_name(struct plain *p)
+{
+	const char *name = p->p.id->env_name;
+	if (name == p->env_name)
+		return 0;
+	int r = native_rename_env(p->p.id, p->p.root_fd, NULL);
+	if (r)
+		return r;
+	p->env_name = name;
+	p->env_hash = 0;
+	p->env_stamp = env_stamp(p);
+	environment_own_changed(p->p.environment);
+	return 0;
+}
+
 static int write_env(struct plain *p)
 {
+	int moved = follow_name(p);
+	if (moved)
+		return moved;
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	if (env_stamp(p) != p->env_stamp || environment_env(p->p.environment, &text, NULL) < 0)
 		return 0;
@@ -340,6 +360,7 @@ int plain_new(const struct plain_params *params, struct plain **ret, struct erro
 	struct plain *p = xcalloc(1, sizeof *p);
 	cleanup_free char *path = xasprintf("%s/" NATIVE_SOCKET, params->id->socket_dir);
 	p->p = *params;
+	p->env_name = params->id->env_name;
 	/* the user's own was put aside: what stands there is of the server before us, and may have been written into since */
 	p->env_stamp = faccessat(params->root_fd, params->id->env_name, F_OK, AT_SYMLINK_NOFOLLOW) ? env_stamp(p) : 0;
 	p->hashes = xcalloc(control_files_count, sizeof *p->hashes);
@@ -354,7 +375,8 @@ int plain_new(const struct plain_params *params, struct plain **ret, struct erro
 		r = uv_listen((uv_stream_t *)&p->listener, BACKLOG, on_connection);
 	if (r)
 		return error_set_errno(err, ERROR_MOUNT_FAILED, -r, "%s", path);
-	plain_changed(p, ~0U);
+	p->changed = ~0U;
+	write_changed(p); /* whoever waits for us reads them next */
 	*ret = p;
 	return 0;
 }

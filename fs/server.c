@@ -543,6 +543,12 @@ static void on_directory_gone(void *arg)
 	take_away(arg, &nobody);
 }
 
+/* Who attaches it again begins with the directory that is there then. */
+static void on_directory_lost(void *arg)
+{
+	end(arg);
+}
+
 /* What really stands in the workspace, in the overlay's place. */
 static int make_placed(struct server *s, struct error *err)
 {
@@ -550,7 +556,7 @@ static int make_placed(struct server *s, struct error *err)
 	int r = wants(s, SESSION_CONTROL) ? 0 : plain_new(&plain, &s->plain, err);
 	if (r)
 		return r;
-	const struct placed_params placed = {&s->loop, &s->id, KEEPER_FD_ROOT, s->environment, s->plain, on_directory_gone, s};
+	const struct placed_params placed = {&s->loop, &s->id, KEEPER_FD_ROOT, s->environment, s->plain, on_directory_gone, on_directory_lost, s};
 	s->placed = placed_new(&placed);
 	return 0;
 }

@@ -184,21 +184,31 @@ static int link_to(int root_fd, const char *target, const char *name)
 	return symlinkat(target, root_fd, name) && errno != EEXIST ? -errno : 0;
 }
 
-/* The repository has begun, or ceased, to track `.env`: the link of the other name goes. */
-static int move_link(const struct identity *id, int root_fd, struct error *err)
+/* The repository has begun, or ceased, to track `.env`: what is ours under another name goes. */
+static int leave_names(const struct identity *id, int root_fd, bool plain, struct error *err)
 {
 	int r = 0;
 	for (size_t i = 0; !r && env_names[i]; i++)
-		if (strcmp(env_names[i], id->env_name) && layers_is_copied_link(root_fd, env_names[i]))
-			r = take_away_env(root_fd, env_names[i], false, err);
+		if (strcmp(env_names[i], id->env_name) && (plain || layers_is_copied_link(root_fd, env_names[i])))
+			r = take_away_env(root_fd, env_names[i], plain, err);
 	return r;
+}
+
+int native_rename_env(const struct identity *id, int root_fd, struct error *err)
+{
+	int r = leave_names(id, root_fd, true, err);
+	if (r)
+		return r;
+	keep_out(id);
+	r = put_aside(id, root_fd);
+	return r ? failed(r, id->env_name, err) : 0;
 }
 
 int native_place_links(const struct identity *id, int root_fd, struct error *err)
 {
 	struct stat st;
 	const char *name = id->env_name;
-	int r = move_link(id, root_fd, err);
+	int r = leave_names(id, root_fd, false, err);
 	if (r)
 		return r;
 	keep_out(id);

@@ -39,6 +39,9 @@ int native_place_links(const struct identity *id, int root_fd, struct error *err
 /* `.aether` of a plain workspace, which is known by it. */
 int native_make_directory(int root_fd, struct error *err);
 
+/* Of a plain workspace: id->env_name is another since. The file under the old name is as it was; under the new one, there is none. */
+int native_rename_env(const struct identity *id, int root_fd, struct error *err);
+
 /* The directory as it was: the user's own file under its name. Lines that were written into a plain `.env` since are kept. */
 int native_take_away(int root_fd, struct error *err);
 

@@ -149,6 +149,23 @@ static void another_name(void **state)
 	holds(".env", "TRACKED=1\n");
 }
 
+static void another_name_of_a_plain_file(void **state)
+{
+	put(".env", "A=1\n");
+	put(".env.local", "L=1\n");
+	place(NATIVE_PLAIN);
+	put(".env", "A=1\n" ENVFILE_BEGIN "\nB=9\n" ENVFILE_END "\n");
+	id.env_name = env_names[1]; /* a commit tracks it */
+	assert_int_equal(native_rename_env(&id, root_fd, NULL), 0);
+	holds(".env", "A=1\n");
+	holds(".env.local.user", "L=1\n");
+	assert_false(is_there(".env.user") || is_there(".env.local"));
+	put(".env.local", "L=1\n" ENVFILE_BEGIN "\nB=9\n" ENVFILE_END "\n");
+	take_away();
+	holds(".env", "A=1\n");
+	holds(".env.local", "L=1\n");
+}
+
 static void what_is_not_ours(void **state)
 {
 	cleanup_error struct error err = ERROR_INIT;
@@ -175,6 +192,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_deleted_link_comes_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(lines_that_nobody_took_in, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_name, setup, teardown),
+		cmocka_unit_test_setup_teardown(another_name_of_a_plain_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_not_ours, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
