@@ -145,6 +145,8 @@ int client_of(const char *root, const char *workspace, struct client *ret, struc
 	cleanup_free char *path = NULL;
 	int r = canonical(root, &path, err);
 	if (!r)
+		native_wait_moved(path);
+	if (!r)
 		r = identify(path, workspace, &ret->id, err);
 	if (r)
 		return r;
@@ -179,6 +181,7 @@ int client_find(const char *directory, struct client *ret, struct error *err)
 		return r;
 	mounts_read(&m);
 	cleanup_free char *root = nearest_root(path, &m);
+	native_wait_moved(root);
 	r = identify(root, NULL, &ret->id, err);
 	if (r)
 		return r;

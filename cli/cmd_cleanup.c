@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/strv.h"
 #include "cli/commands.h"
+#include "cli/client.h"
 #include "cli/leftovers.h"
 #include "cli/mounting.h"
 #include "cli/moved.h"
@@ -98,6 +99,22 @@ static int orphaned_services(struct cleanup *c, struct error *err)
 			buffer_printf(&text, "%s %d", k ? "" : "services still run:", (int)pids[k]);
 		if (n && found(c, "orphaned-services", e->root, text.data))
 			note(c, leftovers_end(e->state_dir, &why), &why);
+	}
+	return 0;
+}
+
+/* What a keeper that was killed has placed in its workspace. The next command there does it as well. */
+static int placed_files(struct cleanup *c, struct error *err)
+{
+	for (size_t i = 0; i < c->known.count; i++) {
+		const struct store_environment *e = &c->known.items[i];
+		cleanup_error struct error why = ERROR_INIT;
+		struct client client = CLIENT_INIT;
+		if (is_served(e) || native_find_at(e->root) == NATIVE_NONE)
+			continue;
+		if (found(c, "placed-files", e->root, "holds what was placed there without an overlay"))
+			note(c, client_of(e->root, NULL, &client, &why), &why);
+		client_release(&client);
 	}
 	return 0;
 }
@@ -225,7 +242,7 @@ static int forgotten_state(struct cleanup *c, struct error *err)
 }
 
 /* In this order: what is dead or orphaned must be gone before its environment can be. */
-static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, gone_workspaces,
+static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, placed_files, gone_workspaces,
 	                                                                 forgotten_state, stale_directories};
 
 static int run(const struct arguments *args, struct error *err)

@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -12,6 +15,8 @@
 #include "base/file.h"
 #include "cli/mounting.h"
 #include "provisioner/mounts.h"
+
+#define MOVED_WAIT_MS 20000 /* its services are stopped meanwhile */
 
 /* Nobody else, a server least of all, is at it: -1 where somebody is. */
 static int lock_keepers_out(const struct identity *id)
@@ -36,6 +41,29 @@ int native_repair(struct client *c, struct error *err)
 		r = native_take_away(root, err);
 	client_refresh(c);
 	return r;
+}
+
+/* A copy of a workspace that is still there is not served by its server. */
+static bool is_served_as_moved(const char *root)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *path = xasprintf("%s/" NATIVE_DIRECTORY "/status.json", root);
+	struct stat st;
+	if (native_find_at(root) == NATIVE_NONE || is_mounted_by_us(root) || file_read(AT_FDCWD, path, CLIENT_FILE_MAX, &text))
+		return false;
+	json_t *status = json_loads(buffer_str(&text), 0, NULL);
+	const char *was = json_string_value(json_object_get(status, "workspace_root"));
+	json_int_t keeper = json_integer_value(json_object_get(json_object_get(status, "aetherfs"), "keeper_pid"));
+	bool served = was && strcmp(was, root) && lstat(was, &st) && errno == ENOENT && keeper > 0 && !kill((pid_t)keeper, 0);
+	json_decref(status);
+	return served;
+}
+
+void native_wait_moved(const char *root)
+{
+	uint64_t until = now_monotonic_ms() + MOVED_WAIT_MS;
+	while (is_served_as_moved(root) && now_monotonic_ms() < until)
+		poll(NULL, 0, 50);
 }
 
 bool native_is_demand(const char *file)

@@ -7,6 +7,9 @@
 /* Takes away what a keeper that was killed left standing in the workspace. Success when there is nothing, or somebody serves it. `c` is right afterwards. */
 int native_repair(struct client *c, struct error *err);
 
+/* The directory was moved here and its server, which ends then, has not seen it yet: waits for that. Before anybody says who it is. */
+void native_wait_moved(const char *root);
+
 /* One line to the server of a plain workspace; returns when it is done. */
 int native_command(const struct client *c, const char *line, struct error *err);
 

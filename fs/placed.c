@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,8 +28,29 @@ struct placed {
 	struct placed_params p;
 	uv_timer_t timer;
 	uint64_t stamp; /* of the last look */
+	char place[PATH_MAX]; /* of the directory, as the kernel told it at first */
 	unsigned waits;
 };
+
+/* Asks nobody: the path itself may lead through another mount by now. False where the kernel does not know: it forgets the name of what changes
+ * behind it in a mount that this one lies in. */
+static bool find_place(const struct placed *p, char ret[PATH_MAX])
+{
+	static const char unknown[] = " (deleted)";
+	char link[32];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", p->p.root_fd);
+	ssize_t n = readlink(link, ret, PATH_MAX - 1);
+	ret[n < 0 ? 0 : n] = '\0';
+	ssize_t tail = n - (ssize_t)strlen(unknown);
+	return n > 0 && !(tail > 0 && !strcmp(ret + tail, unknown));
+}
+
+/* No mount point keeps it, or a directory above it, from being renamed. */
+static bool is_moved(const struct placed *p)
+{
+	char now[PATH_MAX];
+	return p->place[0] && find_place(p, now) && strcmp(now, p->place);
+}
 
 enum { THERE, REMOVED, LOST };
 
@@ -35,7 +58,7 @@ static int how_is_root(const struct placed *p)
 {
 	struct stat st;
 	if (!fstat(p->p.root_fd, &st))
-		return st.st_nlink ? THERE : REMOVED;
+		return !st.st_nlink ? REMOVED : is_moved(p) ? LOST : THERE;
 	return errno == ENOENT || errno == ESTALE ? REMOVED : errno == ENOTCONN || errno == ECONNABORTED ? LOST : THERE;
 }
 
@@ -165,6 +188,8 @@ struct placed *placed_new(const struct placed_params *params)
 {
 	struct placed *p = xcalloc(1, sizeof *p);
 	p->p = *params;
+	if (!find_place(p, p->place))
+		p->place[0] = '\0';
 	uv_timer_init(params->loop, &p->timer);
 	p->timer.data = p;
 	uv_timer_start(&p->timer, on_look, LOOK_MS, LOOK_MS);

@@ -1,5 +1,5 @@
 /* The server of a workspace without the overlay looks once a second after what really stands there (provisioner/native.h): links that were deleted come
- * back, a file that was put in the place of `.env` is taken in as the user's own, a directory that was removed is noticed. Loop thread. */
+ * back, a file that was put in the place of `.env` is taken in as the user's own, a directory that was removed or moved is noticed. Loop thread. */
 #ifndef FS_PLACED_H
 #define FS_PLACED_H
 
@@ -18,7 +18,7 @@ struct placed_params {
 	struct environment *environment;  /* borrowed */
 	struct plain *plain;              /* borrowed; NULL: links */
 	void (*removed)(void *arg);       /* the directory is gone; once */
-	void (*lost)(void *arg);          /* ... or is out of reach: the mount that it lies in is dead; once */
+	void (*lost)(void *arg);          /* ... or is somewhere else, or out of reach, since the mount that it lies in is dead; once */
 	void *arg;
 };
 

@@ -543,10 +543,12 @@ static void on_directory_gone(void *arg)
 	take_away(arg, &nobody);
 }
 
-/* Who attaches it again begins with the directory that is there then. */
+/* Who attaches it again, where it is then, finds its data there. */
 static void on_directory_lost(void *arg)
 {
-	end(arg);
+	struct server *s = arg;
+	log_info(AREA, "%s was moved, or is out of reach: the services are stopped", s->id.root);
+	end(s);
 }
 
 /* What really stands in the workspace, in the overlay's place. */

@@ -105,18 +105,30 @@ int layers_open_link(const struct identity *id, int root_fd)
 	return fd < 0 ? -errno : fd;
 }
 
+/* A copy of a plain workspace (`cp -a`, a cache that was unpacked) has a block of ours: what was generated for another one is nobody's own. */
+static void add_own_lines(const struct buffer *text, struct buffer *out)
+{
+	bool unused;
+	if (strstr(buffer_str(text), ENVFILE_BEGIN) && strstr(buffer_str(text), ENVFILE_END))
+		envfile_user_part(buffer_str(text), NULL, out, &unused);
+	else
+		buffer_add(out, buffer_str(text), text->len);
+}
+
 void layers_text_at(const char *root, int root_fd, const char *name, struct buffer *out)
 {
 	char target[PATH_MAX];
+	cleanup_buffer struct buffer text = BUFFER_INIT;
 	if (layers_is_copied_link(root_fd, name))
 		name = env_name_own(name);
 	ssize_t n = readlinkat(root_fd, name, target, sizeof target - 1);
 	if (n < 0) {
-		layers_read_lines(root_fd, name, out);
-		return;
+		layers_read_lines(root_fd, name, &text);
+	} else {
+		target[n] = '\0';
+		read_link(root, root_fd, target, &text);
 	}
-	target[n] = '\0';
-	read_link(root, root_fd, target, out);
+	add_own_lines(&text, out);
 }
 
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out)

@@ -12,7 +12,7 @@
 
 /* The workspace's own lines: the real file beneath (`.env`, or as id->env_name says), through a link too (`ln -s ../main/.env .env` is the most common
  * set-up line; where the target is another mounted workspace's, its `.aether/env.own` is read: reading its `.env` would
- * start its services). A file that is not there or cannot be read is empty. Worker thread, but for a regular file,
+ * start its services). A block that was generated is not among them. A file that is not there or cannot be read is empty. Worker thread, but for a regular file,
  * which any thread may read. */
 void layers_user_text(const struct identity *id, int root_fd, struct buffer *out);
 

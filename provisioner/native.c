@@ -58,6 +58,13 @@ static bool is_made_here(int root_fd)
 	return !strcmp(buffer_str(&text), mark);
 }
 
+/* Made by us, but elsewhere. */
+static bool is_copied(int root_fd)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	return !is_made_here(root_fd) && !file_read(root_fd, MARK, MARK_MAX, &text) && !strncmp(buffer_str(&text), MARK_TEXT, strcspn(MARK_TEXT, "%"));
+}
+
 enum native_kind native_find(int root_fd)
 {
 	char target[PATH_MAX];
@@ -154,9 +161,13 @@ static void keep_out(const struct identity *id)
 }
 
 /* Something of the user's has the name of ours. */
-static int refuse(const struct identity *id, const char *name, struct error *err)
+static int refuse(const struct identity *id, int root_fd, const char *name, struct error *err)
 {
+	const char *own = env_name_own(id->env_name);
 	error_set_errno(err, ERROR_MOUNT_FAILED, EEXIST, "%s/%s is not of aetherfs", id->root, name);
+	if (is_copied(root_fd))
+		return error_hint(err, "it was copied from where `ajj up --plain` had made it: in %s, rm -r " NATIVE_DIRECTORY "%s%s %s", id->root,
+		                  exists(root_fd, own) ? "; mv " : "; rm", exists(root_fd, own) ? own : "", id->env_name);
 	return error_hint(err, "rename it: that name is needed");
 }
 
@@ -165,11 +176,11 @@ static int check_names(const struct identity *id, int root_fd, struct error *err
 	const char *name = id->env_name, *own = env_name_own(name);
 	struct stat st;
 	if (exists(root_fd, NATIVE_DIRECTORY))
-		return refuse(id, NATIVE_DIRECTORY, err);
+		return refuse(id, root_fd, NATIVE_DIRECTORY, err);
 	if (exists(root_fd, own))
-		return refuse(id, own, err);
+		return refuse(id, root_fd, own, err);
 	if (!fstatat(root_fd, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISDIR(st.st_mode))
-		return refuse(id, name, err);
+		return refuse(id, root_fd, name, err);
 	return 0;
 }
 
