@@ -119,7 +119,7 @@ static bool env_is_younger(struct removal *r, uint64_t began)
 {
 	struct stat st;
 	struct timespec wall, boot;
-	if (fstatat(r->p.root_fd, ".env", &st, AT_SYMLINK_NOFOLLOW))
+	if (fstatat(r->p.root_fd, r->p.id->env_name, &st, AT_SYMLINK_NOFOLLOW))
 		return true;
 	clock_gettime(CLOCK_REALTIME, &wall);
 	clock_gettime(CLOCK_BOOTTIME, &boot);
