@@ -16,10 +16,44 @@
 #include "cli/output.h"
 #include "cli/registry.h"
 
+/* new: absolute, without `.` and `..`, by its words alone: no file system is asked */
+static char *by_words(const char *path)
+{
+	cleanup_free char *here = getcwd(NULL, 0); /* the kernel's own */
+	cleanup_free char *words = *path == '/' || !here ? xstrdup(path) : xasprintf("%s/%s", here, path);
+	struct buffer out = BUFFER_INIT;
+	char *save = NULL;
+	for (char *w = strtok_r(words, "/", &save); w; w = strtok_r(NULL, "/", &save)) {
+		if (!strcmp(w, ".."))
+			while (out.len && out.data[--out.len] != '/')
+				;
+		else if (strcmp(w, "."))
+			buffer_printf(&out, "/%s", w);
+	}
+	buffer_addc(&out, '\0');
+	return buffer_detach(&out);
+}
+
+/* The server of a mount that it leads into does not answer: whatever is asked for there would wait, too. */
+static int refuse_hung(const char *path, struct error *err)
+{
+	cleanup_free char *whole = mounts_any_hung() ? by_words(path) : NULL;
+	cleanup_free char *hung = whole ? mounts_hung_above(whole) : NULL;
+	if (!hung)
+		return 0;
+	int r = error_set(err, ERROR_NOT_READY, "the server of %s has not answered for %u s", hung, MOUNT_ANSWER_MS / 1000);
+	error_hint(err, "its keeper replaces it after a while (aetherfs -o watchdog=SECONDS); at once: "
+	                "kill -9 the aetherfs-server of %s", hung);
+	return r;
+}
+
 /* new: absolute, without links in all but the last component, which may be a dead mount: only its parent is looked at.
  */
 static int canonical(const char *path, char **ret, struct error *err)
 {
+	int r = refuse_hung(path, err);
+	if (r)
+		return r;
 	*ret = realpath(path, NULL);
 	if (*ret)
 		return 0;
@@ -114,6 +148,9 @@ static void look_up(struct client *c, const struct mounts *m)
 {
 	c->native = NATIVE_NONE;
 	c->mounted = mounts_ours_at(m, c->id.root) != NULL;
+	c->hung = mount_is_hung(c->id.root) || mount_is_hung(c->id.control_dir);
+	if (c->hung)
+		return;
 	c->dead = c->mounted && mount_is_dead(c->id.root);
 	if (!c->dead)
 		find_control(c, m);

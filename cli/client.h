@@ -19,6 +19,7 @@ struct client {
 	bool mounted;  /* it is served: the overlay is over id.root, or `native` */
 	enum native_kind native; /* ... without an overlay: links and the control file system alone, or real files (provisioner/native.h) */
 	bool dead;     /* and nobody serves it any more; `id` is from the registry then */
+	bool hung;     /* or its server does not answer: nothing may be asked there. Of client_refresh() alone, the others refuse it */
 	char *control; /* where the control file system is; id.control_dir unless the workspace was renamed since */
 };
 

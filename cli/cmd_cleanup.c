@@ -73,7 +73,11 @@ static int dead_mounts(struct cleanup *c, struct error *err)
 	mounts_read(&m);
 	for (size_t i = m.count; i-- > 0;) {
 		cleanup_error struct error why = ERROR_INIT;
-		if (!mount_kind(&m.items[i]) || !is_known(c, m.items[i].point) || !mount_is_dead(m.items[i].point))
+		if (!mount_kind(&m.items[i]) || !is_known(c, m.items[i].point))
+			continue;
+		if (mount_is_hung(m.items[i].point))
+			output_note("Warning: %s is left alone: its server does not answer now", m.items[i].point);
+		if (!mount_is_dead(m.items[i].point))
 			continue;
 		if (found(c, "dead-mount", m.items[i].point, "mounted, but nobody serves it"))
 			note(c, mounting_clear_dead(m.items[i].point, &why), &why);
@@ -126,7 +130,7 @@ static int gone_workspaces(struct cleanup *c, struct error *err)
 		cleanup_error struct error why = ERROR_INIT;
 		struct identity id = {0};
 		struct stat st;
-		if (!stat(e->root, &st) || errno != ENOENT || is_served(e))
+		if (is_served(e) || !stat(e->root, &st) || errno != ENOENT)
 			continue;
 		cleanup_free char *to = moved_to(e);
 		if (to) {

@@ -18,7 +18,7 @@ static json_t *status_of(const struct store_environment *e)
 	if (registry_identity(e, &c.id, NULL))
 		return json_object();
 	client_refresh(&c);
-	bool gone = stat(e->root, &st) && errno == ENOENT;
+	bool gone = !c.hung && stat(e->root, &st) && errno == ENOENT;
 	status = report_status(&c);
 	if (gone)
 		json_object_set_new(status, "state", json_string("gone"));
@@ -63,7 +63,7 @@ const struct command command_list = {
 	.arguments = "",
 	.summary = "all environments of this user, whatever repository they belong to",
 	.help = "States besides those of an environment: `dead`, mounted but served by nobody, and `gone`, whose "
-	        "directory was removed; `ajj cleanup` is for both.",
+	        "directory was removed; `ajj cleanup` is for both. `hung`: its server does not answer now.",
 	.looks_closely = true,
 	.run = run,
 };

@@ -241,7 +241,8 @@ void reconcile(bool closely)
 {
 	cleanup_registry_list struct registry_list list = {NULL, 0};
 	struct repository repo = {.here = NULL};
-	if (registry_list(&list, NULL) || !list.count || !find_repository(&repo)) {
+	/* who waits for one that hangs says nothing of the others either */
+	if (registry_list(&list, NULL) || !list.count || mounts_any_hung() || !find_repository(&repo)) {
 		repository_release(&repo);
 		return;
 	}

@@ -33,10 +33,10 @@ json_t *report_status(const struct client *c)
 {
 	static const char *const modes[] = {[NATIVE_NONE] = "overlay", [NATIVE_LINKS] = "links", [NATIVE_PLAIN] = "plain"};
 	json_t *status = NULL;
-	if (!c->mounted || c->dead || client_status(c, &status, NULL))
+	if (!c->mounted || c->dead || c->hung || client_status(c, &status, NULL))
 		status = unmounted(c);
-	if (c->dead)
-		json_object_set_new(status, "state", json_string("dead"));
+	if (c->dead || c->hung)
+		json_object_set_new(status, "state", json_string(c->dead ? "dead" : "hung"));
 	json_object_set_new(status, "mounted", json_boolean(c->mounted));
 	if (c->mounted)
 		json_object_set_new(status, "mode", json_string(modes[c->native]));

@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/program.h"
+#include "provisioner/mounts.h"
 
 #define WITHOUT "without mounts: ajj up --plain; " /* the way out that is always there */
 #define DEAD_MAX 16 /* dead mounts on top of each other that are taken away */
@@ -299,6 +300,8 @@ int mount_resolve(const char *path, const char *type, char **ret, struct error *
 	for (int i = 0; i < DEAD_MAX; i++) {
 		struct stat st;
 		cleanup_free char *whole = realpath(path, NULL);
+		if (whole && mount_is(whole, type) && mount_is_hung(whole))
+			return error_set(err, ERROR_NOT_READY, "the server of %s has not answered for %u s", whole, MOUNT_ANSWER_MS / 1000);
 		if (whole && !stat(whole, &st)) {
 			*ret = move_ptr(whole);
 			return 0;

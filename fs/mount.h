@@ -42,7 +42,7 @@ int mount_detach(const char *path);
  * flight fails with ECONNABORTED. Where the kernel does not let us (/sys/fs/fuse is not mounted) closing all descriptors does it. */
 void mount_abort(int fd, unsigned device);
 /* The canonical path of a directory, from which dead mounts of type `type` (nobody serves them any more: ENOTCONN) were taken
- * away first; other dead mounts are an error. new */
+ * away first; other dead mounts are an error, and so is one whose server does not answer. new */
 int mount_resolve(const char *path, const char *type, char **ret, struct error *err);
 
 #endif

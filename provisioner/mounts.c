@@ -2,16 +2,21 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/strv.h"
 
 #define MOUNTINFO_MAX (16u << 20) /* bytes */
 
@@ -101,12 +106,123 @@ bool is_mounted_by_us(const char *point)
 	return !mounts_read(&m) && mounts_ours_at(&m, point);
 }
 
-bool mount_is_dead(const char *point)
+/* stat(2) would be answered from what the kernel has cached, for ever. */
+static int ask(const char *point)
 {
 	struct statx st;
-	/* stat(2) would be answered from what the kernel has cached, for ever */
-	return statx(AT_FDCWD, point, AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) &&
-	       (errno == ENOTCONN || errno == ECONNABORTED);
+	return statx(AT_FDCWD, point, AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) ? -errno : 0;
+}
+
+bool mount_is_dead(const char *point)
+{
+	int r = mount_is_hung(point) ? 0 : ask(point);
+	return r == -ENOTCONN || r == -ECONNABORTED;
+}
+
+/* ---- what does not answer ---- */
+
+struct question {
+	const char *point;
+	uint32_t number;
+	int answers;
+};
+
+static void *ask_one(void *arg)
+{
+	const struct question *q = arg;
+	ask(q->point);
+	if (write(q->answers, &q->number, sizeof q->number) < 0)
+		_exit(1);
+	return NULL;
+}
+
+/* A process of its own, which may be left waiting: one that waits for a server that has taken its request cannot be killed. */
+static void ask_all(const struct mounts *m, int answers)
+{
+	for (size_t i = 0; i < m->count; i++) {
+		pthread_t thread;
+		struct question *q = xcalloc(1, sizeof *q);
+		*q = (struct question){m->items[i].point, (uint32_t)i, answers};
+		if (mount_kind(&m->items[i]) && pthread_create(&thread, NULL, ask_one, q))
+			write(answers, &q->number, sizeof q->number); /* it is not known to hang */
+	}
+	for (;;)
+		pause();
+}
+
+/* Takes out of `waiting` what was answered in time. */
+static void hear_answers(int answers, bool *waiting, size_t count)
+{
+	struct pollfd p = {answers, POLLIN, 0};
+	uint64_t now, until = now_monotonic_ms() + MOUNT_ANSWER_MS;
+	uint32_t number;
+	while (count && (now = now_monotonic_ms()) < until)
+		if (poll(&p, 1, (int)(until - now)) > 0) {
+			if (read(answers, &number, sizeof number) != sizeof number)
+				break;
+			waiting[number] = false;
+			count--;
+		}
+}
+
+/* new, all that do not answer */
+static char **ask_for_hung(const struct mounts *m)
+{
+	cleanup_free bool *waiting = xcalloc(m->count + 1, sizeof *waiting);
+	char **points = NULL;
+	size_t count = 0;
+	int pipes[2];
+	for (size_t i = 0; i < m->count; i++)
+		count += waiting[i] = mount_kind(&m->items[i]) != MOUNT_FOREIGN;
+	if (!count || pipe2(pipes, O_CLOEXEC))
+		return NULL;
+	pid_t pid = fork();
+	if (pid == 0)
+		ask_all(m, pipes[1]);
+	close(pipes[1]);
+	if (pid > 0)
+		hear_answers(pipes[0], waiting, count);
+	close(pipes[0]);
+	if (pid > 0)
+		kill(pid, SIGKILL);
+	for (size_t i = 0; pid > 0 && i < m->count; i++)
+		if (waiting[i])
+			strv_push(&points, xstrdup(m->items[i].point));
+	if (pid > 0)
+		waitpid(pid, NULL, points ? WNOHANG : 0);
+	return points;
+}
+
+/* borrowed; NULL: none */
+static char *const *hung_points(void)
+{
+	static char **points;
+	static bool asked;
+	cleanup_mounts struct mounts m = MOUNTS_INIT;
+	if (!asked && !mounts_read(&m))
+		points = ask_for_hung(&m);
+	asked = true;
+	return points;
+}
+
+bool mounts_any_hung(void)
+{
+	return hung_points() != NULL;
+}
+
+bool mount_is_hung(const char *point)
+{
+	return strv_contains(hung_points(), point);
+}
+
+char *mounts_hung_above(const char *path)
+{
+	for (char *const *p = hung_points(); p && *p; p++) {
+		size_t n = strlen(*p);
+		if (!strncmp(path, *p, n) && (!path[n] || path[n] == '/'))
+			return xstrdup(*p);
+	}
+	return NULL;
 }
 
 int mounts_wait_gone(const char *point, unsigned timeout_ms)
