@@ -144,7 +144,7 @@ static void look_up_native(struct client *c, const struct mounts *m)
 	}
 }
 
-static void look_up(struct client *c, const struct mounts *m)
+static void look_up_once(struct client *c, const struct mounts *m)
 {
 	c->native = NATIVE_NONE;
 	c->mounted = mounts_ours_at(m, c->id.root) != NULL;
@@ -156,6 +156,17 @@ static void look_up(struct client *c, const struct mounts *m)
 		find_control(c, m);
 	if (!c->mounted)
 		look_up_native(c, m);
+}
+
+/* What is mounted between the two looks shows links, too. */
+static void look_up(struct client *c, const struct mounts *m)
+{
+	look_up_once(c, m);
+	if (c->native && is_mounted_by_us(c->id.root)) {
+		cleanup_mounts struct mounts again = MOUNTS_INIT;
+		mounts_read(&again);
+		look_up_once(c, &again);
+	}
 }
 
 void client_refresh(struct client *c)

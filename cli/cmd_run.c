@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
+#include "cli/native.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 
@@ -14,7 +15,9 @@
 static int demand(const struct client *c, struct buffer *text, struct error *err)
 {
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
-	cleanup_close int fd = client_demand(c, "env.json", err);
+	bool plain = c->native == NATIVE_PLAIN; /* its files are nobody's lease */
+	cleanup_close int held = plain ? native_demand(c, err) : -1;
+	cleanup_close int fd = plain && held < 0 ? held : client_demand(c, "env.json", err);
 	char chunk[16384];
 	ssize_t n;
 	if (fd < 0)
@@ -24,7 +27,7 @@ static int demand(const struct client *c, struct buffer *text, struct error *err
 	if (n < 0)
 		return error_set_errno(err, ERROR_INTERNAL, errno, "%s/env.json", c->control);
 	/* above what programs and shells number by hand */
-	int lease = fcntl(fd, F_DUPFD, 100);
+	int lease = fcntl(plain ? held : fd, F_DUPFD, 100);
 	return lease < 0 ? error_set_errno(err, ERROR_INTERNAL, errno, "too many open files") : lease;
 }
 

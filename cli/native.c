@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -75,21 +76,26 @@ bool native_is_demand(const char *file)
 	return false;
 }
 
+/* One line. */
 static int read_answer(int fd, struct buffer *out)
 {
 	char chunk[4096];
 	ssize_t n;
-	while ((n = read(fd, chunk, sizeof chunk)) > 0 && out->len < CLIENT_FILE_MAX)
+	while ((n = read(fd, chunk, sizeof chunk)) > 0 && out->len < CLIENT_FILE_MAX) {
 		buffer_add(out, chunk, (size_t)n);
-	return n < 0 ? -errno : 0;
+		if (out->data[out->len - 1] == '\n')
+			return 0;
+	}
+	return n < 0 ? -errno : -EPIPE;
 }
 
-int native_command(const struct client *c, const char *line, struct error *err)
+/* The connection, answered. */
+static int ask(const struct client *c, const char *line, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_free char *whole = xasprintf("%s\n", line);
 	cleanup_close int fd = native_connect(&c->id);
-	int r = fd < 0 ? fd : write_all(fd, whole, strlen(whole));
+	int r = fd < 0 ? fd : send(fd, whole, strlen(whole), MSG_NOSIGNAL) < 0 ? -errno : 0;
 	if (!r)
 		r = read_answer(fd, &text);
 	if (r == -EINTR)
@@ -101,5 +107,16 @@ int native_command(const struct client *c, const char *line, struct error *err)
 	if (refused)
 		error_from_json(err, answer);
 	json_decref(answer);
-	return refused ? -EIO : 0;
+	return refused ? -EIO : move_fd(&fd);
+}
+
+int native_demand(const struct client *c, struct error *err)
+{
+	return ask(c, NATIVE_DEMAND, err);
+}
+
+int native_command(const struct client *c, const char *line, struct error *err)
+{
+	cleanup_close int fd = ask(c, line, err);
+	return fd < 0 ? fd : 0;
 }

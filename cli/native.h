@@ -13,6 +13,9 @@ void native_wait_moved(const char *root);
 /* One line to the server of a plain workspace; returns when it is done. */
 int native_command(const struct client *c, const char *line, struct error *err);
 
+/* The same of a demand. A descriptor (close-on-exec), whose being open is the lease. */
+int native_demand(const struct client *c, struct error *err);
+
 /* Would reading this file of the control file system start the services? */
 bool native_is_demand(const char *file);
 

@@ -22,7 +22,7 @@
 #include "provisioner/native.h"
 
 #define AREA "plain"
-#define PEERS_MAX 64 /* commands at a time */
+#define PEERS_MAX 256 /* commands and leases at a time */
 #define BACKLOG 16
 #define NEW_ENV NATIVE_DIRECTORY "/.env.new"
 #define WRITE_DELAY_MS 20 /* changes come in bursts */
@@ -36,16 +36,19 @@ struct plain {
 	const char *env_name;       /* of what was written; static */
 	uint64_t env_hash;
 	uint64_t env_stamp;         /* of `.env` as it was written, or is to be written over */
-	unsigned peers;
+	struct peer *peers;
+	unsigned n_peers;
 };
 
 struct peer {
 	struct plain *p;
+	struct peer *next;
 	uv_pipe_t pipe;
 	struct buffer line;
 	struct requester who;
 	struct demand *demand;
 	bool begun, ended, closed; /* ended: of a command, whose answer comes in any case */
+	bool is_demand, leases;
 };
 
 /* ---- files ---- */
@@ -246,7 +249,13 @@ static void close_peer(struct peer *peer)
 {
 	if (uv_is_closing((uv_handle_t *)&peer->pipe))
 		return;
-	peer->p->peers--;
+	for (struct peer **at = &peer->p->peers; *at; at = &(*at)->next)
+		if (*at == peer) {
+			*at = peer->next;
+			break;
+		}
+	peer->p->n_peers--;
+	plain_changed(peer->p, CHANGED_STATUS);
 	uv_close((uv_handle_t *)&peer->pipe, on_peer_closed);
 }
 
@@ -257,12 +266,13 @@ static void answer(struct peer *peer, const struct error *error)
 	write_changed(peer->p);
 	json_t *json = error ? error_to_json(error) : json_object();
 	char *text = json_dumps(json, JSON_COMPACT);
-	uv_buf_t buf = uv_buf_init(text, (unsigned)strlen(text));
-	if (uv_try_write((uv_stream_t *)&peer->pipe, &buf, 1) < 0)
-		log_debug(AREA, "nobody waits for the answer");
+	cleanup_free char *line = xasprintf("%s\n", text);
+	uv_buf_t buf = uv_buf_init(line, (unsigned)strlen(line));
+	int r = uv_try_write((uv_stream_t *)&peer->pipe, &buf, 1);
 	free(text);
 	json_decref(json);
-	close_peer(peer);
+	if (r < 0 || error)
+		close_peer(peer); /* else the other end does */
 }
 
 static void on_done(void *arg, const struct error *error)
@@ -270,6 +280,7 @@ static void on_done(void *arg, const struct error *error)
 	struct peer *peer = arg;
 	peer->ended = true;
 	peer->demand = NULL;
+	peer->leases = peer->is_demand && !error;
 	if (peer->closed) {
 		buffer_release(&peer->line);
 		free(peer);
@@ -289,6 +300,7 @@ static void run_line(struct peer *peer)
 		environment_command(e, line, &peer->who, on_done, peer);
 		return;
 	}
+	peer->is_demand = true;
 	int r = environment_demand(e, NULL, &peer->who, on_done, peer, &peer->demand, &err);
 	if (r <= 0)
 		on_done(peer, r < 0 ? &err : NULL);
@@ -347,10 +359,24 @@ static void on_connection(uv_stream_t *stream, int status)
 	peer->line = (struct buffer)BUFFER_INIT;
 	uv_pipe_init(p->p.loop, &peer->pipe, 0);
 	peer->pipe.data = peer;
-	p->peers++;
-	if (status < 0 || uv_accept(stream, (uv_stream_t *)&peer->pipe) || p->peers > PEERS_MAX || !may_command(peer) ||
+	peer->next = p->peers;
+	p->peers = peer;
+	p->n_peers++;
+	if (status < 0 || uv_accept(stream, (uv_stream_t *)&peer->pipe) || p->n_peers > PEERS_MAX || !may_command(peer) ||
 	    uv_read_start((uv_stream_t *)&peer->pipe, on_alloc, on_read))
 		close_peer(peer);
+}
+
+json_t *plain_leases(const struct plain *p)
+{
+	json_t *list = json_array();
+	for (const struct peer *peer = p->peers; peer; peer = peer->next) {
+		struct requester now;
+		requester_of(peer->who.pid, &now); /* it has become another program, perhaps */
+		if (peer->leases)
+			json_array_append_new(list, json_pack("{s:i, s:s, s:s}", "pid", (int)now.pid, "command", now.command, "file", "env.json"));
+	}
+	return list;
 }
 
 /* ---- life ---- */

@@ -3,6 +3,7 @@
 #ifndef FS_PLAIN_H
 #define FS_PLAIN_H
 
+#include <jansson.h>
 #include <uv.h>
 
 #include "provisioner/environment.h"
@@ -19,6 +20,8 @@ struct plain_params {
 
 /* Listens. */
 int plain_new(const struct plain_params *params, struct plain **ret, struct error *err);
+/* environment_params.leases */
+json_t *plain_leases(const struct plain *p);
 /* environment_params.changed */
 void plain_changed(struct plain *p, unsigned what);
 /* Stand the files there as they were written? */

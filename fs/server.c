@@ -418,7 +418,7 @@ static void on_env_named(void *arg, const char *name)
 static json_t *on_leases(void *arg)
 {
 	struct server *s = arg;
-	return s->control ? control_leases(s->control) : json_array();
+	return s->control ? control_leases(s->control) : s->plain ? plain_leases(s->plain) : json_array();
 }
 
 /* ---- start ---- */

@@ -45,8 +45,8 @@ int native_rename_env(const struct identity *id, int root_fd, struct error *err)
 /* The directory as it was: the user's own file under its name. Lines that were written into a plain `.env` since are kept. */
 int native_take_away(int root_fd, struct error *err);
 
-/* To the server of a plain workspace: a stream socket, SOCKET_DIR/ctl. It takes one line, of those of `ctl` or `demand`, answers with one JSON object
- * when that is done, {} or the error, and closes. A descriptor (close-on-exec), or -errno: there is none. */
+/* To the server of a plain workspace: a stream socket, SOCKET_DIR/ctl. It takes one line, of those of `ctl` or `demand`, and answers with one JSON object on
+ * a line when that is done: {} or the error. Who stays connected after a demand holds a lease. A descriptor (close-on-exec), or -errno: there is none. */
 int native_connect(const struct identity *id);
 #define NATIVE_SOCKET "ctl"
 #define NATIVE_LINE_MAX 65536
