@@ -152,12 +152,20 @@ static int write_env(struct plain *p)
 	return 0;
 }
 
+/* Somebody takes it away: a file that comes back behind him would keep it. */
+static bool is_going(const struct plain *p)
+{
+	int root = p->p.root_fd;
+	return p->p.id->kind != WORKSPACE_PLAIN && faccessat(root, ".git", F_OK, AT_SYMLINK_NOFOLLOW) &&
+	       faccessat(root, ".jj", F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
 static void write_changed(struct plain *p)
 {
 	unsigned what = p->changed;
 	int r = 0;
 	p->changed = 0;
-	if (native_find(p->p.root_fd) != NATIVE_PLAIN)
+	if (native_find(p->p.root_fd) != NATIVE_PLAIN || is_going(p))
 		return; /* somebody took it away, or the workspace */
 	for (size_t i = 0; i < control_files_count; i++)
 		if (!p->hashes[i] || control_files[i].refreshed_by & what) {
