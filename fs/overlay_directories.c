@@ -211,6 +211,8 @@ static bool complete(struct listing *l, const struct dirent64 *d, struct fuse_en
 static bool is_hidden(const struct listing *l, const char *name)
 {
 	enum virtual_name v = virtual_find(l->o, l->stream->ino, name);
+	if (v == VIRTUAL_ENV)
+		removal_env_shown(l->o->removal);
 	return v == VIRTUAL_AETHER || (v && l->o->listed);
 }
 

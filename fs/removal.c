@@ -30,6 +30,7 @@ enum { UNANSWERED = -1, DETACHED, FAILED };
 struct removal {
 	struct removal_params p;
 	struct shared_removal *shared;
+	_Atomic bool env_shown; /* the lines' file has been in a listing since it is there */
 	pthread_mutex_t witness_lock;
 	char witness[256]; /* a listed name that was there: as long as it is, the root is not empty. Saves reading a large one at each unlink */
 	pthread_mutex_t lock;
@@ -43,6 +44,7 @@ struct removal *removal_new(const struct removal_params *params)
 	pthread_condattr_t monotonic;
 	r->p = *params;
 	r->shared = &params->shared->removal;
+	r->env_shown = !faccessat(params->root_fd, params->id->env_name, F_OK, AT_SYMLINK_NOFOLLOW);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_mutex_init(&r->witness_lock, NULL);
 	pthread_condattr_init(&monotonic);
@@ -113,13 +115,22 @@ static uint32_t bit_of(const struct removal *r, const char *name)
 
 /* ---- is that all? ---- */
 
-/* What was written over .env is put beneath a moment after it was closed: a process that began before that may have seen no file there, and
- * has deleted all that it saw. */
-static bool env_is_younger(struct removal *r, uint64_t began)
+void removal_env_shown(struct removal *r)
+{
+	atomic_store(&r->env_shown, true);
+}
+
+/* What was written over .env is put beneath a moment after it was closed, and the kernel goes on with the listing it has until it is told: a process
+ * that began before that, or found it in no listing, has deleted all that it saw. */
+static bool env_is_unseen(struct removal *r, uint64_t began)
 {
 	struct stat st;
 	struct timespec wall, boot;
-	if (fstatat(r->p.root_fd, r->p.id->env_name, &st, AT_SYMLINK_NOFOLLOW))
+	if (fstatat(r->p.root_fd, r->p.id->env_name, &st, AT_SYMLINK_NOFOLLOW)) {
+		atomic_store(&r->env_shown, false);
+		return true;
+	}
+	if (!atomic_load(&r->env_shown))
 		return true;
 	clock_gettime(CLOCK_REALTIME, &wall);
 	clock_gettime(CLOCK_BOOTTIME, &boot);
@@ -146,6 +157,8 @@ static bool look_whether_empty(struct removal *r, uint32_t gone)
 		    (!strcmp(d->d_name, r->p.id->env_name) && gone & REMOVAL_ENV))
 			continue;
 		count++;
+		if (!strcmp(d->d_name, r->p.id->env_name)) /* it stays beneath when it is deleted, so it tells nothing */
+			continue;
 		snprintf(r->witness, sizeof r->witness, "%s", d->d_name);
 	}
 	return count == 0;
@@ -251,6 +264,6 @@ void removal_name_gone(struct removal *r, const char *name, pid_t tid)
 		return;
 	if (bit)
 		note(r, m, tgid, began, bit);
-	if (what & REMOVAL_REPOSITORY && (what & virtual) == virtual && is_empty(r, env_is_younger(r, began) ? what | REMOVAL_ENV : what))
+	if (what & REMOVAL_REPOSITORY && (what & virtual) == virtual && is_empty(r, env_is_unseen(r, began) ? what | REMOVAL_ENV : what))
 		begin(r, tgid);
 }

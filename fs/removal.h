@@ -42,6 +42,9 @@ struct removal *removal_new(const struct removal_params *params);
 void removal_name_made(struct removal *r, const char *name, pid_t tid);
 void removal_name_gone(struct removal *r, const char *name, pid_t tid);
 
+/* The real `.env` beneath was listed to somebody, who may keep the listing. Any thread. */
+void removal_env_shown(struct removal *r);
+
 /* Has the end begun? Any thread. Said before the mounts go, so whoever finds them gone can ask. */
 bool removal_has_begun(const struct removal *r, pid_t *ret_tgid);
 
