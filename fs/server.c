@@ -33,6 +33,17 @@
 #include "provisioner/store.h"
 #include "provisioner/trash.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_LEAK_CHECK 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define WITH_LEAK_CHECK 1
+#endif
+#if WITH_LEAK_CHECK
+#include <sanitizer/lsan_interface.h>
+#endif
+
 #define AREA "server"
 #define OVERLAY_THREADS 4
 #define PREWARM_DELAY_MS 200 /* whoever unmounts at once must not find the walk in the way */
@@ -658,6 +669,14 @@ static int start(struct server *s, struct error *err)
 	return 0;
 }
 
+/* The server leaves by _exit(2), for its threads wait in the kernel: LeakSanitizer would never look. */
+static void look_for_leaks(void)
+{
+#if WITH_LEAK_CHECK
+	__lsan_do_recoverable_leak_check();
+#endif
+}
+
 int main(int argc, char **argv)
 {
 	static struct server server;
@@ -675,6 +694,7 @@ int main(int argc, char **argv)
 		return fail(&err);
 	}
 	uv_run(&s->loop, UV_RUN_DEFAULT);
+	look_for_leaks(); /* once told, the keeper kills us */
 	say(KEEPER_DONE, s->removing && forget(s), NULL);
 	/* the keeper takes the mounts away; whoever still waits is answered by that */
 	_exit(0);
