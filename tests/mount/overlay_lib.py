@@ -49,6 +49,15 @@ class Mount:
     def server_fds(self):
         return len(os.listdir(f'/proc/{self.status()["server_pid"]}/fd'))
 
+    def server_fds_of(self, prefix):
+        """The names, that begin so, of files that the server holds open."""
+        fds = f'/proc/{self.status()["server_pid"]}/fd'
+        names = set()
+        for fd in os.listdir(fds):
+            with contextlib.suppress(FileNotFoundError):
+                names.add(os.readlink(f'{fds}/{fd}'))
+        return {n for n in names if n.startswith(prefix)}
+
 
 @contextlib.contextmanager
 def mounted(path='ws', options=None):
