@@ -102,6 +102,7 @@ struct environment {
 
 	struct job *jobs, *running_job;
 	uint64_t load_started, load_done; /* numbers of loads */
+	bool registered;                  /* a load has put it into the store, or found it there */
 	uint64_t user_load;               /* the one that reads a link that was put in the place of .env */
 	enum load_flags load_flags;
 	bool load_queued;

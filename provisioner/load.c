@@ -293,6 +293,7 @@ static void take_stored(struct environment *e, struct load_job *job)
 {
 	if (!job->stored.namespace_)
 		return;
+	e->registered = true;
 	free(e->stored_backend);
 	free(e->stored_reason);
 	e->stored_backend = move_ptr(job->stored.backend);
@@ -522,7 +523,7 @@ static void load_begin(struct environment *e, struct job *base)
 	replace_text(&job->main_text, &e->main.text);
 	replace_text(&job->base_text, &e->base_text);
 	replace_text(&job->main_base, &e->main_base.text);
-	job->first = e->load_started == 0;
+	job->first = !e->registered;
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
 	bool refused = false;

@@ -64,12 +64,24 @@ static int try_uid(struct store *s, const char *namespace_, uint64_t uid, struct
 	return sql_run(s, err, "UPDATE OR IGNORE environments SET uid=? WHERE namespace=?", "is", (int64_t)uid, namespace_);
 }
 
+static int need_users(const char *namespace_, struct error *err)
+{
+	for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+		if (is_mapped(&ranges[i]))
+			return 0;
+	error_set(err, ERROR_PERMISSION,
+	          "this user namespace has no users for the services of %s, and as root they are not run", namespace_);
+	return error_hint(err,
+	                  "be an ordinary user in it (unshare --map-current-user, not --map-root-user), or give it 65536 users");
+}
+
 /* From a place that the name decides, so that an environment that comes again has its old number again, most likely. */
 int uid_lease(struct store *s, const char *namespace_, struct error *err)
 {
 	cleanup_statement sqlite3_stmt *row = NULL;
-	int r =
-	    sql_prepare(s, &row, err, "SELECT 1 FROM environments WHERE namespace=? AND uid IS NOT NULL", "s", namespace_);
+	int r = need_users(namespace_, err);
+	if (r == 0)
+		r = sql_prepare(s, &row, err, "SELECT 1 FROM environments WHERE namespace=? AND uid IS NOT NULL", "s", namespace_);
 	if (r == 0)
 		r = sql_step(s, row, err);
 	if (r)
