@@ -1,6 +1,7 @@
 #include "cli/configuration.h"
 
 #include <fcntl.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -58,20 +59,47 @@ int configuration_check(const char *root, bool *up, struct error *err)
 	return r;
 }
 
-int configuration_find(const struct identity *id, struct error *err)
+static int load(const struct identity *id, const struct keyvals *variables, struct config **ret, struct error *err)
 {
-	cleanup_error struct error why = ERROR_INIT;
 	cleanup_close int fd = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct config *config = NULL;
 	struct config_params params = {.root_fd = fd,
 	                               .root = id->root,
 	                               .main_root = id->main_root,
 	                               .search_upwards = id->kind == WORKSPACE_PLAIN,
+	                               .variables = variables,
 	                               .environ_ = environ};
 	if (fd < 0)
 		return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, errno, "%s", id->root);
-	int r = config_load(&params, &config, &why);
+	return config_load(&params, ret, err);
+}
+
+void configuration_more_files(const struct identity *id, char ***names)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	struct config *config = NULL;
+	if (load(id, NULL, &config, &why) && why.code != ERROR_CONFIG_NOT_FOUND) { /* ${X:?} perhaps: the user's lines have it */
+		cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
+		if (id->main_root && strcmp(id->main_root, id->root))
+			configuration_read_env(id->main_root, &variables);
+		configuration_read_env(id->root, &variables);
+		error_release(&why);
+		load(id, &variables, &config, &why);
+	}
+	for (size_t i = 0; config && i < config->n_more_files; i++)
+		strv_push(names, xstrdup(config->more_files[i].path));
 	config_free(config);
+}
+
+int configuration_find(const struct identity *id, struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	struct config *config = NULL;
+	int r = load(id, NULL, &config, &why);
+	config_free(config);
+	if (why.code == ERROR_WORKSPACE_NOT_FOUND) {
+		error_move(err, &why);
+		return r;
+	}
 	if (!r || why.code != ERROR_CONFIG_NOT_FOUND)
 		return 0;
 	error_move(err, &why);

@@ -15,6 +15,9 @@ int configuration_check(const char *root, bool *up, struct error *err);
 /* The user's own lines of a checkout's `.env`: from a mounted one through `env.own`, for reading its `.env` would start its services. */
 void configuration_read_env(const char *root, struct keyvals *ret);
 
+/* Adds the paths of its x-aether.env_files. A configuration that is not there, or cannot be read, has none. */
+void configuration_more_files(const struct identity *id, char ***names);
+
 /* Is there one for this workspace, as its server will look for it? CONFIG_NOT_FOUND. A broken one is there. */
 int configuration_find(const struct identity *id, struct error *err);
 

@@ -8,7 +8,9 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/strv.h"
+#include "cli/configuration.h"
 #include "cli/git.h"
 #include "cli/jj.h"
 #include "cli/output.h"
@@ -32,14 +34,14 @@ static char *jj_state(const struct identity *id)
 	return buffer_detach(&out);
 }
 
-/* The names that are tracked somewhere, one a line. */
-static int ask_jj(const struct identity *id, struct buffer *out)
+/* Those of `names` that are tracked somewhere, one a line. */
+static int ask_jj(const struct identity *id, char *const *names, struct buffer *out)
 {
 	cleanup_buffer struct buffer template = BUFFER_INIT;
 	cleanup_strv char **argv = NULL;
 	buffer_adds(&template, "self.files(\"");
-	for (size_t i = 0; env_names[i]; i++)
-		buffer_printf(&template, "%sroot-file:%s", i ? "|" : "", env_names[i]);
+	for (size_t i = 0; names[i]; i++)
+		buffer_printf(&template, "%sroot-file:\\\"%s\\\"", i ? "|" : "", names[i]);
 	buffer_adds(&template, "\").map(|f| f.path() ++ \"\\n\").join(\"\")");
 	static const char *const words[] = {"--ignore-working-copy", "log", "--no-graph", "-r", "bookmarks() | remote_bookmarks() | working_copies()-"};
 	strv_pushf(&argv, "-R");
@@ -54,15 +56,15 @@ static int ask_jj(const struct identity *id, struct buffer *out)
 /* ---- git ---- */
 
 /* "ID:.env" lines for the second process, each commit once; `refs` holds one id a line. */
-static void list_objects(const char *refs, struct buffer *out)
+static void list_objects(const char *refs, char *const *names, struct buffer *out)
 {
 	const char *before = "";
 	for (const char *line = refs; *line; line += strcspn(line, "\n") + (line[strcspn(line, "\n")] == '\n')) {
 		size_t len = strcspn(line, "\n");
 		if (!strncmp(line, before, len + 1))
 			continue;
-		for (size_t i = 0; env_names[i]; i++)
-			buffer_printf(out, "%.*s:%s\n", (int)len, line, env_names[i]);
+		for (size_t i = 0; names[i]; i++)
+			buffer_printf(out, "%.*s:%s\n", (int)len, line, names[i]);
 		before = line;
 	}
 }
@@ -87,7 +89,7 @@ static void add_heads(const struct identity *id, struct buffer *refs)
 			buffer_printf(refs, "%s\n", list.items[i].commit);
 }
 
-static int ask_git(const struct identity *id, struct buffer *out)
+static int ask_git(const struct identity *id, char *const *names, struct buffer *out)
 {
 	cleanup_free char *count = xasprintf("--count=%d", TRACKED_REFS_MAX);
 	const char *const branches[] = {"for-each-ref", count, "--format=%(objectname)", "refs/heads", "refs/remotes", NULL};
@@ -97,7 +99,7 @@ static int ask_git(const struct identity *id, struct buffer *out)
 	if (r)
 		return -EIO;
 	add_heads(id, &refs);
-	list_objects(buffer_str(&refs), &objects);
+	list_objects(buffer_str(&refs), names, &objects);
 	if (!objects.len)
 		return 0;
 	r = run_git(id->repository, check, &objects, &found);
@@ -135,24 +137,71 @@ static const char *choose(const char *tracked)
 	return ENV_NAME_DEFAULT;
 }
 
-static void take(struct client *c, const char *name, const char *before, const char *state)
+/* What there is to ask for: the workspaces' own name, and x-aether.env_files. new */
+static char **list_names(const struct identity *id)
+{
+	char **names = NULL;
+	for (size_t i = 0; env_names[i]; i++)
+		strv_push(&names, xstrdup(env_names[i]));
+	configuration_more_files(id, &names);
+	return names;
+}
+
+static char **tracked_files(char *const *names, const char *tracked)
+{
+	char **list = NULL;
+	for (size_t i = 0; names[i]; i++) {
+		bool own = false;
+		for (size_t k = 0; env_names[k]; k++)
+			own = own || !strcmp(names[i], env_names[k]);
+		if (!own && has_line(tracked, names[i]))
+			strv_push(&list, xstrdup(names[i]));
+	}
+	return list;
+}
+
+static bool are_equal(char *const *a, char *const *b)
+{
+	for (; a && *a && b && *b && !strcmp(*a, *b); a++, b++)
+		;
+	return !(a && *a) && !(b && *b);
+}
+
+struct answer {
+	const char *name;
+	char **files;
+	const char *state;
+};
+
+static void take(struct client *c, const struct answer *before, const struct answer *now)
 {
 	cleanup_error struct error err = ERROR_INIT;
-	if (strcmp(name, before) || *state) {
-		if (env_name_write(c->id.shared_dir, c->id.repository, name, state, &err)) {
-			output_note("Warning: %s", err.message);
-			return;
-		}
-	}
-	c->id.env_name = name;
-	if (!strcmp(name, before))
-		return;
-	if (env_name_has_base(name))
-		output_note("Note: a commit of this repository tracks .env, so the variables are in %s here: source %s", name, name);
-	else
-		output_note("Note: no branch of this repository tracks .env any more: the variables are in .env again");
-	if (c->mounted && client_command(c, "reload", &err))
+	bool other_name = strcmp(now->name, before->name), other_files = !are_equal(now->files, before->files);
+	if ((other_name || other_files || *now->state) &&
+	    env_name_write(c->id.shared_dir, c->id.repository, now->name, now->state, now->files, &err)) {
 		output_note("Warning: %s", err.message);
+		return;
+	}
+	c->id.env_name = now->name;
+	if (other_name && env_name_has_base(now->name))
+		output_note("Note: a commit of this repository tracks .env, so the variables are in %s here: source %s", now->name, now->name);
+	else if (other_name)
+		output_note("Note: no branch of this repository tracks .env any more: the variables are in .env again");
+	for (char **f = now->files; f && *f; f++)
+		if (other_files && !strv_contains(before->files, *f))
+			output_note("Note: a commit of this repository tracks %s, which is left as it is", *f);
+	if ((other_name || other_files) && c->mounted && client_command(c, "reload", &err))
+		output_note("Warning: %s", err.message);
+}
+
+/* The state that was asked about: the repository's and, as the configuration's files may be others now, theirs. new */
+static char *full_state(const struct identity *id, char *const *names)
+{
+	cleanup_free char *jj = jj_state(id);
+	uint64_t h = HASH_INIT;
+	for (char *const *n = names; *n; n++)
+		h = hash_str(h, *n);
+	return *jj ? xasprintf("%s %016llx", jj, (unsigned long long)h) : move_ptr(jj);
 }
 
 void tracked_settle(struct client *c)
@@ -161,14 +210,17 @@ void tracked_settle(struct client *c)
 	cleanup_buffer struct buffer tracked = BUFFER_INIT;
 	if (c->id.kind == WORKSPACE_PLAIN)
 		return;
+	cleanup_strv char **names = list_names(&c->id), **files = env_name_tracked(c->id.shared_dir, c->id.repository), **now = NULL;
 	const char *before = env_name_read(c->id.shared_dir, c->id.repository, &old_state);
 	bool jj = c->id.kind == WORKSPACE_JJ;
-	state = jj ? jj_state(&c->id) : xstrdup("");
+	state = jj ? full_state(&c->id, names) : xstrdup("");
 	if (jj && *state && !strcmp(state, old_state)) {
 		c->id.env_name = before;
 		return;
 	}
-	if ((jj ? ask_jj(&c->id, &tracked) : ask_git(&c->id, &tracked)) < 0)
+	if ((jj ? ask_jj(&c->id, names, &tracked) : ask_git(&c->id, names, &tracked)) < 0)
 		return;
-	take(c, choose(buffer_str(&tracked)), before, state);
+	now = tracked_files(names, buffer_str(&tracked));
+	const struct answer was = {before, files, old_state}, is = {choose(buffer_str(&tracked)), now, state};
+	take(c, &was, &is);
 }

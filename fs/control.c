@@ -345,9 +345,8 @@ bool control_is_lease(const struct shared_handle *h)
 
 static json_t *lease_of(struct control *c, const struct shared_handle *h)
 {
-	const struct control_file *file = control_file_of(h->file);
-	const char *service = control_service_of(c->env, h->file);
-	json_t *name = service ? json_sprintf("services/%s/%s", service, file->name) : json_string(file->name);
+	cleanup_free char *path = control_file_path(c->env, h->file);
+	json_t *name = json_string(path ? path : control_file_of(h->file)->name);
 	json_t *command = json_stringn(h->command, strnlen(h->command, sizeof h->command));
 	return json_pack("{s:i, s:o, s:o}", "pid", (int)h->pid, "command",
 	                 command ? command : json_string("?") /* not UTF-8 */, "file", name);

@@ -2,13 +2,21 @@
 
 #include <string.h>
 
+#include "base/alloc.h"
+#include "base/cleanup.h"
 #include "base/hash.h"
+#include "provisioner/env_name.h"
 
 /* ---- texts ---- */
 
 static int render_env(struct environment *e, const char *service, struct buffer *out, struct error *err)
 {
 	return environment_env(e, out, err);
+}
+
+static int render_env_file(struct environment *e, const char *path, struct buffer *out, struct error *err)
+{
+	return environment_file(e, path, out, err);
 }
 
 static int render_env_json(struct environment *e, const char *service, struct buffer *out, struct error *err)
@@ -117,6 +125,9 @@ const struct control_file control_files[] = {
 	{"port", IN_SERVICE, 0400, DEMAND_SERVICE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV | CHANGED_PORTS, 0, render_port},
 	{"env", IN_SERVICE, 0400, DEMAND_SERVICE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV | CHANGED_PORTS, 0, render_service_env},
 	{"state", IN_SERVICE, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_STATUS | CHANGED_SERVICES, 0, render_state},
+	/* what lies beneath, and in the main checkout, is looked at whenever it is looked up */
+	{CONTROL_ENV_FILE_PREFIX, IN_ENV_FILES, 0600, DEMAND_FILE, WRITE_TEXT, UNLINK_REFUSED, POLL_ALWAYS,
+	 CHANGED_ENV | CHANGED_PORTS | CHANGED_FILES | CHANGED_OWN_FILES, 1, render_env_file},
 	{"log", IN_SERVICE, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_UNREAD, 0, 0, NULL, &control_log},
 };
 /* clang-format on */
@@ -127,6 +138,27 @@ const struct control_file *control_file_find(enum control_place place, const cha
 	for (size_t i = 0; i < control_files_count; i++)
 		if (control_files[i].place == place && strcmp(control_files[i].name, name) == 0)
 			return &control_files[i];
+	return NULL;
+}
+
+char *control_env_file_name(const char *path)
+{
+	cleanup_free char *flat = env_name_flat(path);
+	return xasprintf(CONTROL_ENV_FILE_PREFIX "%s", flat);
+}
+
+const struct control_file *control_root_file(struct environment *e, const char *name, const char **ret_owner)
+{
+	*ret_owner = NULL;
+	if (strncmp(name, CONTROL_ENV_FILE_PREFIX, strlen(CONTROL_ENV_FILE_PREFIX)) != 0)
+		return control_file_find(IN_ROOT, name);
+	for (size_t i = 0; i < environment_file_count(e); i++) {
+		cleanup_free char *own = control_env_file_name(environment_file_path(e, i));
+		if (strcmp(own, name) != 0)
+			continue;
+		*ret_owner = environment_file_path(e, i);
+		return control_file_find(IN_ENV_FILES, CONTROL_ENV_FILE_PREFIX);
+	}
 	return NULL;
 }
 
@@ -160,10 +192,27 @@ const char *control_service_of(struct environment *e, uint64_t key)
 {
 	if (key >> 8 == 0)
 		return NULL;
+	const struct control_file *file = control_file_of(key);
+	for (size_t i = 0; file && file->place == IN_ENV_FILES && i < environment_file_count(e); i++)
+		if (service_bits(environment_file_path(e, i)) >> 8 == key >> 8)
+			return environment_file_path(e, i);
+	if (file && file->place == IN_ENV_FILES)
+		return NULL;
 	for (size_t i = 0; i < environment_service_count(e); i++) {
 		const char *name = environment_service_name(e, i);
 		if (service_bits(name) >> 8 == key >> 8)
 			return name;
 	}
 	return NULL;
+}
+
+char *control_file_path(struct environment *e, uint64_t key)
+{
+	const struct control_file *file = control_file_of(key);
+	const char *owner = control_service_of(e, key);
+	if (!file || (!owner && key >> 8))
+		return NULL;
+	if (file->place == IN_ENV_FILES)
+		return control_env_file_name(owner);
+	return owner ? xasprintf("services/%s/%s", owner, file->name) : xstrdup(file->name);
 }

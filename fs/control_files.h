@@ -11,9 +11,9 @@
 #include "fs/version.h"
 #include "provisioner/environment.h"
 
-enum control_place { IN_ROOT, IN_SERVICE };
+enum control_place { IN_ROOT, IN_SERVICE, IN_ENV_FILES /* in the root, too: one for each of x-aether.env_files */ };
 /* What an open for reading waits for. An open demand file is a lease. */
-enum control_demand { DEMAND_NONE, DEMAND_ENVIRONMENT, DEMAND_SERVICE };
+enum control_demand { DEMAND_NONE, DEMAND_ENVIRONMENT, DEMAND_SERVICE, DEMAND_FILE };
 enum control_write {
 	WRITE_REFUSED, /* EACCES */
 	WRITE_TEXT,    /* collected, applied at close to the user's own lines */
@@ -49,7 +49,7 @@ struct control_file {
 	enum control_poll poll;
 	unsigned refreshed_by; /* enum environment_change */
 	unsigned max_age_ms;   /* rendered again when older, at a lookup; 0: only when it changed */
-	/* Exactly one of these. A versioned file appends its text to `out`; `service` is NULL in the root. */
+	/* Exactly one of these. A versioned file appends its text to `out`; `service` is NULL in the root, and an env file's path. */
 	int (*render)(struct environment *e, const char *service, struct buffer *out, struct error *err);
 	const struct control_growing *growing;
 };
@@ -62,12 +62,21 @@ extern const size_t control_files_count;
 
 const struct control_file *control_file_find(enum control_place place, const char *name); /* NULL: none */
 
-/* shared_version.file: hash of the service's name (0 in the root) << 8 | index. */
+/* What an env file at a path is called in the root: "env:apps:api:.env". new */
+#define CONTROL_ENV_FILE_PREFIX "env:"
+char *control_env_file_name(const char *path);
+/* A file of the root by its name; `*ret_owner` (borrowed) is the path of an env file, else NULL. NULL: none */
+const struct control_file *control_root_file(struct environment *e, const char *name, const char **ret_owner);
+
+/* shared_version.file: hash of the owner, a service's name or an env file's path (0 in the root) << 8 | index. */
 uint64_t control_file_key(const struct control_file *file, const char *service);
 uint64_t control_dir_key(const char *service);
 const struct control_file *control_file_of(uint64_t key); /* NULL: a directory */
-/* The service whose key this is, as the environment lists it; NULL: none (any more), or in the root. borrowed */
+/* The service or env file whose key this is, as the environment lists it; NULL: none (any more), or in the root. borrowed */
 const char *control_service_of(struct environment *e, uint64_t key);
+
+/* new: its path below `.aether`; NULL: it has none any more */
+char *control_file_path(struct environment *e, uint64_t key);
 
 /* fs/control_log.c: the log file of a service, over rotation */
 extern const struct control_growing control_log;

@@ -3,6 +3,7 @@
  * under its directory lock. */
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -10,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "fs/control_private.h"
+#include "provisioner/config.h"
 
 /* ---- names ---- */
 
@@ -72,7 +74,8 @@ static void lookup_key(struct control *c, fuse_req_t req, uint64_t key)
 
 static void lookup_in_root(struct control *c, fuse_req_t req, const char *name)
 {
-	const struct control_file *file = control_file_find(IN_ROOT, name);
+	const char *owner;
+	const struct control_file *file = control_root_file(c->env, name, &owner);
 	struct shared_scratch *scratch = file ? NULL : scratch_by_name(c->versions, name);
 	if (strcmp(name, "services") == 0) {
 		struct fuse_entry_param entry = {.ino = CONTROL_INO_SERVICES};
@@ -80,7 +83,7 @@ static void lookup_in_root(struct control *c, fuse_req_t req, const char *name)
 		control_directory_attr(c, CONTROL_INO_SERVICES, &entry.attr);
 		fuse_reply_entry(req, &entry);
 	} else if (file && !is_hidden(c, req, file))
-		lookup_key(c, req, control_file_key(file, NULL));
+		lookup_key(c, req, control_file_key(file, owner));
 	else if (scratch)
 		reply_scratch(c, req, scratch);
 	else
@@ -164,9 +167,23 @@ struct listed {
 	const char *name; /* NULL: nothing at this position */
 	mode_t type;
 	uint64_t ino;
+	char *made; /* the name, where it is made for this; owned */
 };
 
-/* Positions are fixed: the table's index, then `services`, then the slot of a scratch file. What is not rendered yet has no
+static void list_env_file(struct control *c, size_t i, struct listed *ret)
+{
+	if (i >= environment_file_count(c->env))
+		return;
+	const char *path = environment_file_path(c->env, i);
+	const struct control_file *file = control_file_find(IN_ENV_FILES, CONTROL_ENV_FILE_PREFIX);
+	struct shared_version *version = version_current(c->versions, control_file_key(file, path));
+	ret->made = control_env_file_name(path);
+	ret->name = ret->made;
+	ret->type = S_IFREG;
+	ret->ino = version ? version->ino : UINT32_MAX;
+}
+
+/* Positions are fixed: the table's index, then `services`, env files, then the slot of a scratch file. What is not rendered yet has no
  * number to show. */
 static bool list_root(struct control *c, fuse_req_t req, size_t i, struct listed *ret)
 {
@@ -182,10 +199,15 @@ static bool list_root(struct control *c, fuse_req_t req, size_t i, struct listed
 		*ret = (struct listed){"services", S_IFDIR, CONTROL_INO_SERVICES};
 		return true;
 	}
-	struct shared_scratch *s = i - 1 < scratch_end(c->versions) ? scratch_at(c->versions, i - 1) : NULL;
+	if (--i < CONFIG_ENV_FILES_MAX) {
+		list_env_file(c, i, ret);
+		return true;
+	}
+	i -= CONFIG_ENV_FILES_MAX;
+	struct shared_scratch *s = i < scratch_end(c->versions) ? scratch_at(c->versions, i) : NULL;
 	if (s)
 		*ret = (struct listed){scratch_name(s), S_IFREG, s->ino};
-	return i - 1 < scratch_end(c->versions);
+	return i < scratch_end(c->versions);
 }
 
 static bool list_services(struct control *c, size_t i, struct listed *ret)
@@ -237,6 +259,7 @@ static void list(struct control *c, fuse_req_t req, fuse_ino_t ino, size_t size,
 			continue;
 		struct stat st = {.st_ino = entry.ino, .st_mode = entry.type};
 		size_t len = fuse_add_direntry(req, buf + used, size - used, entry.name, &st, (off_t)i + 1);
+		free(entry.made);
 		if (len > size - used)
 			break;
 		used += len;
@@ -280,7 +303,8 @@ static void unlink_errors(struct control *c, fuse_req_t req, const struct contro
 
 static void unlink_in_root(struct control *c, fuse_req_t req, const char *name)
 {
-	const struct control_file *file = control_file_find(IN_ROOT, name);
+	const char *owner;
+	const struct control_file *file = control_root_file(c->env, name, &owner);
 	struct shared_scratch *scratch = file ? NULL : scratch_by_name(c->versions, name);
 	if (file && file->unlink == UNLINK_ENVIRONMENT)
 		unlink_environment(c, req, file);
@@ -342,24 +366,23 @@ void control_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static bool is_fixed(struct control *c, fuse_ino_t parent, const char *name)
 {
-	if (parent == FUSE_ROOT_ID)
-		return strcmp(name, "services") == 0 || control_file_find(IN_ROOT, name);
-	return true;
+	const char *owner;
+	return parent != FUSE_ROOT_ID || strcmp(name, "services") == 0 || control_root_file(c->env, name, &owner);
 }
 
 /* What an editor made is put in the place of `env`. */
-static int rename_over_file(struct control *c, fuse_req_t req, struct shared_scratch *s, const struct control_file *file)
+static int rename_over_file(struct control *c, fuse_req_t req, struct shared_scratch *s, const struct control_file *file, const char *owner)
 {
 	char name[CONTROL_HIDDEN_NAME];
 	if (file->write != WRITE_TEXT)
 		return -EACCES;
-	int r = control_replace_env(c, blob_bytes(c->versions, &s->text), s->text.size);
+	int r = control_replace_env(c, owner, blob_bytes(c->versions, &s->text), s->text.size);
 	if (r < 0)
 		return r;
 	pid_t tgid = thread_group(fuse_req_ctx(req)->pid);
 	if (unlinked_take(c->p.unlinked, control_hidden_name(file, name), tgid))
 		environment_replaced(c->env, tgid);
-	version_retire(c->versions, version_current(c->versions, control_file_key(file, NULL)));
+	version_retire(c->versions, version_current(c->versions, control_file_key(file, owner)));
 	scratch_unlink(c->versions, s);
 	return 0;
 }
@@ -368,7 +391,8 @@ static int rename_to(struct control *c, fuse_req_t req, const char *from, fuse_i
                      unsigned flags)
 {
 	struct shared_scratch *s = scratch_by_name(c->versions, from);
-	const struct control_file *file = control_file_find(IN_ROOT, to);
+	const char *owner;
+	const struct control_file *file = control_root_file(c->env, to, &owner);
 	if (!s)
 		return session_request_resent() && (file || scratch_by_name(c->versions, to)) ? 0 : -ENOENT;
 	if (to_parent != FUSE_ROOT_ID || strcmp(to, "services") == 0)
@@ -377,7 +401,7 @@ static int rename_to(struct control *c, fuse_req_t req, const char *from, fuse_i
 		return -EINVAL;
 	if (flags & RENAME_NOREPLACE && (file || scratch_by_name(c->versions, to)))
 		return -EEXIST;
-	return file ? rename_over_file(c, req, s, file) : scratch_rename(c->versions, s, to);
+	return file ? rename_over_file(c, req, s, file, owner) : scratch_rename(c->versions, s, to);
 }
 
 void control_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to,

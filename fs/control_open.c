@@ -133,8 +133,8 @@ static void demand_ended(void *arg, const struct error *err)
 static void demand(struct control *c, const struct opening *o, struct shared_version *version)
 {
 	const struct control_file *file = control_file_of(version->file);
-	const char *service = file->demand == DEMAND_SERVICE ? control_service_of(c->env, version->file) : NULL;
-	if (file->demand == DEMAND_SERVICE && !service) {
+	const char *owner = control_service_of(c->env, version->file);
+	if (file->demand != DEMAND_ENVIRONMENT && !owner) {
 		fuse_reply_err(o->req, ESTALE);
 		return;
 	}
@@ -142,7 +142,8 @@ static void demand(struct control *c, const struct opening *o, struct shared_ver
 	*p = (struct parked){.req = o->req, .ino = version->ino, .file = version->file, .fi = *o->fi, .who = *o->who,
 	                     .tid = o->tid, .resent = o->resent};
 	cleanup_error struct error err = ERROR_INIT;
-	int r = environment_demand(c->env, service, o->who, demand_ended, p, &p->demand, &err);
+	int r = file->demand == DEMAND_FILE ? environment_demand_file(c->env, owner, o->who, demand_ended, p, &p->demand, &err)
+	                                    : environment_demand(c->env, owner, o->who, demand_ended, p, &p->demand, &err);
 	if (r == 1 && !(o->fi->flags & O_NONBLOCK) && control_park(c, p))
 		return;
 	if (r == 1)
@@ -281,7 +282,8 @@ void control_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 	struct control *c = fuse_req_userdata(req);
 	struct requester who;
 	struct opening o = {req, fi, &who, fuse_req_ctx(req)->pid, session_request_resent()};
-	const struct control_file *file = control_file_find(IN_ROOT, name);
+	const char *owner;
+	const struct control_file *file = control_root_file(c->env, name, &owner);
 	if (!control_allows(c, req) || parent != FUSE_ROOT_ID) {
 		fuse_reply_err(req, control_allows(c, req) ? EPERM : EACCES);
 		return;

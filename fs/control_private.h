@@ -170,7 +170,7 @@ void control_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size,
 void control_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 int control_write_end(struct control *c, struct shared_handle *h, unsigned touched);
 int control_truncate(struct control *c, fuse_ino_t ino, pid_t tid, uint64_t size, struct fuse_file_info *fi);
-int control_replace_env(struct control *c, const char *text, size_t len);
+int control_replace_env(struct control *c, const char *owner, const char *text, size_t len); /* owner: of an env file; NULL: `env` */
 
 /* ---- control_watch.c ---- */
 void control_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph);

@@ -194,17 +194,14 @@ static char **touch_arguments(struct control *c, bool old)
 	strv_pushf(&argv, "touch");
 	for (size_t i = 0; i < c->tell_count; i++) {
 		const struct control_file *file = control_file_of(c->tell[i].file);
-		const char *service = control_service_of(c->env, c->tell[i].file);
-		if (old && !leads_elsewhere(c, &c->tell[i]))
+		cleanup_free char *path = control_file_path(c->env, c->tell[i].file);
+		if (!path || (old && !leads_elsewhere(c, &c->tell[i])))
 			continue;
-		if (!service && file->place == IN_SERVICE)
-			continue; /* gone */
-		if (service)
-			strv_pushf(&argv, "%s/services/%s/%s", c->p.control_dir, service, file->name);
-		else
-			strv_pushf(&argv, "%s/%s", c->p.control_dir, file->name);
-		if (!old && !service && file->write == WRITE_TEXT)
+		strv_pushf(&argv, "%s/%s", c->p.control_dir, path);
+		if (!old && file->place == IN_ROOT && file->write == WRITE_TEXT)
 			strv_pushf(&argv, "%s/.%s", c->p.root, file->name);
+		if (!old && file->place == IN_ENV_FILES)
+			strv_pushf(&argv, "%s/%s", c->p.root, control_service_of(c->env, c->tell[i].file));
 	}
 	return argv;
 }
@@ -214,18 +211,20 @@ static void delete_records(struct control *c, struct buffer *out)
 {
 	for (size_t i = 0; i < c->tell_count; i++) {
 		const struct control_file *file = control_file_of(c->tell[i].file);
-		const char *service = control_service_of(c->env, c->tell[i].file);
+		const char *service = file->place == IN_SERVICE ? control_service_of(c->env, c->tell[i].file) : NULL;
 		struct shared_version *dir = service ? version_current(c->versions, control_dir_key(service)) : NULL;
-		if (!version_by_ino(c->versions, c->tell[i].ino) || (file->place == IN_SERVICE && !dir))
+		cleanup_free char *path = control_file_path(c->env, c->tell[i].file);
+		if (!path || !version_by_ino(c->versions, c->tell[i].ino) || (file->place == IN_SERVICE && !dir))
 			continue;
+		const char *name = file->place == IN_SERVICE ? file->name : path;
 		struct fuse_notify_delete_out delete = {
-			.parent = dir ? dir->ino : FUSE_ROOT_ID, .child = c->tell[i].ino, .namelen = (uint32_t)strlen(file->name)};
+			.parent = dir ? dir->ino : FUSE_ROOT_ID, .child = c->tell[i].ino, .namelen = (uint32_t)strlen(name)};
 		uint32_t len = (uint32_t)(sizeof(struct fuse_out_header) + sizeof delete) + delete.namelen + 1;
 		struct fuse_out_header header = {.len = len, .error = FUSE_NOTIFY_DELETE};
 		buffer_add(out, &len, sizeof len);
 		buffer_add(out, &header, sizeof header);
 		buffer_add(out, &delete, sizeof delete);
-		buffer_add(out, file->name, delete.namelen + 1);
+		buffer_add(out, name, delete.namelen + 1);
 	}
 }
 

@@ -32,10 +32,10 @@ int control_write_begin(struct control *c, struct shared_handle *h, const struct
 	                  version->bytes.size);
 }
 
-int control_replace_env(struct control *c, const char *text, size_t len)
+int control_replace_env(struct control *c, const char *owner, const char *text, size_t len)
 {
 	cleanup_error struct error err = ERROR_INIT;
-	int r = environment_write_env(c->env, text, len, &err);
+	int r = owner ? environment_write_file(c->env, owner, text, len, &err) : environment_write_env(c->env, text, len, &err);
 	if (r < 0)
 		log_warning("control", "the user's lines were not written: %s", err.message ? err.message : strerror(-r));
 	control_stale(c, CHANGED_ENV | CHANGED_ENV_OWN);
@@ -43,15 +43,15 @@ int control_replace_env(struct control *c, const char *text, size_t len)
 }
 
 /* Two that append at once must both stand: what is appended goes to the end of what the file holds by then. */
-static int append_env(struct control *c, struct shared_handle *h)
+static int append_env(struct control *c, struct shared_handle *h, const char *owner)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_error struct error err = ERROR_INIT;
-	int r = environment_env(c->env, &text, &err);
+	int r = owner ? environment_file(c->env, owner, &text, &err) : environment_env(c->env, &text, &err);
 	if (r < 0)
 		return r;
 	buffer_add(&text, blob_bytes(c->versions, &h->text), h->text.size);
-	return control_replace_env(c, text.data, text.len);
+	return control_replace_env(c, owner, text.data, text.len);
 }
 
 int control_write_end(struct control *c, struct shared_handle *h, unsigned touched)
@@ -59,7 +59,10 @@ int control_write_end(struct control *c, struct shared_handle *h, unsigned touch
 	if (!writes_text(h) || !(h->touched & touched))
 		return 0;
 	bool whole = h->touched & HANDLE_WHOLE;
-	int r = whole ? control_replace_env(c, blob_bytes(c->versions, &h->text), h->text.size) : append_env(c, h);
+	const char *owner = control_service_of(c->env, h->file);
+	if (!owner && h->file >> 8)
+		return -ESTALE;
+	int r = whole ? control_replace_env(c, owner, blob_bytes(c->versions, &h->text), h->text.size) : append_env(c, h, owner);
 	if (r == 0 && !whole)
 		blob_resize(c->versions, &h->text, 0, 0);
 	atomic_fetch_and(&h->touched, ~(uint32_t)(HANDLE_WRITTEN | HANDLE_TRUNCATED));
@@ -102,7 +105,7 @@ static int truncate_version(struct control *c, const struct shared_version *vers
 		return -EFBIG;
 	cleanup_free char *text = xcalloc(1, size + 1);
 	memcpy(text, version_bytes(c->versions, version), size < version->bytes.size ? size : version->bytes.size);
-	return control_replace_env(c, text, size);
+	return control_replace_env(c, control_service_of(c->env, version->file), text, size);
 }
 
 /* The truncation of an open with O_TRUNC comes without the handle, which the same thread has just got: it must not be

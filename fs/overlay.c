@@ -149,6 +149,8 @@ int overlay_new(const struct overlay_params *params, struct overlay **ret, struc
 	pthread_mutex_init(&o->widen_lock, NULL);
 	pthread_mutex_init(&o->stream_lock, NULL);
 	pthread_mutex_init(&o->replacement_lock, NULL);
+	pthread_mutex_init(&o->env_files_lock, NULL);
+	pthread_cond_init(&o->env_files_known, NULL);
 	o->notices = notices_new();
 	int r = probe(o, err);
 	if (r == 0)
@@ -221,6 +223,7 @@ void overlay_free(struct overlay *o)
 		return;
 	notices_free(o->notices);
 	streams_free(o);
+	env_files_free(o);
 	nodes_free(o->nodes);
 	for (int i = 0; i < 2; i++)
 		free(o->renamed[i].name);
@@ -229,5 +232,7 @@ void overlay_free(struct overlay *o)
 	pthread_mutex_destroy(&o->widen_lock);
 	pthread_mutex_destroy(&o->stream_lock);
 	pthread_mutex_destroy(&o->replacement_lock);
+	pthread_mutex_destroy(&o->env_files_lock);
+	pthread_cond_destroy(&o->env_files_known);
 	free(o);
 }

@@ -17,8 +17,9 @@ struct overlay_events {
 	void (*replaced)(void *arg, pid_t tgid);
 	/* a file was renamed over `.env` or created in its place and closed: new text for the user's lines. steals `text` */
 	void (*env_written)(void *arg, char *text, size_t len);
-	/* the real entry beneath `.env` is another now (a symbolic link was put there); may be NULL */
+	/* the real entry beneath `.env` (a symbolic link was put there), or one of x-aether.env_files, is another now; may be NULL */
 	void (*env_changed)(void *arg);
+	bool waits_for_files; /* overlay_set_env_files() will come */
 	void *arg;
 };
 
@@ -48,6 +49,10 @@ void overlay_set_env_name(struct overlay *o, const char *name);
 void overlay_nobody_beneath(struct overlay *o);
 /* The file is perhaps another than the kernel remembers. Any thread; returns at once. */
 void overlay_written_beneath(struct overlay *o, dev_t device, ino_t inode);
+/* Paths below the workspace, NULL at the end; copied. Any thread; returns at once. */
+void overlay_set_env_files(struct overlay *o, char *const *paths);
+/* The real file beneath one of them was made, written or removed. */
+void overlay_env_files_changed(struct overlay *o);
 void overlay_restore(struct overlay *o, uint32_t key, int fd); /* steals fd: one that an earlier server stashed */
 void overlay_free(struct overlay *o);
 const struct fuse_lowlevel_ops *overlay_ops(size_t *ret_size);

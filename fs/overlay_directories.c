@@ -190,6 +190,8 @@ static bool complete(struct listing *l, const struct dirent64 *d, struct fuse_en
 	enum virtual_name v = virtual_find(l->o, l->stream->ino, d->d_name);
 	struct stat st;
 	*e = (struct fuse_entry_param){.attr = {.st_ino = d->d_ino, .st_mode = (mode_t)d->d_type << 12}};
+	if (!v)
+		v = env_file_find(o, l->stream->ino, d->d_name);
 	if (v) {
 		virtual_entry(o, v, e);
 		if (e->entry_timeout == 0)
@@ -213,6 +215,8 @@ static bool is_hidden(const struct listing *l, const char *name)
 	enum virtual_name v = virtual_find(l->o, l->stream->ino, name);
 	if (v == VIRTUAL_ENV)
 		removal_env_shown(l->o->removal);
+	if (!v && l->o->listed)
+		v = env_file_find(l->o, l->stream->ino, name);
 	return v == VIRTUAL_AETHER || (v && l->o->listed);
 }
 
@@ -236,11 +240,13 @@ static int list_beneath(struct listing *l)
 static void list_virtual(struct listing *l)
 {
 	struct stream *s = l->stream;
-	if (s->ino != FUSE_ROOT_ID || !l->o->listed)
+	if (!l->o->listed)
 		return;
 	int64_t first = s->next >= COOKIE_VIRTUAL && s->next < COOKIE_VIRTUAL + 0xff ? s->next - COOKIE_VIRTUAL + 1 : VIRTUAL_ENV;
-	for (int64_t v = first; v <= VIRTUAL_AETHER; v++) {
+	for (int64_t v = first; v < VIRTUAL_END; v++) {
 		struct fuse_entry_param e;
+		if (v < VIRTUAL_FILES ? s->ino != FUSE_ROOT_ID : !env_file_is_in(l->o, (enum virtual_name)v, s->ino))
+			continue;
 		virtual_entry(l->o, (enum virtual_name)v, &e);
 		if (e.entry_timeout == 0)
 			e.ino = 0;

@@ -19,11 +19,13 @@ bool overlay_was_done(int err, int done_err)
 	return err == -done_err && session_request_resent();
 }
 
-/* A file in the root that was made a moment ago may be about to be renamed over .env (sed -i, ln -sf), and its entry takes the time it is
+/* A file beside .env that was made a moment ago may be about to be renamed over it (sed -i, ln -sf), and its entry takes the time it is
  * good for along: none, so that .env is looked up and found to be what it is. */
-static double entry_timeout(const struct overlay *o, fuse_ino_t parent, const struct stat *st)
+static double entry_timeout(struct overlay *o, fuse_ino_t parent, const char *name, const struct stat *st)
 {
-	if (parent != FUSE_ROOT_ID || S_ISDIR(st->st_mode))
+	if (env_file_like(o, name))
+		return 0;
+	if (S_ISDIR(st->st_mode) || (parent != FUSE_ROOT_ID && !env_file_directory(o, parent)))
 		return overlay_timeout(o);
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -43,7 +45,7 @@ int overlay_enter(struct overlay *o, fuse_ino_t parent, const char *name, struct
 	if (r < 0)
 		return r;
 	*ret = (struct fuse_entry_param){.ino = node_id(o->nodes, index), .attr = *st, .attr_timeout = overlay_timeout(o),
-	                                 .entry_timeout = entry_timeout(o, parent, st)};
+	                                 .entry_timeout = entry_timeout(o, parent, name, st)};
 	return 0;
 }
 
@@ -69,10 +71,12 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct overlay *o = overlay_of(req);
 	struct fuse_entry_param e;
 	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
+	if (!v)
+		v = env_file_find(o, parent, name);
 	if (v)
 		return virtual_lookup(req, v);
 	int r = overlay_find(o, parent, name, &e);
-	if (r == -ENOENT && overlay_timeout(o) > 0) {
+	if (r == -ENOENT && overlay_timeout(o) > 0 && !env_file_like(o, name)) {
 		e = (struct fuse_entry_param){.entry_timeout = overlay_timeout(o)}; /* absence is remembered, too */
 		r = 0;
 	}
@@ -171,6 +175,7 @@ static int make_entry(fuse_req_t req, fuse_ino_t parent, struct making *m, struc
 	if (r < 0)
 		return r;
 	overlay_directory_changed(o, parent, true);
+	env_file_changed(o, parent, m->name);
 	if (parent == FUSE_ROOT_ID)
 		removal_name_made(o->removal, m->name, fuse_req_ctx(req)->pid);
 	return overlay_find(o, parent, m->name, e);
@@ -367,12 +372,28 @@ static void reply_removed(fuse_req_t req, fuse_ino_t parent, const char *name, i
 	fuse_reply_err(req, -r);
 }
 
+/* Of an env file the user's lines go, if there are any; the rest is there again for everybody else, and in a second for who did
+ * that (tar deletes a name until it is gone). */
+static int env_file_unlinked(fuse_req_t req, fuse_ino_t parent, const char *name, int r)
+{
+	struct overlay *o = overlay_of(req);
+	enum virtual_name v = r == 0 || r == -ENOENT ? env_file_find(o, parent, name) : VIRTUAL_NONE;
+	if (!v)
+		return r;
+	unlinked_add(o->unlinked, env_file_path(o, v), thread_group(fuse_req_ctx(req)->pid));
+	env_file_changed(o, parent, name);
+	return 0;
+}
+
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
 	if (v)
 		return virtual_unlink(req, v);
-	reply_removed(req, parent, name, remove_name(overlay_of(req), parent, name, 0));
+	int r = remove_name(overlay_of(req), parent, name, 0);
+	if (env_name_is_possible(name))
+		r = env_file_unlinked(req, parent, name, r);
+	reply_removed(req, parent, name, r);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -471,7 +492,14 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	}
 	if (over)
 		return virtual_rename_over(req, over, parent, name, flags);
-	fuse_reply_err(req, -overlay_rename(overlay_of(req), parent, name, new_parent, new_name, flags));
+	int r = overlay_rename(overlay_of(req), parent, name, new_parent, new_name, flags);
+	if (r == -ENOENT && env_file_find(overlay_of(req), parent, name))
+		r = -EBUSY; /* there are no lines of the user's to be moved */
+	if (r == 0) {
+		env_file_changed(overlay_of(req), new_parent, new_name);
+		env_file_changed(overlay_of(req), parent, name);
+	}
+	fuse_reply_err(req, -r);
 }
 
 void overlay_recover_rename(struct overlay *o)

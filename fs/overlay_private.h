@@ -7,7 +7,10 @@
 #include "base/cleanup.h"
 #include "fs/caller.h"
 #include "fs/node.h"
+#include "fs/control_files.h"
 #include "fs/overlay.h"
+#include "provisioner/config.h"
+#include "provisioner/env_name.h"
 
 #define OVERLAY_PINS_MAX 3072    /* descriptors held for nodes, less than KEEPER_STASH_MAX */
 #define OVERLAY_CREATORS_MAX 64  /* of them, for files that their creator may write and nobody else */
@@ -64,6 +67,10 @@ struct overlay {
 	_Atomic unsigned replacement_count;
 
 	struct notices *notices;
+
+	_Atomic(struct env_files *) env_files; /* NULL: not known yet */
+	pthread_mutex_t env_files_lock;
+	pthread_cond_t env_files_known;
 
 	/* the rename that a dead server had done already: the kernel will ask for it again */
 	struct { uint64_t parent; char *name; } renamed[2];
@@ -122,11 +129,14 @@ void overlay_ops_names(struct fuse_lowlevel_ops *ops);
 
 /* ---- overlay_virtual.c: .env and .aether ---- */
 
-enum virtual_name { VIRTUAL_NONE, VIRTUAL_ENV = 2, VIRTUAL_AETHER = 3 }; /* also their node ids */
+/* Also their node ids. From VIRTUAL_FILES on they are x-aether.env_files, in their order. */
+enum virtual_name { VIRTUAL_NONE, VIRTUAL_ENV = 2, VIRTUAL_AETHER = 3, VIRTUAL_FILES = 4, VIRTUAL_END = NODE_FIRST };
+#define VIRTUAL_FILES_MAX (VIRTUAL_END - VIRTUAL_FILES)
+_Static_assert(VIRTUAL_FILES_MAX >= CONFIG_ENV_FILES_MAX, "node ids for all env files");
 
 static inline bool virtual_is(fuse_ino_t id)
 {
-	return id == VIRTUAL_ENV || id == VIRTUAL_AETHER;
+	return id >= VIRTUAL_ENV && id < VIRTUAL_END;
 }
 enum virtual_name virtual_find(struct overlay *o, fuse_ino_t parent, const char *name);
 const char *virtual_name_of(struct overlay *o, enum virtual_name v);
@@ -142,6 +152,31 @@ void virtual_rename_over(fuse_req_t req, enum virtual_name v, fuse_ino_t from, c
 /* A node that is being freed, or written: hands the text over if it replaces .env. */
 void virtual_closed(struct overlay *o, uint32_t index, uint64_t forgotten);
 void virtual_restore(struct overlay *o);
+
+/* ---- overlay_env_files.c ---- */
+
+enum virtual_name env_file_find_slow(struct overlay *o, fuse_ino_t parent, const char *name);
+bool env_file_like_slow(struct overlay *o, const char *name);
+/* VIRTUAL_NONE, or one of those from VIRTUAL_FILES on. */
+static inline enum virtual_name env_file_find(struct overlay *o, fuse_ino_t parent, const char *name)
+{
+	return env_name_is_possible(name) ? env_file_find_slow(o, parent, name) : VIRTUAL_NONE;
+}
+/* Has one of them this name, in whatever directory? Then its entries are not remembered. */
+static inline bool env_file_like(struct overlay *o, const char *name)
+{
+	return env_name_is_possible(name) && env_file_like_slow(o, name);
+}
+/* Has one of them been looked up in this directory? */
+bool env_file_directory(struct overlay *o, fuse_ino_t directory);
+/* borrowed as long as the overlay lives */
+const char *env_file_path(struct overlay *o, enum virtual_name v);
+const char *env_file_name(struct overlay *o, enum virtual_name v);
+const char *env_file_target(struct overlay *o, enum virtual_name v);
+bool env_file_is_in(struct overlay *o, enum virtual_name v, fuse_ino_t directory);
+/* Inside an operation that has changed what is beneath at this name. */
+void env_file_changed(struct overlay *o, fuse_ino_t parent, const char *name);
+void env_files_free(struct overlay *o);
 
 /* ---- notices.c: what the kernel is to forget; any thread, returns at once ---- */
 

@@ -17,17 +17,20 @@
 #include "base/alloc.h"
 #include "base/log.h"
 
+/* The two in the root; those at other paths are in overlay_env_files.c. */
 static const struct {
 	enum virtual_name which;
 	const char *name;
-	uint64_t ino; /* what stat shows: beyond the numbers that file systems hand out, within 32 bits */
 } names[] = {
-	{VIRTUAL_ENV, NULL, 4294967281u}, /* as the repository has it: o->env_name */
-	{VIRTUAL_AETHER, ".aether", 4294967282u},
+	{VIRTUAL_ENV, NULL}, /* as the repository has it: o->env_name */
+	{VIRTUAL_AETHER, ".aether"},
 };
+#define VIRTUAL_INO 4294967265u /* what stat shows: beyond the numbers that file systems hand out, within 32 bits */
 
 const char *virtual_name_of(struct overlay *o, enum virtual_name v)
 {
+	if (v >= VIRTUAL_FILES)
+		return env_file_name(o, v);
 	return v == VIRTUAL_ENV ? atomic_load(&o->env_name) : names[v - VIRTUAL_ENV].name;
 }
 
@@ -44,13 +47,15 @@ enum virtual_name virtual_find(struct overlay *o, fuse_ino_t parent, const char 
 
 const char *virtual_target(struct overlay *o, enum virtual_name v)
 {
+	if (v >= VIRTUAL_FILES)
+		return env_file_target(o, v);
 	return v == VIRTUAL_ENV ? ".aether/env" : o->control_dir;
 }
 
 void virtual_stat(struct overlay *o, enum virtual_name v, struct stat *st)
 {
 	*st = (struct stat){
-		.st_ino = names[v - VIRTUAL_ENV].ino,
+		.st_ino = VIRTUAL_INO + v,
 		.st_mode = S_IFLNK | 0777,
 		.st_nlink = 1,
 		.st_uid = o->root.st_uid,
@@ -65,7 +70,7 @@ void virtual_stat(struct overlay *o, enum virtual_name v, struct stat *st)
 
 void virtual_entry(struct overlay *o, enum virtual_name v, struct fuse_entry_param *ret)
 {
-	bool absent_for_somebody = unlinked_any(o->unlinked, virtual_name_of(o, v));
+	bool absent_for_somebody = v >= VIRTUAL_FILES || unlinked_any(o->unlinked, virtual_name_of(o, v));
 	*ret = (struct fuse_entry_param){.ino = v, .attr_timeout = overlay_timeout(o),
 	                                 .entry_timeout = absent_for_somebody ? 0 : overlay_timeout(o)};
 	virtual_stat(o, v, &ret->attr);
@@ -177,7 +182,7 @@ void virtual_lookup(fuse_req_t req, enum virtual_name v)
 {
 	struct overlay *o = overlay_of(req);
 	struct fuse_entry_param e;
-	const char *name = virtual_name_of(o, v);
+	const char *name = v >= VIRTUAL_FILES ? env_file_path(o, v) : virtual_name_of(o, v);
 	if (v == VIRTUAL_ENV)
 		deliver_all(o);
 	virtual_entry(o, v, &e);

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/program.h"
+#include "base/strv.h"
 #include "fs/beneath.h"
 #include "fs/control.h"
 #include "fs/keeper.h"
@@ -407,6 +408,14 @@ static void on_overlay_gone(uv_async_t *async)
 	on_grace(&s->grace_timer); /* nobody stands in it any more */
 }
 
+static void set_env_files(struct server *s)
+{
+	cleanup_strv char **paths = NULL;
+	for (size_t i = 0; i < environment_file_count(s->environment); i++)
+		strv_push(&paths, xstrdup(environment_file_path(s->environment, i)));
+	overlay_set_env_files(s->overlay, paths);
+}
+
 static void on_changed(void *arg, unsigned what)
 {
 	struct server *s = arg;
@@ -414,6 +423,10 @@ static void on_changed(void *arg, unsigned what)
 		control_changed(s->control, what);
 	if (s->overlay && (what & CHANGED_ENV_OWN))
 		overlay_own_changed(s->overlay);
+	if (s->overlay && (what & CHANGED_OWN_FILES))
+		overlay_env_files_changed(s->overlay);
+	if (s->overlay && (what & CHANGED_FILES))
+		set_env_files(s);
 	if (s->plain)
 		plain_changed(s->plain, what);
 }
@@ -520,7 +533,7 @@ static int make_overlay(struct server *s, struct error *err)
 		.beneath = beneath_stands_anybody(KEEPER_FD_ROOT, s->id.root),
 		.unlinked = s->unlinked,
 		.removal = s->removal,
-		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, s},
+		.events = {on_unlinked, on_replaced, on_env_written, on_env_changed, true, s},
 	};
 	int r = overlay_new(&overlay, &s->overlay, err);
 	if (r)

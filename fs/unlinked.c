@@ -117,6 +117,15 @@ bool unlinked_take(struct unlinked *u, const char *name, pid_t tgid)
 	return taken;
 }
 
+void unlinked_clear(struct unlinked *u, const char *name)
+{
+	struct view *v;
+	pthread_mutex_lock(&u->lock);
+	while ((v = find(u, name, 0)))
+		clear(v);
+	pthread_mutex_unlock(&u->lock);
+}
+
 pid_t thread_group(pid_t tid)
 {
 	char path[64], line[256];

@@ -21,6 +21,9 @@ bool unlinked_any(struct unlinked *u, const char *name);
 /* The process creates the name: true when it was absent for it; it is no more. */
 bool unlinked_take(struct unlinked *u, const char *name, pid_t tgid);
 
+/* It is absent for nobody any more. */
+void unlinked_clear(struct unlinked *u, const char *name);
+
 /* Thread group of a thread, from /proc/TID/status; `tid` itself when that is gone. */
 pid_t thread_group(pid_t tid);
 

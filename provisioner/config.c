@@ -16,6 +16,13 @@
 
 /* ---- releasing ---- */
 
+static void config_env_file_release(struct config_env_file *f)
+{
+	free(f->path);
+	keyvals_release(&f->services);
+	keyvals_release(&f->env);
+}
+
 static void ports_free(struct config_port *ports, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -63,6 +70,18 @@ static void service_release(struct config_service *s)
 	error_release(&s->fault);
 }
 
+void config_forget_since(struct config *c, size_t approvals, size_t warnings)
+{
+	for (; c->n_approvals > approvals; c->n_approvals--) {
+		struct config_approval *a = &c->approvals[c->n_approvals - 1];
+		free(a->path);
+		free(a->value);
+		free(a->shown);
+	}
+	for (; c->n_warnings > warnings; c->n_warnings--)
+		free(c->warnings[c->n_warnings - 1].text);
+}
+
 void config_free(struct config *c)
 {
 	if (!c)
@@ -89,15 +108,12 @@ void config_free(struct config *c)
 	keyvals_release(&c->env);
 	free(c->env_places);
 	keyvals_release(&c->app_ports);
-	for (size_t i = 0; i < c->n_approvals; i++) {
-		free(c->approvals[i].path);
-		free(c->approvals[i].value);
-		free(c->approvals[i].shown);
-	}
+	for (size_t i = 0; i < c->n_more_files; i++)
+		config_env_file_release(&c->more_files[i]);
+	free(c->more_files);
+	config_forget_since(c, 0, 0);
 	free(c->approvals);
 	free(c->approval_hash);
-	for (size_t i = 0; i < c->n_warnings; i++)
-		free(c->warnings[i].text);
 	free(c->warnings);
 	free(c);
 }

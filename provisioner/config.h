@@ -99,9 +99,18 @@ struct config_service {
 	struct config_probe ready;
 	struct keyvals x_env;    /* x-aether.env of the service: environment of the process */
 	struct error fault;      /* set: it cannot be run as it stands (an env_file is missing), and the others can */
+	bool is_copy;            /* of another one, for a further env file alone: no other file's variables speak of it */
 	const char *file;        /* of the service's key; borrowed: config_file.shown */
 	unsigned line, column;
 };
+
+/* x-aether.env_files: a virtual file beside `.env`. */
+struct config_env_file {
+	char *path;              /* below the workspace; plain components, checked */
+	struct keyvals services; /* service -> the one that stands for it in this file */
+	struct keyvals env;      /* templates, checked; beside and over x-aether.env */
+};
+#define CONFIG_ENV_FILES_MAX 12
 
 struct config_warning {
 	char *text; /* "file:line:col: ..." */
@@ -152,6 +161,8 @@ struct config {
 	struct keyvals env;    /* x-aether.env: templates, checked */
 	struct config_place *env_places; /* parallel to its items */
 	struct keyvals app_ports; /* x-aether.ports: variable -> preferred number */
+	struct config_env_file *more_files; /* x-aether.env_files */
+	size_t n_more_files;
 	struct config_approval *approvals; /* the fields that run code; sorted: moving a service within the file is no change */
 	size_t n_approvals;
 	char *approval_hash;   /* SHA-256 of all of them; "" when there are none */

@@ -328,9 +328,8 @@ static int read_app_ports(const struct field *f, void *out)
 	return r;
 }
 
-static int read_env(const struct field *f, void *out)
+int read_templates(const struct field *f, int (*each)(const struct field *variable, const char *text, void *arg), void *arg)
 {
-	struct config *c = out;
 	if (f->node->type != YAML_MAP)
 		return field_expected(f, "a mapping of variables to texts");
 	int r = 0;
@@ -342,13 +341,21 @@ static int read_env(const struct field *f, void *out)
 			r = field_text(&child, &text);
 		if (r == 0)
 			r = check_template(&child, text);
-		if (r < 0 || keyvals_has(&c->env, child.key))
-			continue;
-		c->env_places = xrealloc(c->env_places, (c->env.count + 1) * sizeof *c->env_places);
-		c->env_places[c->env.count] = (struct config_place){child.file, child.line, child.column};
-		keyvals_set(&c->env, child.key, text);
+		if (r == 0)
+			r = each(&child, text, arg);
 	}
 	return r;
+}
+
+static int add_env(const struct field *variable, const char *text, void *arg)
+{
+	struct config *c = arg;
+	if (keyvals_has(&c->env, variable->key))
+		return 0;
+	c->env_places = xrealloc(c->env_places, (c->env.count + 1) * sizeof *c->env_places);
+	c->env_places[c->env.count] = (struct config_place){variable->file, variable->line, variable->column};
+	keyvals_set(&c->env, variable->key, text);
+	return 0;
 }
 
 static const struct field_reader top_fields[] = {
@@ -363,16 +370,19 @@ static const struct field_reader top_fields[] = {
     {"services", read_service_set},
     {"ports", read_app_ports},
     {"env", field_ignore},
+    {"env_files", field_ignore},
     {"compose", field_ignore}, /* config_files.c has read them */
     {NULL, NULL},
 };
 
 int read_aether(const struct field *f, void *out)
 {
-	struct field env;
+	struct field child;
 	int r = field_read_map(f, top_fields, UNKNOWN_FAILS, "a mapping", out);
-	/* last: its templates may name the ports */
-	if (r == 0 && field_find(f, "env", &env) && !field_is_null(&env))
-		r = read_env(&env, out);
+	/* last: their templates may name the ports */
+	if (r == 0 && field_find(f, "env", &child) && !field_is_null(&child))
+		r = read_templates(&child, add_env, out);
+	if (r == 0 && field_find(f, "env_files", &child) && !field_is_null(&child))
+		r = read_env_files(&child, out);
 	return r;
 }

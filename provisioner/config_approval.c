@@ -272,15 +272,29 @@ static bool leads_to_code(const char *name)
 	       (len > 8 && !strcmp(name + len - 8, "_OPTIONS")) || (len > 6 && !strcmp(name + len - 6, "_FLAGS"));
 }
 
-static void approve_env(const struct field *top)
+static void approve_env_of(const struct field *f)
 {
-	struct field aether, env;
-	if (!field_find(top, "x-aether", &aether) || !field_find(&aether, "env", &env) || env.node->type != YAML_MAP)
+	struct field env;
+	if (f->node->type != YAML_MAP || !field_find(f, "env", &env) || env.node->type != YAML_MAP)
 		return;
 	for (size_t i = 0; i < env.node->count; i++) {
 		struct field child = field_child(&env, i);
 		if (leads_to_code(child.key))
 			approve_node(&child);
+	}
+}
+
+static void approve_env(const struct field *top)
+{
+	struct field aether, files;
+	if (!field_find(top, "x-aether", &aether))
+		return;
+	approve_env_of(&aether);
+	if (aether.node->type != YAML_MAP || !field_find(&aether, "env_files", &files) || files.node->type != YAML_MAP)
+		return;
+	for (size_t i = 0; i < files.node->count; i++) {
+		struct field file = field_child(&files, i);
+		approve_env_of(&file);
 	}
 }
 

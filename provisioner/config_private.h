@@ -3,6 +3,7 @@
  *   config_services.c   the table of a service's fields
  *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
  *   config_aether.c     x-aether
+ *   config_env_files.c  x-aether.env_files, and the services that are copied for them
  *   config_approval.c   what runs code, for the user to approve
  *   config_files.c      which files, and reading below the workspace
  *   config_merge.c      one laid on another
@@ -60,6 +61,9 @@ field_read read_services;
 
 const char *nearest_service(const struct config *c, const char *wrong); /* borrowed; NULL: none is near */
 
+/* What was said while something was read once more is dropped: approvals and warnings beyond these counts. */
+void config_forget_since(struct config *c, size_t approvals, size_t warnings);
+
 field_read read_environment, read_env_file, read_ports, read_expose, read_volumes, read_tmpfs, read_healthcheck;
 
 /* KEY: value, or a list of KEY=value, into `out` (struct keyvals); KEY alone is taken from the environment. */
@@ -72,6 +76,15 @@ field_read read_aether; /* of the top level, into a struct config; after the ser
 field_read read_service_aether;
 /* borrowed; NULL: none (then *r may be an error) */
 const struct recipe *recipe_of(const struct field *f, const struct config_service *s, int *r);
+
+/* A mapping of variables to templates, each checked; `each` is called for every one. */
+int read_templates(const struct field *f, int (*each)(const struct field *variable, const char *text, void *arg), void *arg);
+
+/* ---- config_env_files.c ---- */
+
+field_read read_env_files; /* into a struct config; last of x-aether */
+/* Calls `copy` for every service that a file has under a name of its own which no service of the compose files has. */
+int env_files_copies(struct loading *l, int (*copy)(struct loading *l, const struct field *name, const char *from, const char *to));
 
 /* ---- config_approval.c ---- */
 

@@ -426,6 +426,36 @@ static int read_service(const struct field *f, struct config *c)
 	return r;
 }
 
+/* The same text under another name, with data and numbers of its own. It is the original that is approved, and warned of. */
+static int copy_service(struct loading *l, const struct field *name, const char *from, const char *to)
+{
+	struct config *c = l->config;
+	struct field root = field_root(&l->reader, l->root), services, original, named = *name;
+	size_t approvals = c->n_approvals, warnings = c->n_warnings;
+	named.key = to;
+	int r = check_name(&named);
+	if (r < 0 || !field_find(&root, "services", &services) || !field_find(&services, from, &original))
+		return r;
+	r = read_service(&original, c);
+	config_forget_since(c, approvals, warnings);
+	if (r < 0)
+		return r;
+	struct config_service *s = &c->services[c->n_services - 1];
+	free(s->name);
+	s->name = xstrdup(to);
+	s->is_copy = true;
+	free(move_ptr(s->container_name));
+	strv_free(move_ptr(s->aliases));
+	for (size_t i = 0; i < s->n_ports; i++)
+		s->ports[i].published = 0;
+	for (size_t i = 0; i < s->n_volumes; i++)
+		if (s->volumes[i].type == CONFIG_VOLUME_NAMED) {
+			s->volumes[i].type = CONFIG_VOLUME_ANONYMOUS;
+			free(move_ptr(s->volumes[i].source));
+		}
+	return 0;
+}
+
 /* ---- whom they depend on ---- */
 
 /* The place of a dependency in the file: entries and s->depends_on are parallel. */
@@ -530,5 +560,7 @@ int read_services(const struct field *f, void *out)
 	}
 	for (size_t i = 0; r == 0 && i < c->n_services; i++)
 		r = check_dependencies(f, c, &c->services[i]);
+	if (r == 0)
+		r = env_files_copies(loading_of(f), copy_service);
 	return r < 0 ? r : check_circles(f, c);
 }

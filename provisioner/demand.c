@@ -43,6 +43,7 @@ static void demand_free(struct demand *d)
 	strv_free(d->names);
 	strv_free(d->profiles);
 	strv_free(d->needed);
+	free(d->file);
 	free(d->approves);
 	error_release(&d->error);
 	free(d);
@@ -193,13 +194,20 @@ static void arm(struct demand *d)
 
 /* ---- admission ---- */
 
+/* borrowed; NULL: none of its own */
+static char **services_of(const struct model *m, const char *file)
+{
+	const struct model_file *f = file ? model_file(m, file) : NULL;
+	return f ? f->services : NULL;
+}
+
 /* What it needs, by name; services that cannot run here are left out where nobody has named them. */
 static int find_needed(struct demand *d, struct error *err)
 {
 	struct environment *e = d->e;
 	const struct model *m = e->model;
 	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen), *named = xcalloc(m->n_services, sizeof *named);
-	const struct plan_selection selection = {d->all, d->names, d->profiles};
+	const struct plan_selection selection = {d->all, d->names, d->profiles, services_of(m, d->file)};
 	const struct error *unsupported = NULL;
 	int r = plan_select(m->config, &selection, chosen, named, err);
 	if (r < 0)
@@ -466,7 +474,7 @@ void demands_judge(struct environment *e)
 /* ---- demands ---- */
 
 /* All that is asked for is there: nothing is parked. */
-static bool is_satisfied(struct environment *e, const char *service)
+static bool is_satisfied(struct environment *e, const char *service, const char *file)
 {
 	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned ||
 	    !environment_is_known(e))
@@ -482,7 +490,7 @@ static bool is_satisfied(struct environment *e, const char *service)
 	const struct model *m = e->model;
 	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
 	char *const names[] = {(char *)service, NULL};
-	const struct plan_selection selection = {false, service ? names : NULL, NULL};
+	const struct plan_selection selection = {false, service ? names : NULL, NULL, services_of(m, file)};
 	size_t up = 0;
 	if (plan_select(m->config, &selection, chosen, NULL, NULL) < 0)
 		return false;
@@ -497,14 +505,14 @@ static bool is_satisfied(struct environment *e, const char *service)
 	return up || e->satisfied;
 }
 
-int environment_demand(struct environment *e, const char *service, const struct requester *who, demand_done *done,
-                       void *arg, struct demand **ret, struct error *err)
+static int begin(struct environment *e, const char *service, const char *file, const struct requester *who, demand_done *done,
+                 void *arg, struct demand **ret, struct error *err)
 {
 	if (e->closing)
 		return error_set_errno(err, ERROR_CANCELED, ECANCELED, "the workspace is being unmounted");
 	environment_refresh_user(e);
 	bool gone = apply_look(e->apply);
-	if (is_satisfied(e, service))
+	if (is_satisfied(e, service, file))
 		return 0;
 	if ((e->teardown == TEARDOWN_PENDING && (!who || who->pid != e->unlinker.pid)) || e->teardown_failed)
 		teardown_begin(e);
@@ -513,9 +521,22 @@ int environment_demand(struct environment *e, const char *service, const struct 
 	d->revives = gone;
 	if (service)
 		strv_push(&d->names, xstrdup(service));
+	d->file = file ? xstrdup(file) : NULL;
 	arm(d);
 	*ret = d;
 	return 1;
+}
+
+int environment_demand(struct environment *e, const char *service, const struct requester *who, demand_done *done,
+                       void *arg, struct demand **ret, struct error *err)
+{
+	return begin(e, service, NULL, who, done, arg, ret, err);
+}
+
+int environment_demand_file(struct environment *e, const char *path, const struct requester *who, demand_done *done, void *arg,
+                            struct demand **ret, struct error *err)
+{
+	return begin(e, NULL, path, who, done, arg, ret, err);
 }
 
 int environment_service_remove(struct environment *e, const char *service, const struct requester *who,

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/strv.h"
 
 #define NAME_FILE_MAX 65536
 
@@ -44,14 +45,43 @@ const char *env_name_read(const char *shared_dir, const char *repository, char *
 	return found;
 }
 
-int env_name_write(const char *shared_dir, const char *repository, const char *name, const char *state, struct error *err)
+char **env_name_tracked(const char *shared_dir, const char *repository)
+{
+	cleanup_free char *path = file_of(shared_dir, repository);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	char **list = NULL;
+	unsigned n = 0;
+	if (file_read(AT_FDCWD, path, NAME_FILE_MAX, &text))
+		return NULL;
+	for (const char *line = buffer_str(&text); *line; n++) {
+		size_t len = strcspn(line, "\n");
+		if (n >= 2 && len)
+			strv_push(&list, xstrndup(line, len));
+		line += len + (line[len] == '\n');
+	}
+	return list;
+}
+
+int env_name_write(const char *shared_dir, const char *repository, const char *name, const char *state, char *const *tracked, struct error *err)
 {
 	cleanup_free char *path = file_of(shared_dir, repository), *directory = xasprintf("%s/names", shared_dir);
-	cleanup_free char *text = xasprintf("%s\n%s\n", name, state);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	buffer_printf(&text, "%s\n%s\n", name, state);
+	for (; tracked && *tracked; tracked++)
+		buffer_printf(&text, "%s\n", *tracked);
 	int r = dir_make(AT_FDCWD, directory, 0700);
 	if (!r)
-		r = file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600);
+		r = file_write_atomic(AT_FDCWD, path, buffer_str(&text), text.len, 0600);
 	return r ? error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "%s", path) : 0;
+}
+
+char *env_name_flat(const char *path)
+{
+	char *flat = xstrdup(path);
+	for (char *c = flat; *c; c++)
+		if (*c == '/')
+			*c = ':';
+	return flat;
 }
 
 bool env_name_has_base(const char *name)

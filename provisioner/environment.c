@@ -305,6 +305,7 @@ static void environment_free(struct environment *e)
 	strv_free(e->warnings);
 	buffer_release(&e->user_text);
 	environment_close_layers(e);
+	more_files_release(e);
 	buffer_release(&e->base_text);
 	buffer_release(&e->inherited);
 	envset_release(&e->env);

@@ -37,7 +37,9 @@ enum environment_change {
 	CHANGED_EVENTS = 8,
 	CHANGED_ERRORS = 16,
 	CHANGED_SERVICES = 32, /* the list of services */
-	CHANGED_ENV_OWN = 64
+	CHANGED_ENV_OWN = 64,
+	CHANGED_FILES = 128,    /* which files x-aether.env_files names; also told when that is known to be none */
+	CHANGED_OWN_FILES = 256 /* the workspace's own lines of one of them */
 };
 
 struct environment_params {
@@ -84,6 +86,9 @@ int environment_demand(struct environment *e, const char *service, const struct 
 
 /* Calls `changed` now, with what changed and was not told yet; nothing where nothing did. */
 void environment_tell(struct environment *e);
+/* The same of one of x-aether.env_files: the default set and what it has of its own. */
+int environment_demand_file(struct environment *e, const char *path, const struct requester *who, demand_done *done, void *arg,
+                            struct demand **ret, struct error *err);
 /* `done` will not be called; provisioning goes on. NULL is allowed. */
 void demand_cancel(struct demand *d);
 
@@ -99,7 +104,7 @@ void environment_replaced(struct environment *e, pid_t tgid);
 
 /* `text` was written over `.env` and closed: the user's part goes to the real file beneath. */
 int environment_write_env(struct environment *e, const char *text, size_t len, struct error *err);
-/* A link was put in the place of the real file: what it leads to is read. */
+/* The real file beneath is another, or one of x-aether.env_files: they are read again. */
 void environment_own_changed(struct environment *e);
 
 /* ---- commands (ctl) ---- */
@@ -120,6 +125,13 @@ void environment_env_own(struct environment *e, struct buffer *out);
 void environment_errors(struct environment *e, struct buffer *out);
 void environment_errors_clear(struct environment *e);
 void environment_trust(struct environment *e, struct buffer *out); /* trust_json */
+
+/* ---- x-aether.env_files ---- */
+
+size_t environment_file_count(const struct environment *e);
+const char *environment_file_path(const struct environment *e, size_t i); /* below the workspace; borrowed until the next CHANGED_FILES */
+int environment_file(struct environment *e, const char *path, struct buffer *out, struct error *err);
+int environment_write_file(struct environment *e, const char *path, const char *text, size_t len, struct error *err);
 
 /* `events`: bytes [offset, ...) of everything ever appended. Returns the bytes copied, 0 at the end now; when `offset` was
  * dropped already, reading begins at the oldest line kept. */

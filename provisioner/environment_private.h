@@ -52,6 +52,7 @@ struct demand {
 	bool all, apply, restart;
 	char **names; /* NULL: the default set */
 	char **profiles;
+	char *file; /* of x-aether.env_files; NULL: none */
 	struct requester who;
 	demand_done *done;
 	void *arg;
@@ -93,6 +94,8 @@ struct environment {
 	struct buffer inherited;     /* what lies beneath the workspace's own lines: all of these */
 	struct envset env; /* of what env_key says; environment_variables */
 	uint64_t env_key;
+	struct more_file *more_files; /* NULL: not known yet */
+	size_t n_more_files;
 	json_t *requested_by;
 
 	/* as the store has it */
@@ -162,6 +165,11 @@ void environment_close_layers(struct environment *e);
 const char *environment_backend_name(const struct environment *e); /* NULL: there is none to be opened */
 void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
 void environment_backend_close(struct environment *e);
+
+/* more_files.c */
+void more_files_take(struct environment *e); /* as the model says */
+void more_files_refresh(struct environment *e);
+void more_files_release(struct environment *e);
 
 /* texts.c */
 const struct envset *environment_variables(struct environment *e); /* borrowed until anything changes */

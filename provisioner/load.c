@@ -169,6 +169,7 @@ struct load_job {
 	struct buffer main_text; /* as it is known; of a link, as it is */
 	struct buffer base_text, main_base; /* as in struct environment */
 	const char *env_name;
+	char **tracked; /* as in struct model_params */
 	bool unchanged;
 	char *approves; /* as in trust_look */
 	char *hash;     /* of the trust as it was, which another workspace may have given or revoked since; NULL: none */
@@ -269,6 +270,7 @@ static void load_work(struct job *base)
 		return;
 	cleanup_buffer struct buffer inherited = BUFFER_INIT;
 	lay_together(&inherited, &job->base_text, &job->main_base, &job->main_text);
+	job->tracked = env_name_tracked(e->id->shared_dir, e->id->repository);
 	const struct model_params params = {
 	    .id = e->id,
 	    .root_fd = e->params.root_fd,
@@ -285,6 +287,7 @@ static void load_work(struct job *base)
 	    .move = job->flags & LOAD_APPLY,
 	    .approve = job->approves,
 	    .digests = &e->digests,
+	    .tracked_files = job->tracked,
 	};
 	model_load(&params, &job->model, &job->error);
 }
@@ -479,7 +482,8 @@ static void load_after(struct job *base)
 	struct load_job *job = (struct load_job *)base;
 	struct environment *e = base->e;
 	bool was_error = error_is_set(&e->config_error);
-	e->load_done++;
+	if (e->load_done++ == 0)
+		environment_mark(e, CHANGED_FILES);
 	e->root_stamp = job->root_stamp;
 	take_name(e, job);
 	take_user_text(e, job);
@@ -489,6 +493,7 @@ static void load_after(struct job *base)
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
 		take_model(e, job);
+		more_files_take(e);
 		if (was_error != error_is_set(&e->config_error))
 			environment_mark(e, CHANGED_STATUS);
 	}
@@ -499,6 +504,7 @@ static void load_after(struct job *base)
 	buffer_release(&job->base_text);
 	buffer_release(&job->main_base);
 	strv_free(job->files);
+	strv_free(job->tracked);
 	free(job->approves);
 	free(job->hash);
 	free(job);
@@ -588,6 +594,7 @@ static void refresh_own(struct environment *e)
 void environment_own_changed(struct environment *e)
 {
 	environment_refresh_user(e);
+	more_files_refresh(e);
 }
 
 static bool refresh_base(struct environment *e)
@@ -771,7 +778,7 @@ static void on_prepared(void *arg, const struct error *err)
 static void prepare(struct environment *e)
 {
 	cleanup_free bool *chosen = xcalloc(e->model->n_services, sizeof *chosen);
-	const struct plan_selection by_default = {false, NULL, NULL};
+	const struct plan_selection by_default = {.names = NULL};
 	if (!trust_is_given(&e->model->trust))
 		return; /* words of its command lines are the file's */
 	e->prepared = true;

@@ -23,8 +23,9 @@ static bool is_other(const struct identity *id)
 
 static char *copy_path(const struct identity *id, const char *root, const char *name)
 {
+	cleanup_free char *flat = env_name_flat(name);
 	return xasprintf("%s/lines/%016llx%s", id->shared_dir, (unsigned long long)hash_str(HASH_INIT, root),
-	                 strcmp(name, ENV_NAME_DEFAULT) ? name : "");
+	                 strcmp(name, ENV_NAME_DEFAULT) ? flat : "");
 }
 
 void main_layer_open(const struct identity *id, const char *name, struct main_layer *ret)

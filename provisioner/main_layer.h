@@ -14,7 +14,7 @@
 #include "provisioner/identity.h"
 
 struct main_layer {
-	const char *name; /* of the file there; static */
+	const char *name; /* of the file there, a path below it; borrowed for life */
 	char *root; /* NULL: there is no other checkout */
 	char *copy;
 	int table_fd; /* /proc/self/mountinfo: tells when anything was mounted */

@@ -38,6 +38,11 @@ void model_free(struct model *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		service_release(&m->services[i]);
 	free(m->services);
+	for (size_t i = 0; i < m->n_files; i++) {
+		keyvals_release(&m->files[i].env);
+		strv_free(m->files[i].services);
+	}
+	free(m->files);
 	trust_release(&m->trust);
 	config_free(m->config);
 	keyvals_release(&m->app_ports);
@@ -368,20 +373,57 @@ static const char *env_template_value(void *arg, const char *name)
 	return NULL;
 }
 
+static int expand_templates(struct scope *scope, const struct keyvals *templates, const char *where, struct keyvals *out, struct error *err)
+{
+	for (size_t i = 0; i < templates->count; i++) {
+		const struct keyval *item = &templates->items[i];
+		cleanup_free char *value = NULL;
+		int r = template_expand(item->value ? item->value : "", env_template_value, scope, &value, err);
+		if (r < 0)
+			return error_prefix(err, "%s: x-aether.%senv.%s", scope->m->config->file, where, item->key);
+		keyvals_set(out, item->key, value);
+	}
+	return 0;
+}
+
+static int expand_file(const struct model *m, struct model_file *file, const struct model_params *params, const struct keyvals *user,
+                       struct error *err)
+{
+	cleanup_model_view struct model_view view;
+	cleanup_free char *where = xasprintf("env_files.%s.", file->config->path);
+	model_view_init(&view, m, file);
+	struct scope scope = {&view.model, params, user, ""};
+	int r = expand_templates(&scope, &m->config->env, "", &file->env, err);
+	return r < 0 ? r : expand_templates(&scope, &file->config->env, where, &file->env, err);
+}
+
 static int expand_env(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
 {
 	if (!m->planned)
 		return 0;
 	struct scope scope = {m, params, user, ""};
-	for (size_t i = 0; i < m->config->env.count; i++) {
-		const struct keyval *item = &m->config->env.items[i];
-		cleanup_free char *value = NULL;
-		int r = template_expand(item->value ? item->value : "", env_template_value, &scope, &value, err);
-		if (r < 0)
-			return error_prefix(err, "%s: x-aether.env.%s", m->config->file, item->key);
-		keyvals_set(&m->env, item->key, value);
+	int r = expand_templates(&scope, &m->config->env, "", &m->env, err);
+	for (size_t i = 0; r == 0 && i < m->n_files; i++)
+		r = expand_file(m, &m->files[i], params, user, err);
+	return r;
+}
+
+static void make_files(struct model *m, const struct model_params *params)
+{
+	m->files = xcalloc(m->config->n_more_files + 1, sizeof *m->files);
+	for (size_t i = 0; i < m->config->n_more_files; i++) {
+		const struct config_env_file *c = &m->config->more_files[i];
+		bool tracked = params->tracked_files && strv_contains(params->tracked_files, c->path);
+		if (tracked || (params->id->env_name && !strcmp(c->path, params->id->env_name))) {
+			strv_pushf(&m->warnings, "x-aether.env_files.%s is left alone: %s", c->path,
+			           tracked ? "a commit tracks a file there" : "it is the workspace's own here");
+			continue;
+		}
+		struct model_file *file = &m->files[m->n_files++];
+		file->config = c;
+		for (size_t s = 0; s < c->services.count; s++)
+			strv_push(&file->services, xstrdup(c->services.items[s].value));
 	}
-	return 0;
 }
 
 /* ---- recipes' variables ---- */
@@ -413,6 +455,8 @@ void model_unplan(struct model *m)
 	}
 	keyvals_release(&m->app_ports);
 	keyvals_release(&m->env);
+	for (size_t i = 0; i < m->n_files; i++)
+		keyvals_release(&m->files[i].env);
 }
 
 /* ---- secrets ---- */
@@ -581,6 +625,13 @@ static void sign(struct model *m)
 		h = hash_str(h, m->services[i].config->name);
 		h = hash_str(h, m->services[i].spec.config_hash);
 	}
+	for (size_t i = 0; i < m->n_files; i++) {
+		h = hash_str(h, m->files[i].config->path);
+		for (size_t k = 0; k < m->files[i].env.count; k++)
+			h = hash_str(hash_str(h, m->files[i].env.items[k].key), m->files[i].env.items[k].value);
+		for (size_t k = 0; k < m->files[i].config->services.count; k++)
+			h = hash_str(hash_str(h, m->files[i].config->services.items[k].key), m->files[i].config->services.items[k].value);
+	}
 	h = hash_bytes(h, &m->config->start, sizeof m->config->start);
 	h = hash_bytes(h, &m->config->timeout_ms, sizeof m->config->timeout_ms);
 	for (char **s = m->config->service_set; s && *s; s++)
@@ -626,6 +677,7 @@ static int load(struct model *m, const struct model_params *params, struct error
 	m->planned = params->plan;
 	keyvals_copy(&m->app_preferred, &m->config->app_ports);
 	make_services(m, params);
+	make_files(m, params);
 	set_base(m, params);
 	if (params->plan)
 		r = lease_ports(m, params, err);

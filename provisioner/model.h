@@ -37,6 +37,13 @@ struct model_service {
 	size_t n_owned_arrays;
 };
 
+/* One of x-aether.env_files. */
+struct model_file {
+	const struct config_env_file *config; /* borrowed of the model's configuration */
+	struct keyvals env;                   /* x-aether.env and its own, expanded as its services are */
+	char **services;                      /* that it needs beside the default ones; NULL: none */
+};
+
 struct model {
 	struct config *config;
 	struct model_service *services; /* parallel to config->services */
@@ -47,6 +54,8 @@ struct model {
 	struct keyvals app_preferred; /* and -> the number in the file */
 	struct keyvals env;           /* x-aether.env, expanded */
 	struct keyvals base;          /* AETHER_* */
+	struct model_file *files;
+	size_t n_files;
 	char *backend, *backend_reason;
 	uint32_t generation;
 	char **warnings;
@@ -69,6 +78,7 @@ struct model_params {
 	bool move;    /* to the numbers that the file publishes, where others are held and those are free */
 	const char *approve; /* as in trust_look */
 	struct digests *digests; /* as in config_params */
+	char *const *tracked_files; /* of x-aether.env_files, those that a commit tracks: left alone; NULL: none */
 };
 
 int model_load(const struct model_params *params, struct model **ret, struct error *err);
@@ -81,6 +91,21 @@ void model_generated(const struct model *m, struct keyvals *offered, struct keyv
 
 /* The user's texts with what is generated: what `.env` and env.json show. `m` may be NULL: the workspace's own lines. */
 void model_environment(const struct model *m, const char *main_text, const char *user_text, struct envset *ret);
+
+/* The same for one of x-aether.env_files. */
+void model_file_environment(const struct model *m, const struct model_file *file, const char *main_text, const char *user_text,
+                            struct envset *ret);
+const struct model_file *model_file(const struct model *m, const char *path); /* borrowed; NULL: none */
+
+/* The model as one of its env files sees it: a service for which another stands there is that one, under its own name. Shallow:
+ * for reading, while the model is there. */
+struct model_view {
+	struct model model;
+	struct config_service *configs;
+};
+void model_view_init(struct model_view *v, const struct model *m, const struct model_file *file);
+void model_view_release(struct model_view *v);
+#define cleanup_model_view __attribute__((cleanup(model_view_release)))
 
 /* Its NAME_URL, NAME_HOST, NAME_PORT are added; nothing without a leased port. */
 void model_service_variables(const struct model_service *s, struct keyvals *out);

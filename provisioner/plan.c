@@ -172,12 +172,16 @@ int plan_select(const struct config *config, const struct plan_selection *select
 	if (!names && !selection->all)
 		names = config->service_set;
 	int r = names ? choose_named(config, names, chosen, err) : 0;
+	if (r == 0 && selection->also)
+		r = choose_named(config, selection->also, chosen, err);
 	if (r < 0)
 		return r;
 	if (named)
 		memcpy(named, chosen, config->n_services * sizeof *chosen);
 	for (size_t i = 0; !selection->names && i < config->n_services; i++) {
 		const struct config_service *s = &config->services[i];
+		if (s->is_copy)
+			continue;
 		bool by_default = !names && (selection->all || !s->has_build) && in_profiles(s, selection->profiles);
 		if (by_default || has_profile_of(s, selection->profiles))
 			choose(config, i, chosen);

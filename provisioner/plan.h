@@ -68,6 +68,7 @@ struct plan_selection {
 	bool all;           /* with those that have build: */
 	char *const *names; /* by name; NULL: the configuration's own set, else the default one */
 	char *const *profiles; /* with all that have one of these, built or not: whoever asks for a profile means them */
+	char *const *also;  /* these, too; NULL: none */
 };
 
 /* Fills `ret` (config->n_services booleans) with the services chosen and what they depend on. `named` (may be NULL)

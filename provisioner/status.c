@@ -216,11 +216,26 @@ static json_t *config_files(const struct model *m)
 	return files;
 }
 
+/* x-aether.env_files, and what stands for what in them. */
+static json_t *more_files(const struct model *m)
+{
+	json_t *files = json_object();
+	for (size_t i = 0; m && i < m->n_files; i++) {
+		const struct keyvals *map = &m->files[i].config->services;
+		json_t *services = json_object();
+		for (size_t k = 0; k < map->count; k++)
+			json_object_set_new(services, map->items[k].key, json_string(map->items[k].value));
+		json_object_set_new(files, m->files[i].config->path, services);
+	}
+	return files;
+}
+
 void status_json(const struct status_view *v, struct buffer *out)
 {
 	json_t *json = json_object();
 	set_string(json, "workspace_root", v->id->root);
 	set_string(json, "env_file", v->id->env_name);
+	json_object_set_new(json, "env_files", more_files(v->model));
 	set_string(json, "backend", v->backend);
 	set_string(json, "state", v->state);
 	json_object_set_new(json, "resources", status_resources(v->model));

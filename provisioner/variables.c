@@ -29,13 +29,13 @@ void model_service_variables(const struct model_service *s, struct keyvals *out)
 static void add_recipe_variables(const struct model *m, struct keyvals *out)
 {
 	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
-	const struct plan_selection by_default = {false, NULL, NULL};
+	const struct plan_selection by_default = {.names = NULL};
 	if (plan_select(m->config, &by_default, chosen, NULL, NULL) < 0)
 		memset(chosen, 0, m->n_services * sizeof *chosen);
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < m->n_services; i++) {
 			const struct model_service *s = &m->services[i];
-			if (!s->recipe || !s->url || chosen[i] != (pass == 0) || error_is_set(&s->unsupported))
+			if (s->config->is_copy || !s->recipe || !s->url || chosen[i] != (pass == 0) || error_is_set(&s->unsupported))
 				continue;
 			for (size_t v = 0; v < s->recipe_env.count; v++)
 				if (!keyvals_has(out, s->recipe_env.items[v].key))
@@ -46,7 +46,8 @@ static void add_recipe_variables(const struct model *m, struct keyvals *out)
 void model_generated(const struct model *m, struct keyvals *offered, struct keyvals *imposed)
 {
 	for (size_t i = 0; i < m->n_services; i++)
-		model_service_variables(&m->services[i], offered);
+		if (!m->services[i].config->is_copy)
+			model_service_variables(&m->services[i], offered);
 	add_recipe_variables(m, offered);
 	keyvals_copy(imposed, &m->base);
 	keyvals_copy(imposed, &m->app_ports);
@@ -115,6 +116,8 @@ static void places_init(struct places *p, const struct model *m)
 	n = add_app_ports(m, p->targets, p->ports);
 	struct rewrite_port *next = p->ports + n;
 	for (size_t i = 0; i < m->n_services; i++) {
+		if (m->services[i].config->is_copy)
+			continue;
 		p->targets[n] = target_of(&m->services[i], next);
 		next += p->targets[n++].n_ports;
 	}
@@ -135,6 +138,54 @@ void model_environment(const struct model *m, const char *main_text, const char 
 	params.main = m->config->inherit ? main_text : NULL;
 	params.map = m->config->rewrite && m->planned ? &places.map : NULL;
 	envset_make(&params, ret);
+}
+
+/* ---- as a further env file has them ---- */
+
+const struct model_file *model_file(const struct model *m, const char *path)
+{
+	for (size_t i = 0; m && i < m->n_files; i++)
+		if (!strcmp(m->files[i].config->path, path))
+			return &m->files[i];
+	return NULL;
+}
+
+/* What is published, and what its peers call it, stays; what it leads to is the other. */
+static void stand_in(struct model_service *s, struct config_service *config, const struct model_service *other)
+{
+	*config = *s->config;
+	*s = *other;
+	s->config = config;
+}
+
+void model_view_init(struct model_view *v, const struct model *m, const struct model_file *file)
+{
+	const struct keyvals *map = &file->config->services;
+	size_t size = m->n_services * sizeof *m->services;
+	*v = (struct model_view){*m, xcalloc(map->count + 1, sizeof *v->configs)};
+	v->model.services = xcalloc(m->n_services + 1, sizeof *m->services);
+	memcpy(v->model.services, m->services, size);
+	v->model.env = file->env;
+	for (size_t i = 0; i < map->count; i++) {
+		struct model_service *s = model_service(&v->model, map->items[i].key);
+		const struct model_service *other = model_service(m, map->items[i].value);
+		if (s && other)
+			stand_in(s, &v->configs[i], other);
+	}
+}
+
+void model_view_release(struct model_view *v)
+{
+	free(v->model.services);
+	free(v->configs);
+}
+
+void model_file_environment(const struct model *m, const struct model_file *file, const char *main_text, const char *user_text,
+                            struct envset *ret)
+{
+	cleanup_model_view struct model_view view;
+	model_view_init(&view, m, file);
+	model_environment(&view.model, main_text, user_text, ret);
 }
 
 /* ---- a service's own environment ---- */

@@ -113,6 +113,32 @@ int environment_demand(struct environment *e, const char *service, const struct 
 	return 1;
 }
 
+int environment_demand_file(struct environment *e, const char *path, const struct requester *who, demand_done *done, void *arg,
+                            struct demand **ret, struct error *err)
+{
+	return environment_demand(e, NULL, who, done, arg, ret, err);
+}
+
+size_t environment_file_count(const struct environment *e)
+{
+	return 0;
+}
+
+const char *environment_file_path(const struct environment *e, size_t i)
+{
+	return NULL;
+}
+
+int environment_file(struct environment *e, const char *path, struct buffer *out, struct error *err)
+{
+	return -ESTALE;
+}
+
+int environment_write_file(struct environment *e, const char *path, const char *text, size_t len, struct error *err)
+{
+	return -ESTALE;
+}
+
 void demand_cancel(struct demand *d)
 {
 	if (!d)

@@ -97,6 +97,8 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	if (s->has_build)
 		buffer_adds(out, "\tbuild\n");
 	put_list(out, "command", s->command);
+	if (s->is_copy)
+		buffer_adds(out, "\ta copy\n");
 	put_list(out, "entrypoint", s->entrypoint);
 	put_keyvals(out, "environment", &s->environment);
 	put_ports(out, "port", s->ports, s->n_ports);
@@ -135,6 +137,11 @@ static void put_config(struct buffer *out, const struct config *c)
 	put_list(out, "services", c->service_set);
 	put_keyvals(out, "env", &c->env);
 	put_keyvals(out, "port", &c->app_ports);
+	for (size_t i = 0; i < c->n_more_files; i++) {
+		buffer_printf(out, "env file %s\n", c->more_files[i].path);
+		put_keyvals(out, "for", &c->more_files[i].services);
+		put_keyvals(out, "env", &c->more_files[i].env);
+	}
 	for (size_t i = 0; i < c->n_services; i++)
 		put_service(out, &c->services[i]);
 	if (c->n_approvals)

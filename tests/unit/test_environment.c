@@ -1085,7 +1085,7 @@ static void a_tracked_file_is_a_layer_beneath(void **state)
 	env_open();
 	assert_int_equal(command("reload"), ERROR_NONE);
 	assert_true(env_has("B=1"));
-	assert_int_equal(env_name_write(id.shared_dir, id.repository, ".env.local", "", &err), 0);
+	assert_int_equal(env_name_write(id.shared_dir, id.repository, ".env.local", "", NULL, &err), 0);
 	assert_int_equal(command("reload"), ERROR_NONE);
 	run_for(50);
 	assert_string_equal(id.env_name, ".env.local");
@@ -1099,7 +1099,7 @@ static void a_tracked_file_is_a_layer_beneath(void **state)
 	assert_int_equal(command("destroy"), ERROR_NONE);
 	assert_int_equal(faccessat(root_fd, ".env.local", F_OK, 0), -1);
 	assert_int_equal(faccessat(root_fd, ".env", F_OK, 0), 0);
-	assert_int_equal(env_name_write(id.shared_dir, id.repository, ".env", "", &err), 0);
+	assert_int_equal(env_name_write(id.shared_dir, id.repository, ".env", "", NULL, &err), 0);
 	assert_int_equal(command("reload"), ERROR_NONE);
 	run_for(50);
 	assert_string_equal(id.env_name, ".env");

@@ -248,6 +248,12 @@ static void selections(void **state)
 	/* a name brings what it requires, and no more */
 	expect_selection(&c, (struct plan_selection){.names = web}, "11..1", "11..1");
 	expect_selection(&c, (struct plan_selection){.names = trace}, "...1.", "...1.");
+	/* and one that an env file has of its own comes with the default ones */
+	expect_selection(&c, (struct plan_selection){.also = trace}, ".1111", "...1.");
+	services[1].is_copy = true; /* but is none of them */
+	services[0].is_copy = true;
+	expect_selection(&c, (struct plan_selection){.all = true}, "..1.1", ".....");
+	services[0].is_copy = services[1].is_copy = false;
 	/* the configuration's own set */
 	c.service_set = mail;
 	expect_selection(&c, (struct plan_selection){0}, "..1..", "..1..");
