@@ -27,12 +27,19 @@
 #define NEW_ENV NATIVE_DIRECTORY "/.env.new"
 #define WRITE_DELAY_MS 20 /* changes come in bursts */
 
+struct env_text {
+	char *path, *name; /* name: in .aether/ */
+	uint64_t hash;
+};
+
 struct plain {
 	struct plain_params p;
 	uv_pipe_t listener;
 	uv_timer_t timer;
 	unsigned changed;           /* not written yet; enum environment_change */
 	uint64_t *hashes;           /* of what each file of control_files holds; 0: not written yet */
+	struct env_text *texts;     /* of x-aether.env_files */
+	size_t n_texts;
 	const char *env_name;       /* of what was written; static */
 	uint64_t env_hash;
 	uint64_t env_stamp;         /* of `.env` as it was written, or is to be written over */
@@ -73,6 +80,41 @@ static int write_one(struct plain *p, size_t i)
 		return 0;
 	cleanup_free char *path = xasprintf(NATIVE_DIRECTORY "/%s", file->name);
 	return write_file(p->p.root_fd, path, &text, &p->hashes[i]);
+}
+
+/* Those that were named, and are not any more, go. */
+static void follow_texts(struct plain *p)
+{
+	struct environment *e = p->p.environment;
+	for (size_t i = 0; i < p->n_texts; i++) {
+		cleanup_free char *path = move_ptr(p->texts[i].path), *name = move_ptr(p->texts[i].name);
+		bool stays = false;
+		for (size_t k = 0; k < environment_file_count(e); k++)
+			stays |= !strcmp(path, environment_file_path(e, k));
+		cleanup_free char *old = xasprintf(NATIVE_DIRECTORY "/%s", name);
+		if (!stays)
+			unlinkat(p->p.root_fd, old, 0);
+	}
+	free(p->texts);
+	p->n_texts = environment_file_count(e);
+	p->texts = xcalloc(p->n_texts + 1, sizeof *p->texts);
+	for (size_t i = 0; i < p->n_texts; i++) {
+		p->texts[i].path = xstrdup(environment_file_path(e, i));
+		p->texts[i].name = control_env_file_name(p->texts[i].path);
+	}
+}
+
+static int write_texts(struct plain *p)
+{
+	int r = 0;
+	for (size_t i = 0; i < p->n_texts; i++) {
+		struct env_text *t = &p->texts[i];
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+		cleanup_free char *path = xasprintf(NATIVE_DIRECTORY "/%s", t->name);
+		int failed = environment_file(p->p.environment, t->path, &text, NULL) < 0 ? 0 : write_file(p->p.root_fd, path, &text, &t->hash);
+		r = failed ? failed : r;
+	}
+	return r;
 }
 
 /* A link to the log of each service, which may come and go. */
@@ -172,11 +214,14 @@ static void write_changed(struct plain *p)
 			int failed = write_one(p, i);
 			r = failed ? failed : r;
 		}
+	if (what & CHANGED_FILES)
+		follow_texts(p);
 	if (what & (CHANGED_SERVICES | CHANGED_STATUS))
 		link_logs(p);
-	int failed = write_env(p);
-	if (failed || r)
-		log_warning(AREA, "what was to be written into %s is not: %s", p->p.id->root, strerror(failed ? -failed : -r));
+	int texts = write_texts(p), env = write_env(p);
+	r = env ? env : texts ? texts : r;
+	if (r)
+		log_warning(AREA, "what was to be written into %s is not: %s", p->p.id->root, strerror(-r));
 }
 
 static void on_write(uv_timer_t *timer)
@@ -233,6 +278,8 @@ void plain_put_right(struct plain *p)
 	cleanup_error struct error err = ERROR_INIT;
 	if (native_find(p->p.root_fd) != NATIVE_PLAIN) {
 		memset(p->hashes, 0, control_files_count * sizeof *p->hashes);
+		for (size_t i = 0; i < p->n_texts; i++)
+			p->texts[i].hash = 0;
 		if (native_make_directory(p->p.root_fd, &err))
 			log_warning(AREA, "%s", err.message);
 	}
