@@ -41,7 +41,7 @@
 #elif defined(__SANITIZE_ADDRESS__)
 #define WITH_LEAK_CHECK 1
 #endif
-#if WITH_LEAK_CHECK
+#ifdef WITH_LEAK_CHECK
 #include <sanitizer/lsan_interface.h>
 #endif
 
@@ -685,7 +685,7 @@ static int start(struct server *s, struct error *err)
 /* The server leaves by _exit(2), for its threads wait in the kernel: LeakSanitizer would never look. */
 static void look_for_leaks(void)
 {
-#if WITH_LEAK_CHECK
+#ifdef WITH_LEAK_CHECK
 	__lsan_do_recoverable_leak_check();
 #endif
 }
