@@ -30,6 +30,23 @@ as_admin() {
 	fi
 }
 
+# apt_install [APT OPTIONS...] PACKAGE...: starts no daemon, whatever the packages' scripts wish, and leaves nothing that could: the programs by
+# which they start one are hidden from them alone
+apt_install() {
+	local quiet status log
+	quiet=$(mktemp -d) && log=$(mktemp) || return 1
+	for program in invoke-rc.d deb-systemd-invoke; do
+		ln -s /bin/true "$quiet/$program"
+	done
+	chmod 755 "$quiet"
+	as_admin env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+		-o DPkg::Path="$quiet:/usr/sbin:/usr/bin:/sbin:/bin" "$@" >/dev/null 2>"$log"
+	status=$?
+	[ $status = 0 ] || cat "$log" >&2
+	rm -rf "$quiet" "$log"
+	return $status
+}
+
 need_packages() {
 	local missing
 	command -v dpkg-query >/dev/null || die "this script installs Debian packages and there is no dpkg here" \
@@ -42,11 +59,27 @@ need_packages() {
 	printf 'installing: %s\n' "$missing"
 	as_admin env DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null || true
 	# shellcheck disable=SC2086 # a list of words
-	as_admin env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null 2>"${TMPDIR:-/tmp}/apt.$$" || {
-		cat "${TMPDIR:-/tmp}/apt.$$" >&2
-		die "installing packages failed" "run: apt-get install $missing"
-	}
-	rm -f "${TMPDIR:-/tmp}/apt.$$"
+	apt_install $missing || die "installing packages failed" "run: apt-get install $missing"
+}
+
+# What the container engines of the tests are made of. By their programs, for a machine may have them from elsewhere.
+ENGINE_PROGRAMS="dockerd:docker.io containerd:containerd runc:runc iptables:iptables ip:iproute2 curl:curl podman:podman conmon:conmon
+	catatonit:catatonit docker-registry:docker-registry /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns"
+
+# Only root can start an engine, and nothing else is done without one: where this fails the tests that need one are skipped and counted.
+want_engines() {
+	local wanted='' pair
+	[ "$(id -u)" = 0 ] || return 0
+	for pair in $ENGINE_PROGRAMS; do
+		command -v "${pair%%:*}" >/dev/null || wanted="$wanted ${pair##*:}"
+	done
+	if [ -n "$wanted" ]; then
+		printf 'installing for the tests with container engines:%s\n' "$wanted"
+		apt-get -qq update >/dev/null || true
+		# never in place of something that this machine has
+		# shellcheck disable=SC2086 # a list of words
+		apt_install --no-remove $wanted || printf 'they are not installed: what needs a container engine is skipped and counted\n'
+	fi
 }
 
 # Distributions have /dev/fuse at 0666; bare machines without udev have not.

@@ -71,3 +71,8 @@ port_of() {
 listens() {
 	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
+
+# engine_api SOCKET METHOD PATH [JSON]: one call of a container engine's API; prints the answer, fails where it is an error
+engine_api() {
+	curl -sS --fail-with-body --max-time 60 --unix-socket "$1" -X "$2" ${4:+-H 'Content-Type: application/json' -d "$4"} "http://engine/v1.41$3"
+}
