@@ -272,6 +272,16 @@ void backend_remove(struct backend *b, const char *service, backend_done *done, 
 		b->ops->remove(b, service, call_done, c);
 }
 
+void backend_clear(struct backend *b, backend_done *done, void *arg)
+{
+	struct call *c = call_new(b, "clear", NULL, arg);
+	c->done = done;
+	if (b->ops->clear)
+		b->ops->clear(b, call_done, c);
+	else
+		call_end(b, c);
+}
+
 void backend_list(struct backend *b, backend_list_done *done, void *arg)
 {
 	struct call *c = call_new(b, "list", NULL, arg);

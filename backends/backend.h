@@ -183,6 +183,8 @@ struct backend_ops {
 	/* Stops at once if need be and removes what start made, but no data (data belongs to the provisioner's
 	 * generations); verifies, and reports what survived. */
 	void (*remove)(struct backend *b, const char *service, backend_done *done, void *arg);
+	/* After every service was removed: what none of them has (a network, containers that were made ahead of need). NULL: nothing. */
+	void (*clear)(struct backend *b, backend_done *done, void *arg);
 	/* All instances of this namespace, running or not. */
 	void (*list)(struct backend *b, backend_list_done *done, void *arg);
 	/* Runs a program in the service's surroundings (a probe, a hook): its environment, user and data. */
@@ -209,7 +211,7 @@ bool backend_service_name_valid(const char *name);
 /* Calls `call` on the loop's next turn, in the order of these calls. How an operation completes that ends before it began. */
 void backend_defer(uv_loop_t *loop, void (*call)(void *arg), void *arg);
 
-/* borrowed, static; NULL when unknown. "process", "memory" */
+/* borrowed, static; NULL when unknown. "process", "docker", "podman", "memory", or an engine's address: "unix:///run/x.sock" */
 const struct backend_ops *backend_find(const char *name);
 const struct backend_ops *const *backend_all(void); /* NULL-terminated */
 
@@ -223,6 +225,7 @@ void backend_prepare(struct backend *b, const struct service_spec *spec, backend
 void backend_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
 void backend_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
 void backend_remove(struct backend *b, const char *service, backend_done *done, void *arg);
+void backend_clear(struct backend *b, backend_done *done, void *arg);
 void backend_list(struct backend *b, backend_list_done *done, void *arg);
 void backend_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
                   backend_exec_done *done, void *arg);

@@ -6,5 +6,7 @@
 
 extern const struct backend_ops backend_process;
 extern const struct backend_ops backend_memory;
+extern const struct backend_ops backend_docker;
+extern const struct backend_ops backend_podman;
 
 #endif

@@ -216,6 +216,14 @@ static void chaos_remove(struct backend *b, const char *service, backend_done *d
 		backend_remove(inner(b), service, on_done, call);
 }
 
+static void chaos_clear(struct backend *b, backend_done *done, void *arg)
+{
+	struct call *call = call_new(b, CHAOS_CLEAR, arg);
+	call->done = done;
+	if (!stopped(call))
+		backend_clear(inner(b), on_done, call);
+}
+
 static void chaos_list(struct backend *b, backend_list_done *done, void *arg)
 {
 	struct call *call = call_new(b, CHAOS_LIST, arg);
@@ -280,6 +288,7 @@ static const struct backend_ops chaos_ops = {
     .start = chaos_start,
     .stop = chaos_stop,
     .remove = chaos_remove,
+    .clear = chaos_clear,
     .list = chaos_list,
     .exec = chaos_exec,
     .log_path = chaos_log_path,

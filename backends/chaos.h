@@ -4,7 +4,7 @@
 
 #include "backends/backend.h"
 
-enum chaos_op { CHAOS_PROBE, CHAOS_PREPARE, CHAOS_START, CHAOS_STOP, CHAOS_REMOVE, CHAOS_LIST, CHAOS_EXEC };
+enum chaos_op { CHAOS_PROBE, CHAOS_PREPARE, CHAOS_START, CHAOS_STOP, CHAOS_REMOVE, CHAOS_CLEAR, CHAOS_LIST, CHAOS_EXEC };
 
 struct chaos_rule {
 	enum chaos_op op;

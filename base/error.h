@@ -27,6 +27,7 @@
 	X(BACKEND_SPAWN_FAILED, EIO)                     \
 	X(BACKEND_DEPROVISION_FAILED, EIO)               \
 	X(IMAGE_NOT_FOUND, EINVAL)                       \
+	X(IMAGE_AUTH, EACCES)                            \
 	X(PROGRAM_NOT_FOUND, EINVAL)                     \
 	X(NOT_READY, ETIMEDOUT)                          \
 	X(SERVICE_FAILED, EIO)                           \

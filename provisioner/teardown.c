@@ -229,6 +229,17 @@ static void on_verified(void *arg, const struct error *err, const struct instanc
 	failed(e, &survived);
 }
 
+static void on_cleared(void *arg, const struct error *err)
+{
+	struct environment *e = arg;
+	if (e->halted)
+		return;
+	if (err)
+		failed(e, err);
+	else
+		backend_list(e->backend, on_verified, e);
+}
+
 static void verify(struct environment *e)
 {
 	if (!e->backend) {
@@ -236,7 +247,7 @@ static void verify(struct environment *e)
 		return;
 	}
 	e->teardown = TEARDOWN_VERIFYING;
-	backend_list(e->backend, on_verified, e);
+	backend_clear(e->backend, on_cleared, e);
 }
 
 /* ---- the way down ---- */

@@ -206,6 +206,11 @@ static struct backend_params params_of(struct world *w)
 	                               .changed_arg = w};
 }
 
+static bool is_engine(const struct world *w)
+{
+	return strcmp(w->target, "process") && strcmp(w->target, "memory");
+}
+
 static void world_open(struct world *w)
 {
 	struct backend_params params = params_of(w);
@@ -251,6 +256,10 @@ static void stop_all(struct world *w)
 		await_calls(w, &o.calls, 1);
 		assert_string_equal(o.message, "");
 	}
+	OUTCOME o = {0};
+	backend_clear(w->b, on_done, &o);
+	await_calls(w, &o.calls, 1);
+	assert_string_equal(o.message, "");
 }
 
 static void world_end(struct world *w)
@@ -296,7 +305,9 @@ static void service_init(struct service *s, const char *name, const char *script
 	s->command[2] = (char *)script;
 	s->process = (struct process_spec){.command = s->command, .env = &s->env, .directory = "/"};
 	s->spec = (struct service_spec){.name = name,
+	                                .image = "busybox:1",
 	                                .env = &s->env,
+	                                .command = s->command,
 	                                .stop_signal = SIGTERM,
 	                                .stop_grace_ms = 3000,
 	                                .config_hash = "c0ffee",
@@ -304,7 +315,8 @@ static void service_init(struct service *s, const char *name, const char *script
 	                                .process = &s->process};
 }
 
-static const char *const FOREVER = "exec sleep 1000";
+/* In a container it is process 1, which no signal ends that it does not handle. */
+static const char *const FOREVER = "trap 'exit 0' TERM; sleep 1000 & wait";
 
 #define must(o)                                                                                                        \
 	do {                                                                                                               \

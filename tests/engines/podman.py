@@ -94,6 +94,9 @@ class Podman(part.Engine):
 
     def end(self):
         super().end()
+        # The API's exec sessions keep their conmon for five minutes, in which their exit code can be asked for.
+        host.kill_all(lambda: [p for p in host.below([os.getpid()]) if host.command_line(p).startswith('/usr/bin/conmon ')])
+        host.unmount([m for m in host.mounts_below(self.place.folder) if m == self.place.path('podman', 'storage', 'overlay')])  # they held it
         if self.forwarding == '0':  # netavark switches it on for the whole host
             with open('/proc/sys/net/ipv4/ip_forward', 'w') as f:
                 f.write('0\n')

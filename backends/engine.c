@@ -1,0 +1,126 @@
+/* The backends `docker` and `podman`: an environment's life on a container engine. */
+#include "backends/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backends/backends.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+/* ---- life ---- */
+
+static void engine_free(struct engine *e)
+{
+	void (*closed)(void *arg) = e->closed;
+	void *arg = e->closed_arg;
+	engine_slots_free(e);
+	engine_target_release(&e->target);
+	error_release(&e->no_target);
+	buffer_release(&e->events_line);
+	free(e->namespace_);
+	free(e->workspace);
+	free(e->state_dir);
+	free(e);
+	closed(arg);
+}
+
+static void free_when_done(struct engine *e)
+{
+	if (e->closing && !e->busy && e->http_closed && e->retry_closed)
+		engine_free(e);
+}
+
+void engine_begin(struct engine *e)
+{
+	e->busy++;
+}
+
+void engine_end(struct engine *e)
+{
+	e->busy--;
+	free_when_done(e);
+}
+
+static int engine_open(const struct backend_ops *ops, const struct backend_params *params, struct backend **ret, struct error *err)
+{
+	struct engine *e = xcalloc(1, sizeof *e);
+	const struct engine_places places = {.run = "", .uid = geteuid()};
+	const char *asked = params->target && strstr(params->target, "://") ? params->target : ops->name;
+	e->base = (struct backend){ops, params->loop};
+	e->namespace_ = xstrdup(params->namespace_);
+	e->workspace = xstrdup(params->workspace);
+	e->state_dir = xstrdup(params->state_dir);
+	e->changed = params->changed;
+	e->changed_arg = params->changed_arg;
+	e->no_target = (struct error)ERROR_INIT;
+	int r = engine_target_find(asked, &places, &e->target, &e->no_target);
+	if (r == 0) {
+		const struct http_params http = {.loop = params->loop, .name = ops->name, .socket_path = e->target.socket_path, .url = e->target.http_url,
+		                                 .ca = e->target.ca, .cert = e->target.cert, .key = e->target.key};
+		r = http_new(&http, &e->http, &e->no_target);
+	}
+	if (r < 0)
+		e->http_closed = true; /* probe says why */
+	uv_timer_init(params->loop, &e->retry);
+	e->retry.data = e;
+	*ret = &e->base;
+	return 0;
+}
+
+static int docker_open(const struct backend_params *params, struct backend **ret, struct error *err)
+{
+	return engine_open(&backend_docker, params, ret, err);
+}
+
+static int podman_open(const struct backend_params *params, struct backend **ret, struct error *err)
+{
+	return engine_open(&backend_podman, params, ret, err);
+}
+
+static void on_http_closed(void *arg)
+{
+	struct engine *e = arg;
+	e->http_closed = true;
+	free_when_done(e);
+}
+
+static void on_retry_closed(uv_handle_t *handle)
+{
+	struct engine *e = handle->data;
+	e->retry_closed = true;
+	free_when_done(e);
+}
+
+static void engine_close(struct backend *b, void (*closed)(void *arg), void *arg)
+{
+	struct engine *e = (struct engine *)b;
+	e->closing = true;
+	e->closed = closed;
+	e->closed_arg = arg;
+	engine_unwatch(e);
+	uv_close((uv_handle_t *)&e->retry, on_retry_closed);
+	if (e->http)
+		http_close(e->http, on_http_closed, e);
+}
+
+static void engine_probe(struct backend *b, backend_done *done, void *arg)
+{
+	engine_negotiate((struct engine *)b, done, arg);
+}
+
+/* ---- what it cannot do ---- */
+
+static void engine_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	if (!spec->image)
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "it has no image", "name one; building it is not supported yet");
+}
+
+#define ENGINE_OPS                                                                                                     \
+	.close = engine_close, .probe = engine_probe, .check = engine_check, .prepare = engine_prepare, .start = engine_start, .stop = engine_stop, \
+	.remove = engine_remove, .clear = engine_clear, .list = engine_list, .exec = engine_exec, .log_path = engine_log_path
+
+const struct backend_ops backend_docker = {.name = "docker", .open = docker_open, ENGINE_OPS};
+const struct backend_ops backend_podman = {.name = "podman", .open = podman_open, ENGINE_OPS};

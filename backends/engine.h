@@ -1,0 +1,192 @@
+/* What the files of the backends `docker` and `podman` share: one object for an environment on a container engine, spoken to by its API
+ * (https://docs.docker.com/reference/api/engine/version/v1.41/; Podman answers the same).
+ *
+ * Loop thread. Everything made is labelled (ENGINE_LABEL_*), and nothing is touched that does not carry this namespace's labels.
+ */
+#ifndef BACKENDS_ENGINE_H
+#define BACKENDS_ENGINE_H
+
+#include <jansson.h>
+
+#include "backends/backend.h"
+#include "backends/engine_target.h"
+#include "backends/http.h"
+#include "base/buffer.h"
+
+#define ENGINE_LABEL_MANAGED "aether.managed"
+#define ENGINE_LABEL_NAMESPACE "aether.namespace"
+#define ENGINE_LABEL_WORKSPACE "aether.workspace"
+#define ENGINE_LABEL_SERVICE "aether.service"
+#define ENGINE_LABEL_CONFIG_HASH "aether.config-hash"
+#define ENGINE_LABEL_GENERATION "aether.generation"
+#define ENGINE_LABEL_VOLUME "aether.volume"
+
+#define ENGINE_API_MIN 40 /* 1.40: Docker 19.03 */
+#define ENGINE_API_MAX 51
+#define ENGINE_CALL_MS 30000   /* of a call that only asks */
+#define ENGINE_CHANGE_MS 120000 /* that makes, starts or removes something */
+
+struct engine_log;
+struct engine_op;
+struct pull;
+
+/* A service, as far as it is known here. */
+struct engine_slot {
+	struct engine_slot *next;
+	char *service;
+	struct engine_op *ops;     /* the first of them goes on */
+	enum instance_state state; /* last seen */
+	char *id;                  /* of the container that was seen */
+	pid_t pid;
+	int64_t started_ms, exited_ms;
+	int exit_code;
+};
+
+/* The first failure ends what waits for it; the next caller tries again. */
+struct engine_gate {
+	bool open, trying;
+	struct engine_waiter *waiters;
+};
+
+struct engine {
+	struct backend base;
+	char *namespace_, *workspace, *state_dir;
+	backend_changed *changed;
+	void *changed_arg;
+	struct engine_target target;
+	struct error no_target; /* why there is none; told by every call */
+	struct http *http;      /* NULL without a target */
+	unsigned api;           /* minor version, once negotiated */
+	bool podman;            /* it is one */
+	struct engine_gate version, network;
+	struct engine_slot *slots;
+	struct engine_log *logs;
+	struct pull *pulls;
+	/* events */
+	struct http_call *events;
+	struct buffer events_line;
+	uv_timer_t retry;
+	unsigned retries;
+	bool watching;
+	int64_t events_ns; /* of the last one */
+	/* life */
+	unsigned busy; /* operations that are not answered yet */
+	bool closing, http_closed, retry_closed;
+	void (*closed)(void *arg);
+	void *closed_arg;
+};
+
+/* ---- calls (engine_api.c) ---- */
+
+/* status is 0 when nobody answered. `err` is set unless it is 2xx or 304, with the engine's own words; `json` is what it answered, borrowed, NULL
+ * when that was not JSON. */
+typedef void engine_answer(void *arg, const struct error *err, int status, const json_t *json);
+
+/* `path` without the version, escaped. Steals body. Negotiates the version first. */
+void engine_call(struct engine *e, const char *method, const char *path, json_t *body, unsigned timeout_ms, engine_answer *done, void *arg);
+/* borrowed until its `done`; the stream's pieces go to `data`, what is no success to `done` as above. The version must be known. */
+struct http_call *engine_stream(struct engine *e, const char *method, const char *path, json_t *body, char *const *headers, unsigned silence_s,
+                                http_data *data, engine_answer *done, void *arg);
+/* Which engine it is and which version it speaks. */
+void engine_negotiate(struct engine *e, backend_done *done, void *arg);
+
+/* Whoever comes first sets `trying` and does it; all are told when it is done. true: it is to be done now, by the caller. */
+bool engine_gate_enter(struct engine_gate *g, uv_loop_t *loop, backend_done *done, void *arg);
+void engine_gate_done(struct engine_gate *g, const struct error *err);
+
+void engine_begin(struct engine *e); /* an operation */
+void engine_end(struct engine *e);   /* answered; may free e when it is closing */
+
+/* new: percent-encoded for a path or a query */
+char *engine_escape(const char *text);
+/* new: "filters={...}" with one key and one value, escaped */
+char *engine_filter(const char *key, const char *value);
+const char *engine_label(const json_t *labels, const char *key); /* borrowed or NULL */
+/* What an engine said on failure, as an error of ours. */
+void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err);
+
+/* ---- what is to be made (engine_spec.c): pure ---- */
+
+char *engine_container_name(const struct engine *e, const char *service); /* new */
+char *engine_network_name(const struct engine *e);                        /* new */
+
+/* Everything that a start needs; outlives the spec. */
+struct engine_plan {
+	char *service, *container, *image, *config_hash;
+	json_t *create;   /* the body of POST /containers/create */
+	char **records;   /* of volumes: the files that name them (engine_volumes.c) */
+	char **volumes;   /* their keys */
+	uint32_t generation;
+	unsigned stop_grace_ms;
+};
+
+struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec);
+/* Names the volumes that the records say, `names` parallel to plan->volumes. */
+void engine_plan_set_volumes(struct engine_plan *p, char *const *names);
+/* What the image itself keeps in volumes without a name goes on to the container that takes the place of `old` (as inspected). */
+void engine_plan_inherit(struct engine_plan *p, const json_t *old);
+/* new: the volumes without a name that an inspected container has */
+char **engine_anonymous_volumes(const json_t *container);
+void engine_plan_free(struct engine_plan *p);
+json_t *engine_labels(const struct engine *e);
+
+/* ---- images (engine_images.c) ---- */
+
+/* There already, or pulled. One pull an image at a time in a process; whoever waits hears of its end. */
+void engine_image_ensure(struct engine *e, const char *image, backend_done *done, void *arg);
+
+/* ---- volumes (engine_volumes.c) ---- */
+
+/* Makes those of a plan and their records, and sets their names in it. */
+void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done *done, void *arg);
+
+/* ---- services (engine_services.c) ---- */
+
+void engine_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+void engine_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+void engine_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
+void engine_remove(struct backend *b, const char *service, backend_done *done, void *arg);
+/* borrowed; made when it is not there */
+struct engine_slot *engine_slot(struct engine *e, const char *service);
+void engine_slots_free(struct engine *e);
+
+/* ---- the network (engine_network.c) ---- */
+
+void engine_network_ensure(struct engine *e, backend_done *done, void *arg);
+/* What no service has: containers that were made ahead of need, then the network. */
+void engine_clear(struct backend *b, backend_done *done, void *arg);
+
+/* ---- what is there (engine_list.c) ---- */
+
+void engine_list(struct backend *b, backend_list_done *done, void *arg);
+/* What an inspected container is, as an instance of ours; false: it is not ours, or was never started. Release `ret`. */
+bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret);
+
+/* ---- what happens by itself (engine_events.c) ---- */
+
+void engine_watch(struct engine *e); /* from now on; may be called again */
+void engine_unwatch(struct engine *e);
+/* The state as it is known now; tells of a change that nobody asked for. */
+void engine_seen(struct engine *e, const struct instance *now, bool by_us);
+
+/* ---- logs (engine_logs.c) ---- */
+
+char *engine_log_path(struct backend *b, const char *service);
+void engine_log_follow(struct engine *e, const char *service, const char *id); /* may be called again */
+void engine_log_drop(struct engine *e, const char *service);
+
+/* ---- programs inside (engine_exec.c) ---- */
+
+void engine_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg);
+
+/* One frame after the other of a stream without a terminal: {1|2, 0, 0, 0, length as 4 bytes big-endian}.
+ * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach */
+struct engine_frames {
+	unsigned char head[8];
+	size_t have; /* of the head */
+	size_t left; /* of the frame's bytes */
+};
+/* Calls `take` for each piece of text; stream 1: stdout, 2: stderr. */
+void engine_frames_feed(struct engine_frames *f, const char *data, size_t len, void (*take)(void *arg, int stream, const char *text, size_t len), void *arg);
+
+#endif

@@ -1,0 +1,318 @@
+/* Calls to an engine: the version first, errors in its own words, streams cut into lines or frames elsewhere. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+
+/* ---- words ---- */
+
+char *engine_escape(const char *text)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
+	struct buffer out = BUFFER_INIT;
+	for (; *text; text++)
+		if (strchr(plain, *text))
+			buffer_addc(&out, *text);
+		else
+			buffer_printf(&out, "%%%02X", (unsigned char)*text);
+	return buffer_detach(&out);
+}
+
+char *engine_filter(const char *key, const char *value)
+{
+	json_t *filters = json_pack("{s:[s]}", key, value);
+	char *text = json_dumps(filters, JSON_COMPACT);
+	cleanup_free char *escaped = engine_escape(text);
+	json_decref(filters);
+	free(text);
+	return xasprintf("filters=%s", escaped);
+}
+
+const char *engine_label(const json_t *labels, const char *key)
+{
+	return json_string_value(json_object_get(labels, key));
+}
+
+/* ---- errors ---- */
+
+static bool says(const char *text, const char *const *words)
+{
+	for (; *words; words++)
+		if (strcasestr(text, *words))
+			return true;
+	return false;
+}
+
+static enum error_code code_of(const char *text)
+{
+	static const char *const port[] = {"port is already allocated", "address already in use", "cannot listen on the TCP port", "cannot listen on the UDP port", NULL};
+	static const char *const space[] = {"no space left on device", "disk quota exceeded", NULL};
+	return says(text, port) ? ERROR_PORT_ALLOCATION_FAILED : says(text, space) ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED;
+}
+
+void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err)
+{
+	const char *text = json_string_value(json_object_get(json, "message"));
+	if (!text)
+		text = json_string_value(json_object_get(json, "cause"));
+	if (text)
+		error_set(err, code_of(text), "%s%s%s", what, *what ? ": " : "", text);
+	else
+		error_set(err, ERROR_BACKEND_UNREACHABLE, "%s%s%s answered with status %d and no reason", what, *what ? ": " : "", e->target.url, status);
+}
+
+/* ---- one call ---- */
+
+struct call {
+	struct engine *e;
+	char *method, *path;
+	json_t *body;
+	unsigned timeout_ms;
+	http_data *data; /* of a stream */
+	engine_answer *done;
+	void *arg;
+};
+
+static void call_free(struct call *c)
+{
+	free(c->method);
+	free(c->path);
+	json_decref(c->body);
+	free(c);
+}
+
+static void on_response(void *arg, const struct error *err, const struct http_response *res)
+{
+	struct call *c = arg;
+	struct engine *e = c->e;
+	cleanup_error struct error said = ERROR_INIT;
+	json_t *json = res && res->len ? json_loadb(res->body, res->len, JSON_DECODE_ANY, NULL) : NULL;
+	if (res && (res->status >= 400 || res->status < 200))
+		engine_error(e, "", res->status, json, &said);
+	else if (res && res->len && !json)
+		error_set(&said, ERROR_BACKEND_UNREACHABLE, "%s answered %s %s with what is no JSON", e->target.url, c->method, c->path);
+	c->done(c->arg, err ? err : error_is_set(&said) ? &said : NULL, res ? res->status : 0, json);
+	json_decref(json);
+	call_free(c);
+	engine_end(e);
+}
+
+static bool on_piece(void *arg, int status, const char *data, size_t len)
+{
+	struct call *c = arg;
+	return c->data(c->arg, status, data, len);
+}
+
+static struct http_call *send_call(struct call *c, char *const *headers, unsigned silence_s)
+{
+	struct engine *e = c->e;
+	cleanup_free char *path = xasprintf("/v1.%u%s", e->api, c->path);
+	cleanup_free char *text = c->body ? json_dumps(c->body, JSON_COMPACT) : NULL;
+	const struct http_request request = {
+	    .method = c->method,
+	    .path = path,
+	    .headers = headers,
+	    .body = text,
+	    .body_len = text ? strlen(text) : 0,
+	    .timeout_ms = c->timeout_ms,
+	    .silence_s = silence_s,
+	    .data = c->data ? on_piece : NULL,
+	    .done = on_response,
+	    .arg = c,
+	};
+	return http_start(e->http, &request);
+}
+
+static struct call *call_new(struct engine *e, const char *method, const char *path, json_t *body, engine_answer *done, void *arg)
+{
+	struct call *c = xcalloc(1, sizeof *c);
+	*c = (struct call){e, xstrdup(method), xstrdup(path), body, 0, NULL, done, arg};
+	engine_begin(e);
+	return c;
+}
+
+static void on_version_known(void *arg, const struct error *err)
+{
+	struct call *c = arg;
+	struct engine *e = c->e;
+	if (!err && !e->closing) {
+		send_call(c, NULL, 0);
+		return;
+	}
+	cleanup_error struct error closing = ERROR_INIT;
+	error_set(&closing, ERROR_CANCELED, "the backend is being closed");
+	c->done(c->arg, err ? err : &closing, 0, NULL);
+	call_free(c);
+	engine_end(e);
+}
+
+void engine_call(struct engine *e, const char *method, const char *path, json_t *body, unsigned timeout_ms, engine_answer *done, void *arg)
+{
+	struct call *c = call_new(e, method, path, body, done, arg);
+	c->timeout_ms = timeout_ms;
+	engine_negotiate(e, on_version_known, c);
+}
+
+struct http_call *engine_stream(struct engine *e, const char *method, const char *path, json_t *body, char *const *headers, unsigned silence_s,
+                                http_data *data, engine_answer *done, void *arg)
+{
+	struct call *c = call_new(e, method, path, body, done, arg);
+	c->data = data;
+	return send_call(c, headers, silence_s);
+}
+
+/* ---- one at a time ---- */
+
+struct engine_waiter {
+	struct engine_waiter *next;
+	backend_done *done;
+	void *arg;
+};
+
+static void tell_open(void *arg)
+{
+	struct engine_waiter *w = arg;
+	w->done(w->arg, NULL);
+	free(w);
+}
+
+bool engine_gate_enter(struct engine_gate *g, uv_loop_t *loop, backend_done *done, void *arg)
+{
+	struct engine_waiter *w = xcalloc(1, sizeof *w);
+	*w = (struct engine_waiter){NULL, done, arg};
+	if (g->open) {
+		backend_defer(loop, tell_open, w);
+		return false;
+	}
+	struct engine_waiter **end = &g->waiters;
+	while (*end)
+		end = &(*end)->next;
+	*end = w;
+	bool first = !g->trying;
+	g->trying = true;
+	return first;
+}
+
+void engine_gate_done(struct engine_gate *g, const struct error *err)
+{
+	g->open = !err;
+	g->trying = false;
+	struct engine_waiter *next, *w = g->waiters;
+	g->waiters = NULL;
+	for (; w; w = next) {
+		next = w->next;
+		w->done(w->arg, err);
+		free(w);
+	}
+}
+
+/* ---- the version ---- */
+
+/* "1.41" -> 41; 0: it is no version of the API */
+static unsigned minor_of(const json_t *json, const char *key)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+	return text && !strncmp(text, "1.", 2) ? (unsigned)strtoul(text + 2, NULL, 10) : 0;
+}
+
+static bool is_podman(const json_t *json)
+{
+	size_t i;
+	json_t *component;
+	json_array_foreach (json_object_get(json, "Components"), i, component) {
+		const char *name = json_string_value(json_object_get(component, "Name"));
+		if (name && strstr(name, "Podman"))
+			return true;
+	}
+	return false;
+}
+
+static int take_version(struct engine *e, const struct http_response *res, struct error *err)
+{
+	json_t *json = res->status == 200 ? json_loadb(res->body, res->len, 0, NULL) : NULL;
+	unsigned newest = minor_of(json, "ApiVersion"), oldest = minor_of(json, "MinAPIVersion");
+	bool podman = is_podman(json);
+	json_decref(json);
+	if (!newest) {
+		error_set(err, ERROR_BACKEND_UNREACHABLE, "what answers at %s is no container engine (status %d)", e->target.url, res->status);
+		return -err->err;
+	}
+	if (newest < ENGINE_API_MIN || oldest > ENGINE_API_MAX) {
+		error_set(err, ERROR_BACKEND_UNREACHABLE, "the engine at %s speaks versions 1.%u to 1.%u of its API, 1.%u to 1.%u are supported", e->target.url,
+		          oldest, newest, ENGINE_API_MIN, ENGINE_API_MAX);
+		return -err->err;
+	}
+	e->api = newest < ENGINE_API_MAX ? newest : ENGINE_API_MAX;
+	e->podman = podman;
+	return 0;
+}
+
+static void explain_unreachable(const struct engine *e, struct error *err)
+{
+	if (err->err == EACCES)
+		error_hint(err, "your user may not use it: join its group (sudo usermod -aG docker $USER, then log in again), or use a rootless engine");
+	else
+		error_hint(err, "is it running? It was chosen by %s", e->target.from ? e->target.from : "an earlier start");
+}
+
+static void on_version(void *arg, const struct error *err, const struct http_response *res)
+{
+	struct engine *e = arg;
+	cleanup_error struct error bad = ERROR_INIT;
+	if (err)
+		error_copy(&bad, err);
+	else
+		take_version(e, res, &bad);
+	if (error_is_set(&bad) && bad.code == ERROR_BACKEND_UNREACHABLE)
+		explain_unreachable(e, &bad);
+	engine_gate_done(&e->version, error_is_set(&bad) ? &bad : NULL);
+	engine_end(e);
+}
+
+static void tell_no_target(void *arg)
+{
+	struct engine *e = arg;
+	engine_gate_done(&e->version, &e->no_target);
+	engine_end(e);
+}
+
+void engine_negotiate(struct engine *e, backend_done *done, void *arg)
+{
+	if (!engine_gate_enter(&e->version, e->base.loop, done, arg))
+		return;
+	engine_begin(e);
+	if (!e->http)
+		backend_defer(e->base.loop, tell_no_target, e);
+	else
+		http_start(e->http, &(struct http_request){.path = "/version", .timeout_ms = ENGINE_CALL_MS / 3, .done = on_version, .arg = e});
+}
+
+/* ---- frames ---- */
+
+void engine_frames_feed(struct engine_frames *f, const char *data, size_t len, void (*take)(void *arg, int stream, const char *text, size_t len), void *arg)
+{
+	while (len) {
+		if (f->have < sizeof f->head) {
+			size_t n = sizeof f->head - f->have < len ? sizeof f->head - f->have : len;
+			memcpy(f->head + f->have, data, n);
+			f->have += n;
+			data += n;
+			len -= n;
+			f->left = (size_t)f->head[4] << 24 | (size_t)f->head[5] << 16 | (size_t)f->head[6] << 8 | f->head[7];
+			if (f->have == sizeof f->head && !f->left)
+				f->have = 0;
+			continue;
+		}
+		size_t n = f->left < len ? f->left : len;
+		take(arg, f->head[0], data, n);
+		f->left -= n;
+		data += n;
+		len -= n;
+		if (!f->left)
+			f->have = 0;
+	}
+}

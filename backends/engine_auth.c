@@ -1,0 +1,248 @@
+#include "backends/engine_auth.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+
+#define HUB "docker.io"
+#define HUB_KEY "https://index.docker.io/v1/" /* as docker writes it */
+#define OUTPUT_MAX (64u << 10)
+
+extern char **environ;
+
+/* ---- names: https://pkg.go.dev/github.com/distribution/reference ---- */
+
+void engine_image_name_parse(const char *image, struct engine_image_name *ret)
+{
+	const char *slash = strchr(image, '/'), *digest = strchr(image, '@');
+	size_t first = slash ? (size_t)(slash - image) : 0;
+	bool has_registry = slash && (memchr(image, '.', first) || memchr(image, ':', first) || (first == 9 && !strncmp(image, "localhost", 9)));
+	const char *end = digest ? digest : image + strlen(image);
+	const char *colon = memrchr(image, ':', (size_t)(end - image));
+	bool tagged = colon && !memchr(colon, '/', (size_t)(end - colon));
+	ret->registry = has_registry ? xstrndup(image, first) : xstrdup(HUB);
+	ret->repository = xstrndup(image, (size_t)((tagged ? colon : end) - image));
+	ret->tag = digest ? xstrdup(digest + 1) : tagged ? xstrdup(colon + 1) : xstrdup("latest");
+}
+
+void engine_image_name_release(struct engine_image_name *n)
+{
+	free(n->registry);
+	free(n->repository);
+	free(n->tag);
+}
+
+/* ---- base64: RFC 4648, of which the header wants the URL's alphabet ---- */
+
+static char *base64(const char *text, const char alphabet[static 64])
+{
+	struct buffer out = BUFFER_INIT;
+	size_t len = strlen(text);
+	for (size_t i = 0; i < len; i += 3) {
+		unsigned rest = (unsigned)(len - i), bits = (unsigned)(unsigned char)text[i] << 16;
+		bits |= rest > 1 ? (unsigned)(unsigned char)text[i + 1] << 8 : 0;
+		bits |= rest > 2 ? (unsigned char)text[i + 2] : 0;
+		for (unsigned k = 0; k < 4; k++)
+			buffer_addc(&out, k <= rest ? alphabet[bits >> (18 - 6 * k) & 63] : '=');
+	}
+	return buffer_detach(&out);
+}
+
+static char *base64_decode(const char *text)
+{
+	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	struct buffer out = BUFFER_INIT;
+	unsigned bits = 0, have = 0;
+	for (const char *at; *text && *text != '=' && (at = strchr(alphabet, *text)); text++) {
+		bits = bits << 6 | (unsigned)(at - alphabet);
+		have += 6;
+		if (have >= 8) {
+			have -= 8;
+			buffer_addc(&out, (char)(bits >> have & 255));
+		}
+	}
+	return buffer_detach(&out);
+}
+
+static char *header_of(json_t *value)
+{
+	static const char alphabet[64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	char *text = json_dumps(value, JSON_COMPACT);
+	char *header = base64(text, alphabet);
+	free(text);
+	json_decref(value);
+	return header;
+}
+
+/* ---- helpers ---- */
+
+static void end_helper(pid_t pid)
+{
+	int status;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* Reads until the end, or the time is up. */
+static int collect(int fd, pid_t pid, struct buffer *out)
+{
+	uint64_t until = now_monotonic_ms() + ENGINE_AUTH_HELPER_MS;
+	char chunk[4096];
+	for (;;) {
+		uint64_t now = now_monotonic_ms();
+		struct pollfd p = {fd, POLLIN, 0};
+		int r = now < until ? poll(&p, 1, (int)(until - now)) : 0;
+		if (r < 0 && errno == EINTR)
+			continue;
+		ssize_t n = r > 0 ? read(fd, chunk, sizeof chunk) : -1;
+		if (n == 0)
+			return 0;
+		if (n < 0 || out->len > OUTPUT_MAX) {
+			kill(pid, SIGKILL);
+			return r == 0 ? -ETIMEDOUT : -EIO;
+		}
+		buffer_add(out, chunk, (size_t)n);
+	}
+}
+
+static int run_helper(const char *helper, const char *input, struct buffer *out)
+{
+	cleanup_free char *program = xasprintf("docker-credential-%s", helper);
+	char *argv[] = {program, (char *)"get", NULL};
+	int in[2], from[2];
+	pid_t pid;
+	if (pipe2(in, O_CLOEXEC))
+		return -errno;
+	if (pipe2(from, O_CLOEXEC)) {
+		int r = -errno;
+		close(in[0]);
+		close(in[1]);
+		return r;
+	}
+	posix_spawn_file_actions_t actions;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+	posix_spawn_file_actions_adddup2(&actions, from[1], 1);
+	int r = -posix_spawnp(&pid, program, &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	close(in[0]);
+	close(from[1]);
+	if (!r && write_all(in[1], input, strlen(input))) /* SIGPIPE is ignored; what it says, or its silence, tells */
+		r = 0;
+	close(in[1]);
+	if (!r) {
+		r = collect(from[0], pid, out);
+		end_helper(pid);
+	}
+	close(from[0]);
+	return r;
+}
+
+/* new or NULL: it knows nothing of this registry */
+static char *ask_helper(const char *helper, const char *key, const char *registry, struct error *err)
+{
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	int r = run_helper(helper, key, &out);
+	if (r) {
+		error_set_errno(err, ERROR_IMAGE_AUTH, -r, "docker-credential-%s, which docker's config.json names for %s", helper, registry);
+		return NULL;
+	}
+	json_t *json = json_loads(buffer_str(&out), 0, NULL);
+	const char *user = NULL, *secret = NULL;
+	char *header = NULL;
+	if (json && !json_unpack(json, "{s:s, s:s}", "Username", &user, "Secret", &secret))
+		header = !strcmp(user, "<token>") ? header_of(json_pack("{s:s, s:s}", "identitytoken", secret, "serveraddress", key))
+		                                  : header_of(json_pack("{s:s, s:s, s:s}", "username", user, "password", secret, "serveraddress", key));
+	json_decref(json);
+	return header;
+}
+
+/* ---- config.json ---- */
+
+static char *of_entry(const json_t *entry, const char *key)
+{
+	const char *token = json_string_value(json_object_get(entry, "identitytoken"));
+	const char *auth = json_string_value(json_object_get(entry, "auth"));
+	if (token && *token)
+		return header_of(json_pack("{s:s, s:s}", "identitytoken", token, "serveraddress", key));
+	if (!auth || !*auth)
+		return NULL;
+	cleanup_free char *both = base64_decode(auth);
+	char *colon = strchr(both, ':');
+	if (!colon)
+		return NULL;
+	*colon = '\0';
+	return header_of(json_pack("{s:s, s:s, s:s}", "username", both, "password", colon + 1, "serveraddress", key));
+}
+
+char *engine_auth_lookup(const char *registry, const struct engine_places *places, struct error *err)
+{
+	cleanup_free char *dir = engine_config_dir(places);
+	cleanup_free char *path = dir ? xasprintf("%s/config.json", dir) : NULL;
+	bool hub = !strcmp(registry, HUB) || !strcmp(registry, "index.docker.io") || !strcmp(registry, "registry-1.docker.io");
+	const char *key = hub ? HUB_KEY : registry;
+	json_t *config = path ? json_load_file(path, 0, NULL) : NULL;
+	const char *helper = json_string_value(json_object_get(json_object_get(config, "credHelpers"), key));
+	const char *store = json_string_value(json_object_get(config, "credsStore"));
+	cleanup_free char *url = xasprintf("https://%s", key);
+	const json_t *auths = json_object_get(config, "auths"), *entry = json_object_get(auths, key);
+	char *header = NULL;
+	if (helper || store)
+		header = ask_helper(helper ? helper : store, key, registry, err);
+	else
+		header = of_entry(entry ? entry : json_object_get(auths, url), key);
+	json_decref(config);
+	return header;
+}
+
+/* ---- on the loop ---- */
+
+struct search {
+	uv_work_t work;
+	struct engine *e;
+	char *registry, *header;
+	struct error error;
+	engine_auth_done *done;
+	void *arg;
+};
+
+static void search_work(uv_work_t *work)
+{
+	struct search *s = work->data;
+	const struct engine_places places = {.run = ""};
+	s->header = engine_auth_lookup(s->registry, &places, &s->error);
+}
+
+static void search_done(uv_work_t *work, int status)
+{
+	struct search *s = work->data;
+	s->done(s->arg, error_is_set(&s->error) ? &s->error : NULL, s->header);
+	engine_end(s->e);
+	error_release(&s->error);
+	free(s->registry);
+	free(s->header);
+	free(s);
+}
+
+void engine_auth_find(struct engine *e, const char *image, engine_auth_done *done, void *arg)
+{
+	struct engine_image_name name;
+	struct search *s = xcalloc(1, sizeof *s);
+	engine_image_name_parse(image, &name);
+	*s = (struct search){.e = e, .registry = xstrdup(name.registry), .error = ERROR_INIT, .done = done, .arg = arg};
+	engine_image_name_release(&name);
+	s->work.data = s;
+	engine_begin(e);
+	uv_queue_work(e->base.loop, &s->work, search_work, search_done);
+}

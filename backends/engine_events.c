@@ -1,0 +1,176 @@
+/* What happens by itself, or by other people's hands: the engine's event stream, and a look at each container that it names. A stream
+ * that breaks is opened again, and everything is looked at once more, for an engine that was restarted has forgotten its events.
+ * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/System/operation/SystemEvents */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#define AREA "engine"
+#define RETRY_MS 300
+#define RETRY_MAX_MS 5000
+#define LINE_MAX_BYTES (1u << 20)
+
+/* ---- what is known ---- */
+
+void engine_seen(struct engine *e, const struct instance *now, bool by_us)
+{
+	struct engine_slot *slot = engine_slot(e, now->service);
+	bool same = slot->state == now->state && slot->started_ms == now->started_ms && slot->id && now->handle && !strcmp(slot->id, now->handle);
+	slot->state = now->state;
+	slot->started_ms = now->started_ms;
+	slot->pid = now->pid;
+	if (now->handle) {
+		free(slot->id);
+		slot->id = xstrdup(now->handle);
+	}
+	if (!same && !by_us && !e->closing)
+		e->changed(e->changed_arg, now);
+}
+
+static void tell_gone(struct engine *e, struct engine_slot *slot, enum instance_state state)
+{
+	const struct instance gone = {.service = slot->service, .state = state, .handle = slot->id, .config_hash = (char *)"", .started_ms = slot->started_ms,
+	                              .exited_ms = now_wall_ms(), .exit_code = 255};
+	engine_seen(e, &gone, false);
+}
+
+/* ---- a look ---- */
+
+struct look {
+	struct engine *e;
+	char *service;
+};
+
+static void on_looked(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct look *l = arg;
+	struct engine *e = l->e;
+	struct engine_slot *slot = engine_slot(e, l->service);
+	struct instance now;
+	if (slot->ops || e->closing) {
+		; /* it will see for itself */
+	} else if (status == 404 && slot->state != INSTANCE_ABSENT) {
+		tell_gone(e, slot, INSTANCE_ABSENT);
+	} else if (status == 200 && engine_instance_of(e, json, &now)) {
+		engine_seen(e, &now, false);
+		if (now.state == INSTANCE_RUNNING)
+			engine_log_follow(e, now.service, now.handle);
+		free(now.service);
+		free(now.handle);
+		free(now.config_hash);
+	}
+	free(l->service);
+	free(l);
+	engine_end(e);
+}
+
+/* By its name: whoever made it anew (docker compose up) gave it the same. */
+static void look(struct engine *e, const char *service)
+{
+	if (e->closing || engine_slot(e, service)->ops)
+		return;
+	struct look *l = xcalloc(1, sizeof *l);
+	*l = (struct look){e, xstrdup(service)};
+	cleanup_free char *name = engine_container_name(e, service);
+	cleanup_free char *path = xasprintf("/containers/%s/json", name);
+	engine_begin(e);
+	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_looked, l);
+}
+
+/* ---- the stream ---- */
+
+static void take_event(struct engine *e, const char *line)
+{
+	static const char *const told[] = {"start", "die", "destroy", "remove", "pause", "unpause"};
+	json_t *json = json_loads(line, 0, NULL);
+	const char *action = json_string_value(json_object_get(json, "Action"));
+	const char *service = engine_label(json_object_get(json_object_get(json, "Actor"), "Attributes"), ENGINE_LABEL_SERVICE);
+	int64_t at = json_integer_value(json_object_get(json, "timeNano"));
+	if (at > e->events_ns)
+		e->events_ns = at;
+	for (size_t i = 0; action && backend_service_name_valid(service) && i < sizeof told / sizeof *told; i++)
+		if (!strcmp(action, told[i]))
+			look(e, service);
+	json_decref(json);
+}
+
+static bool on_data(void *arg, int status, const char *data, size_t len)
+{
+	struct engine *e = arg;
+	e->retries = 0;
+	for (const char *end; len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
+		buffer_add(&e->events_line, data, (size_t)(end - data));
+		take_event(e, buffer_str(&e->events_line));
+		buffer_clear(&e->events_line);
+	}
+	buffer_add(&e->events_line, data, len);
+	return e->events_line.len < LINE_MAX_BYTES;
+}
+
+static void open_stream(struct engine *e);
+
+static void on_retry(uv_timer_t *timer)
+{
+	open_stream(timer->data);
+}
+
+/* Nobody answers where it stood: what it ran ended with it, as far as anybody can tell. */
+static void lose_all(struct engine *e)
+{
+	for (struct engine_slot *s = e->slots; s; s = s->next)
+		if (s->state == INSTANCE_RUNNING && !s->ops)
+			tell_gone(e, s, INSTANCE_EXITED);
+}
+
+static void on_end(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	e->events = NULL;
+	buffer_clear(&e->events_line);
+	if (!e->watching || e->closing)
+		return;
+	if (err)
+		log_warning(AREA, "the events of %s: %s", e->target.url, err->message);
+	if (err && !status && e->retries)
+		lose_all(e);
+	unsigned delay = RETRY_MS << (e->retries < 5 ? e->retries : 5);
+	e->retries++;
+	uv_timer_start(&e->retry, on_retry, delay < RETRY_MAX_MS ? delay : RETRY_MAX_MS, 0);
+}
+
+static void open_stream(struct engine *e)
+{
+	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
+	json_t *filters = json_pack("{s:[s], s:[s]}", "type", "container", "label", label);
+	cleanup_free char *text = json_dumps(filters, JSON_COMPACT);
+	cleanup_free char *escaped = engine_escape(text);
+	cleanup_free char *path = xasprintf("/events?filters=%s&since=%lld.%09lld", escaped, (long long)(e->events_ns / 1000000000), (long long)(e->events_ns % 1000000000));
+	json_decref(filters);
+	e->events = engine_stream(e, "GET", path, NULL, NULL, 0, on_data, on_end, e);
+	for (struct engine_slot *s = e->slots; e->retries && s; s = s->next)
+		if (s->id)
+			look(e, s->service);
+}
+
+void engine_watch(struct engine *e)
+{
+	if (e->watching || e->closing || !e->version.open)
+		return;
+	e->watching = true;
+	e->retries = 0;
+	e->events_ns = now_wall_ms() * 1000000;
+	open_stream(e);
+}
+
+void engine_unwatch(struct engine *e)
+{
+	e->watching = false;
+	uv_timer_stop(&e->retry);
+	http_cancel(e->events);
+}

@@ -1,0 +1,136 @@
+/* What is there: one call for all, and one more for each container that is not known yet as it is now. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+struct listing {
+	struct engine *e;
+	struct instances list;
+	unsigned open; /* inspections */
+	struct error failed;
+	backend_list_done *done;
+	void *arg;
+};
+
+/* RFC 3339 with nanoseconds; "0001-01-01T00:00:00Z" is never. */
+static int64_t milliseconds(const char *text)
+{
+	struct tm tm = {0};
+	double fraction = 0;
+	char *rest = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
+	if (!rest || tm.tm_year < 70)
+		return 0;
+	if (*rest == '.')
+		fraction = strtod(rest, &rest);
+	long offset = 0;
+	if (*rest == '+' || *rest == '-')
+		offset = (strtol(rest + 1, NULL, 10) * 60 + strtol(rest + 4, NULL, 10)) * (*rest == '-' ? -60 : 60);
+	return ((int64_t)timegm(&tm) - offset) * 1000 + (int64_t)(fraction * 1000);
+}
+
+bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret)
+{
+	const json_t *labels = json_object_get(json_object_get(container, "Config"), "Labels"), *state = json_object_get(container, "State");
+	const char *service = engine_label(labels, ENGINE_LABEL_SERVICE), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
+	const char *ns = engine_label(labels, ENGINE_LABEL_NAMESPACE), *id = json_string_value(json_object_get(container, "Id"));
+	int64_t started = milliseconds(json_string_value(json_object_get(state, "StartedAt")));
+	if (!id || !ns || strcmp(ns, e->namespace_) || !backend_service_name_valid(service) || !started)
+		return false;
+	bool running = json_is_true(json_object_get(state, "Running"));
+	*ret = (struct instance){
+	    .service = xstrdup(service),
+	    .state = running ? INSTANCE_RUNNING : INSTANCE_EXITED,
+	    .pid = running ? (pid_t)json_integer_value(json_object_get(state, "Pid")) : 0,
+	    .handle = xstrdup(id),
+	    .config_hash = xstrdup(hash ? hash : ""),
+	    .exit_code = running ? 0 : (int)json_integer_value(json_object_get(state, "ExitCode")),
+	    .started_ms = started,
+	    .exited_ms = running ? 0 : milliseconds(json_string_value(json_object_get(state, "FinishedAt"))),
+	};
+	return true;
+}
+
+static void finish(struct listing *l)
+{
+	if (--l->open)
+		return;
+	bool failed = error_is_set(&l->failed);
+	const struct instances none = {NULL, 0};
+	if (!failed && l->list.count)
+		engine_watch(l->e);
+	l->done(l->arg, failed ? &l->failed : NULL, failed ? &none : &l->list);
+	engine_end(l->e);
+	instances_release(&l->list);
+	error_release(&l->failed);
+	free(l);
+}
+
+static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct listing *l = arg;
+	struct instance i;
+	if (err && status != 404 && !error_is_set(&l->failed))
+		error_copy(&l->failed, err);
+	if (!err && engine_instance_of(l->e, json, &i)) {
+		array_grow(l->list.items, l->list.count);
+		l->list.items[l->list.count++] = i;
+		struct engine_slot *slot = engine_slot(l->e, i.service);
+		if (!slot->ops)
+			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);
+		if (i.state == INSTANCE_RUNNING)
+			engine_log_follow(l->e, i.service, i.handle);
+	}
+	finish(l);
+}
+
+/* It is as it was when it was inspected last. */
+static bool take_known(struct listing *l, const json_t *container)
+{
+	const json_t *labels = json_object_get(container, "Labels");
+	const char *service = engine_label(labels, ENGINE_LABEL_SERVICE), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
+	const char *id = json_string_value(json_object_get(container, "Id")), *state = json_string_value(json_object_get(container, "State"));
+	if (!backend_service_name_valid(service) || !id || !state)
+		return true;
+	const struct engine_slot *slot = engine_slot(l->e, service);
+	bool running = !strcmp(state, "running");
+	if (!running || slot->state != INSTANCE_RUNNING || !slot->id || strcmp(slot->id, id) || !l->e->watching)
+		return false;
+	array_grow(l->list.items, l->list.count);
+	l->list.items[l->list.count++] = (struct instance){
+	    .service = xstrdup(service), .state = INSTANCE_RUNNING, .pid = slot->pid, .handle = xstrdup(id), .config_hash = xstrdup(hash ? hash : ""), .started_ms = slot->started_ms};
+	return true;
+}
+
+static void on_listed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct listing *l = arg;
+	size_t i;
+	json_t *container;
+	if (err)
+		error_copy(&l->failed, err);
+	json_array_foreach (json, i, container) {
+		const char *state = json_string_value(json_object_get(container, "State")), *id = json_string_value(json_object_get(container, "Id"));
+		if (take_known(l, container) || !state || !strcmp(state, "created"))
+			continue;
+		cleanup_free char *path = xasprintf("/containers/%s/json", id);
+		l->open++;
+		engine_call(l->e, "GET", path, NULL, ENGINE_CALL_MS, on_inspected, l);
+	}
+	finish(l);
+}
+
+void engine_list(struct backend *b, backend_list_done *done, void *arg)
+{
+	struct engine *e = (struct engine *)b;
+	struct listing *l = xcalloc(1, sizeof *l);
+	*l = (struct listing){.e = e, .open = 1, .failed = ERROR_INIT, .done = done, .arg = arg};
+	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
+	cleanup_free char *filter = engine_filter("label", label);
+	cleanup_free char *path = xasprintf("/containers/json?all=1&%s", filter);
+	engine_begin(e);
+	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, l);
+}

@@ -1,0 +1,135 @@
+/* The environment's own network, in which its services know each other by their names; and the end of it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+/* ---- made once ---- */
+
+static void network_known(struct engine *e, const struct error *err)
+{
+	engine_gate_done(&e->network, err);
+	engine_end(e);
+}
+
+static void on_created(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	network_known(e, err && status != 409 ? err : NULL);
+}
+
+static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	cleanup_free char *name = engine_network_name(e);
+	cleanup_error struct error foreign = ERROR_INIT;
+	const char *ns = engine_label(json_object_get(json, "Labels"), ENGINE_LABEL_NAMESPACE);
+	if (err && status == 404) { /* looked for first: two of one name are possible on older engines */
+		json_t *body = json_pack("{s:s, s:b, s:o}", "Name", name, "CheckDuplicate", true, "Labels", engine_labels(e));
+		engine_call(e, "POST", "/networks/create", body, ENGINE_CHANGE_MS, on_created, e);
+		return;
+	}
+	if (!err && (!ns || strcmp(ns, e->namespace_)))
+		error_set(&foreign, ERROR_SERVICE_FAILED, "there is a network %s that is not of this environment", name);
+	network_known(e, err ? err : error_is_set(&foreign) ? &foreign : NULL);
+}
+
+void engine_network_ensure(struct engine *e, backend_done *done, void *arg)
+{
+	if (!engine_gate_enter(&e->network, e->base.loop, done, arg))
+		return;
+	cleanup_free char *name = engine_network_name(e);
+	cleanup_free char *path = xasprintf("/networks/%s", name);
+	engine_begin(e);
+	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_inspected, e);
+}
+
+/* ---- the end ---- */
+
+struct clearing {
+	struct engine *e;
+	char **ids;
+	size_t next;
+	backend_done *done;
+	void *arg;
+};
+
+static void clear_done(struct clearing *c, const struct error *err)
+{
+	struct engine *e = c->e;
+	c->done(c->arg, err);
+	strv_free(c->ids);
+	free(c);
+	engine_end(e);
+}
+
+static void on_network_removed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct clearing *c = arg;
+	c->e->network.open = false;
+	if (!err || status == 404) {
+		clear_done(c, NULL);
+		return;
+	}
+	cleanup_error struct error why = ERROR_INIT;
+	error_copy(&why, err);
+	if (status == 403)
+		error_hint(&why, "docker network inspect %s says which containers of others are in it", c->e->namespace_);
+	clear_done(c, &why);
+}
+
+static void clear_next(struct clearing *c);
+
+static void on_container_removed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct clearing *c = arg;
+	if (err && status != 404 && status != 409)
+		clear_done(c, err);
+	else
+		clear_next(c);
+}
+
+static void clear_next(struct clearing *c)
+{
+	const char *id = c->ids ? c->ids[c->next] : NULL;
+	if (id) {
+		cleanup_free char *path = xasprintf("/containers/%s?force=1&v=1", id);
+		c->next++;
+		engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_container_removed, c);
+		return;
+	}
+	cleanup_free char *name = engine_network_name(c->e);
+	cleanup_free char *path = xasprintf("/networks/%s", name);
+	engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_network_removed, c);
+}
+
+static void on_listed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct clearing *c = arg;
+	size_t i;
+	json_t *container;
+	if (err) {
+		clear_done(c, err);
+		return;
+	}
+	json_array_foreach (json, i, container) {
+		const char *id = json_string_value(json_object_get(container, "Id"));
+		if (id)
+			strv_push(&c->ids, xstrdup(id));
+	}
+	clear_next(c);
+}
+
+void engine_clear(struct backend *b, backend_done *done, void *arg)
+{
+	struct engine *e = (struct engine *)b;
+	struct clearing *c = xcalloc(1, sizeof *c);
+	*c = (struct clearing){e, NULL, 0, done, arg};
+	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
+	cleanup_free char *filter = engine_filter("label", label);
+	cleanup_free char *path = xasprintf("/containers/json?all=1&%s", filter);
+	engine_begin(e);
+	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, c);
+}

@@ -1,0 +1,504 @@
+/* Starting, stopping and removing: a queue for each service, so that what is asked for happens in that order, and at its head a walk
+ * through the engine's calls. Each step looks at what is there before it makes anything: it may be repeated after a crash at any line. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define AREA "engine"
+#define GONE_TRIES 50
+#define GONE_DELAY_MS 100
+#define GRACE_EXTRA_MS 30000 /* for the engine to say that it is done */
+
+enum kind { KIND_START, KIND_PREPARE, KIND_STOP, KIND_REMOVE };
+
+struct engine_op {
+	struct engine *e;
+	struct engine_slot *slot;
+	struct engine_op *next;
+	enum kind kind;
+	struct engine_plan *plan; /* START, PREPARE */
+	char *container, *id;
+	char **volumes; /* REMOVE: without a name, of the container */
+	unsigned grace_ms;
+	unsigned tries, dropped;
+	uv_timer_t timer;
+	struct error failed;
+	backend_done *done;
+	void *arg;
+};
+
+/* ---- slots ---- */
+
+struct engine_slot *engine_slot(struct engine *e, const char *service)
+{
+	struct engine_slot *s = e->slots;
+	while (s && strcmp(s->service, service))
+		s = s->next;
+	if (s)
+		return s;
+	s = xcalloc(1, sizeof *s);
+	s->service = xstrdup(service);
+	s->next = e->slots;
+	return e->slots = s;
+}
+
+void engine_slots_free(struct engine *e)
+{
+	struct engine_slot *next, *s = move_ptr(e->slots);
+	for (; s; s = next) {
+		next = s->next;
+		free(s->service);
+		free(s->id);
+		free(s);
+	}
+}
+
+/* ---- the queue ---- */
+
+static void op_begin(struct engine_op *op);
+
+static void op_free(uv_handle_t *handle)
+{
+	struct engine_op *op = handle->data;
+	struct engine *e = op->e;
+	engine_plan_free(op->plan);
+	error_release(&op->failed);
+	free(op->container);
+	free(op->id);
+	strv_free(op->volumes);
+	free(op);
+	engine_end(e);
+}
+
+static void op_done(struct engine_op *op, const struct error *err)
+{
+	struct engine_slot *slot = op->slot;
+	slot->ops = op->next;
+	op->done(op->arg, err);
+	if (slot->ops)
+		op_begin(slot->ops);
+	uv_close((uv_handle_t *)&op->timer, op_free);
+}
+
+static bool is_closing(struct engine_op *op)
+{
+	cleanup_error struct error closing = ERROR_INIT;
+	if (!op->e->closing)
+		return false;
+	error_set(&closing, ERROR_CANCELED, "the backend is being closed");
+	op_done(op, &closing);
+	return true;
+}
+
+static void fail(struct engine_op *op, const struct error *err)
+{
+	cleanup_error struct error why = ERROR_INIT;
+	error_copy(&why, err);
+	if (why.code != ERROR_CANCELED)
+		error_prefix(&why, "service %s", op->slot->service);
+	op_done(op, &why);
+}
+
+static void first_step(void *arg)
+{
+	op_begin(arg);
+}
+
+static void enqueue(struct engine_op *op)
+{
+	struct engine_op **end = &op->slot->ops;
+	bool first = !*end;
+	while (*end)
+		end = &(*end)->next;
+	*end = op;
+	if (first)
+		backend_defer(op->e->base.loop, first_step, op);
+}
+
+static struct engine_op *op_new(struct backend *b, enum kind kind, const char *service, backend_done *done, void *arg)
+{
+	struct engine *e = (struct engine *)b;
+	struct engine_op *op = xcalloc(1, sizeof *op);
+	*op = (struct engine_op){.e = e, .slot = engine_slot(e, service), .kind = kind, .failed = ERROR_INIT, .done = done, .arg = arg};
+	op->container = engine_container_name(e, service);
+	uv_timer_init(e->base.loop, &op->timer);
+	op->timer.data = op;
+	engine_begin(e);
+	return op;
+}
+
+static void call(struct engine_op *op, const char *method, const char *rest, json_t *body, engine_answer *done)
+{
+	cleanup_free char *path = xasprintf("/containers/%s%s", op->id ? op->id : op->container, rest);
+	bool asks = !strcmp(method, "GET");
+	engine_call(op->e, method, path, body, asks ? ENGINE_CALL_MS : ENGINE_CHANGE_MS + op->grace_ms, done, op);
+}
+
+/* ---- what is there ---- */
+
+static bool is_ours(const struct engine *e, const json_t *container)
+{
+	const char *ns = engine_label(json_object_get(json_object_get(container, "Config"), "Labels"), ENGINE_LABEL_NAMESPACE);
+	return ns && !strcmp(ns, e->namespace_);
+}
+
+static bool is_running(const json_t *container)
+{
+	return json_is_true(json_object_get(json_object_get(container, "State"), "Running"));
+}
+
+static void refuse_foreign(struct engine_op *op)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	error_set(&err, ERROR_SERVICE_FAILED, "service %s: there is a container %s that is not of this environment", op->slot->service, op->container);
+	error_hint(&err, "it is left alone; docker rm -f %s takes it away", op->container);
+	op_done(op, &err);
+}
+
+/* ---- start ---- */
+
+static void make(struct engine_op *op);
+
+static void end_start(struct engine_op *op, const json_t *container)
+{
+	struct engine *e = op->e;
+	struct instance now, running;
+	bool known = container && engine_instance_of(e, container, &now);
+	if (known) {
+		running = now;
+		running.state = INSTANCE_RUNNING; /* what it did since is told as a change */
+		engine_seen(e, &running, true);
+		engine_log_follow(e, op->slot->service, now.handle);
+	}
+	engine_watch(e);
+	op_done(op, NULL);
+	if (!known)
+		return;
+	engine_seen(e, &now, false);
+	free(now.service);
+	free(now.handle);
+	free(now.config_hash);
+}
+
+static void on_started_seen(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && status != 404)
+		fail(op, err);
+	else
+		end_start(op, status == 200 ? json : NULL);
+}
+
+static void on_rolled_back(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	cleanup_error struct error why = ERROR_INIT;
+	error_move(&why, &op->failed);
+	fail(op, &why);
+}
+
+/* What cannot be started is not left standing: Podman keeps the port of one, and the next try begins afresh. */
+static void roll_back(struct engine_op *op, const struct error *err)
+{
+	error_copy(&op->failed, err);
+	call(op, "DELETE", "?force=1", NULL, on_rolled_back);
+}
+
+static void on_started(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (!err)
+		call(op, "GET", "/json", NULL, on_started_seen);
+	else if (status && !op->e->closing)
+		roll_back(op, err);
+	else
+		fail(op, err);
+}
+
+static void start_container(struct engine_op *op)
+{
+	if (op->kind == KIND_PREPARE)
+		op_done(op, NULL);
+	else if (!is_closing(op))
+		call(op, "POST", "/start", NULL, on_started);
+}
+
+static void on_created(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	const char *id = json_string_value(json_object_get(json, "Id"));
+	if (err || !id) {
+		cleanup_error struct error none = ERROR_INIT;
+		error_set(&none, ERROR_BACKEND_SPAWN_FAILED, "the engine made a container and does not say which");
+		fail(op, err ? err : &none);
+		return;
+	}
+	free(op->id);
+	op->id = xstrdup(id);
+	start_container(op);
+}
+
+static void on_volumes(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err) {
+		fail(op, err);
+		return;
+	}
+	if (is_closing(op))
+		return;
+	cleanup_free char *path = xasprintf("/containers/create?name=%s", op->container);
+	engine_call(op->e, "POST", path, json_incref(op->plan->create), ENGINE_CHANGE_MS, on_created, op);
+}
+
+static void on_image(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err)
+		fail(op, err);
+	else if (!is_closing(op))
+		engine_volumes_ensure(op->e, op->plan, on_volumes, op);
+}
+
+static void on_network(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err)
+		fail(op, err);
+	else if (!is_closing(op))
+		engine_image_ensure(op->e, op->plan->image, on_image, op);
+}
+
+static void make(struct engine_op *op)
+{
+	if (!is_closing(op))
+		engine_network_ensure(op->e, on_network, op);
+}
+
+static void on_old_removed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	free(move_ptr(op->id));
+	if (err && status != 404)
+		fail(op, err);
+	else
+		make(op);
+}
+
+/* Another configuration: its data stays in its volumes. */
+static void on_old_stopped(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && !status)
+		fail(op, err);
+	else
+		call(op, "DELETE", "?force=1", NULL, on_old_removed);
+}
+
+static void replace(struct engine_op *op, bool running)
+{
+	cleanup_free char *stop = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
+	if (running)
+		call(op, "POST", stop, NULL, on_old_stopped);
+	else
+		call(op, "DELETE", "?force=1", NULL, on_old_removed);
+}
+
+static void on_start_inspected(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && status != 404) {
+		fail(op, err);
+		return;
+	}
+	if (status == 404) {
+		make(op);
+		return;
+	}
+	if (!is_ours(op->e, json)) {
+		refuse_foreign(op);
+		return;
+	}
+	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
+	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	if (!hash || strcmp(hash, op->plan->config_hash)) {
+		engine_plan_inherit(op->plan, json);
+		replace(op, is_running(json));
+	} else if (is_running(json) && op->kind == KIND_START) {
+		end_start(op, json);
+	} else {
+		start_container(op);
+	}
+}
+
+void engine_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
+{
+	struct engine_op *op = op_new(b, KIND_START, spec->name, done, arg);
+	op->plan = engine_plan_new(op->e, spec);
+	op->grace_ms = spec->stop_grace_ms;
+	enqueue(op);
+}
+
+void engine_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
+{
+	struct engine_op *op = op_new(b, KIND_PREPARE, spec->name, done, arg);
+	op->plan = engine_plan_new(op->e, spec);
+	enqueue(op);
+}
+
+/* ---- stop ---- */
+
+static void on_stopped_seen(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	struct instance now;
+	if (err && status != 404) {
+		fail(op, err);
+		return;
+	}
+	if (status == 200 && is_running(json)) {
+		cleanup_error struct error survived = ERROR_INIT;
+		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "the engine says that the container is stopped, and it runs");
+		fail(op, &survived);
+		return;
+	}
+	if (status == 200 && engine_instance_of(op->e, json, &now)) {
+		engine_seen(op->e, &now, true);
+		free(now.service);
+		free(now.handle);
+		free(now.config_hash);
+	}
+	op_done(op, NULL);
+}
+
+static void on_stopped(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && status != 404)
+		fail(op, err);
+	else
+		call(op, "GET", "/json", NULL, on_stopped_seen);
+}
+
+static void on_stop_inspected(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && status != 404) {
+		fail(op, err);
+		return;
+	}
+	if (status == 404 || !is_ours(op->e, json) || !is_running(json)) {
+		op_done(op, NULL);
+		return;
+	}
+	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	cleanup_free char *rest = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
+	call(op, "POST", rest, NULL, on_stopped);
+}
+
+/* The signal is the container's own, set when it was made: before version 1.42 a stop takes none. */
+void engine_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg)
+{
+	struct engine_op *op = op_new(b, KIND_STOP, service, done, arg);
+	op->grace_ms = grace_ms;
+	enqueue(op);
+}
+
+/* ---- remove ---- */
+
+static void remove_container(struct engine_op *op);
+
+static void end_remove(struct engine_op *op)
+{
+	op->slot->state = INSTANCE_ABSENT;
+	engine_log_drop(op->e, op->slot->service);
+	op_done(op, NULL);
+}
+
+static void drop_volumes(struct engine_op *op);
+
+/* One that another container uses, too, stays; those that Docker took with the container are not there. */
+static void on_volume_dropped(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && !status)
+		fail(op, err);
+	else
+		drop_volumes(op);
+}
+
+static void drop_volumes(struct engine_op *op)
+{
+	const char *name = op->volumes ? op->volumes[op->dropped] : NULL;
+	if (!name) {
+		end_remove(op);
+		return;
+	}
+	op->dropped++;
+	cleanup_free char *path = xasprintf("/volumes/%s", name);
+	engine_call(op->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_volume_dropped, op);
+}
+
+static void on_gone_timer(uv_timer_t *timer)
+{
+	struct engine_op *op = timer->data;
+	if (!is_closing(op))
+		remove_container(op);
+}
+
+static void on_removed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && status != 404 && status != 409) {
+		fail(op, err);
+	} else if (status == 404) {
+		drop_volumes(op);
+	} else if (op->tries++ < GONE_TRIES) { /* asked again until nobody knows it: 409 says that somebody is removing it already */
+		uv_timer_start(&op->timer, on_gone_timer, op->tries > 1 ? GONE_DELAY_MS : 0, 0);
+	} else {
+		cleanup_error struct error survived = ERROR_INIT;
+		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "the container %s cannot be removed%s%s", op->container, err ? ": " : "", err ? err->message : "");
+		fail(op, &survived);
+	}
+}
+
+static void remove_container(struct engine_op *op)
+{
+	call(op, "DELETE", "?force=1&v=1", NULL, on_removed);
+}
+
+static void on_remove_inspected(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err && status != 404) {
+		fail(op, err);
+		return;
+	}
+	if (status == 404 || !is_ours(op->e, json)) {
+		end_remove(op);
+		return;
+	}
+	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	op->volumes = engine_anonymous_volumes(json);
+	remove_container(op);
+}
+
+void engine_remove(struct backend *b, const char *service, backend_done *done, void *arg)
+{
+	enqueue(op_new(b, KIND_REMOVE, service, done, arg));
+}
+
+/* ---- the walk ---- */
+
+static void op_begin(struct engine_op *op)
+{
+	static engine_answer *const first[] = {
+	    [KIND_START] = on_start_inspected, [KIND_PREPARE] = on_start_inspected, [KIND_STOP] = on_stop_inspected, [KIND_REMOVE] = on_remove_inspected};
+	if (!is_closing(op))
+		call(op, "GET", "/json", NULL, first[op->kind]);
+}

@@ -1,0 +1,194 @@
+/* A service's spec as the body of POST /containers/create. Pure: nothing is asked, nothing is made. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+char *engine_container_name(const struct engine *e, const char *service)
+{
+	return xasprintf("%s-%s", e->namespace_, service);
+}
+
+char *engine_network_name(const struct engine *e)
+{
+	return xstrdup(e->namespace_);
+}
+
+json_t *engine_labels(const struct engine *e)
+{
+	return json_pack("{s:s, s:s, s:s}", ENGINE_LABEL_MANAGED, "true", ENGINE_LABEL_NAMESPACE, e->namespace_, ENGINE_LABEL_WORKSPACE,
+	                 e->workspace ? e->workspace : "");
+}
+
+static json_t *strings(char *const *words)
+{
+	json_t *list = json_array();
+	for (; words && *words; words++)
+		json_array_append_new(list, json_string(*words));
+	return list;
+}
+
+/* A name without a value is not set at all, as in Compose when the caller has none. */
+static json_t *environment(const struct keyvals *env)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; env && i < env->count; i++) {
+		cleanup_free char *text = env->items[i].value ? xasprintf("%s=%s", env->items[i].key, env->items[i].value) : NULL;
+		if (text)
+			json_array_append_new(list, json_string(text));
+	}
+	return list;
+}
+
+static void add_ports(const struct service_spec *spec, json_t *exposed, json_t *bindings)
+{
+	for (size_t i = 0; i < spec->n_ports; i++) {
+		const struct port_binding *p = &spec->ports[i];
+		cleanup_free char *key = xasprintf("%u/%s", p->internal, p->protocol ? p->protocol : "tcp"), *number = xasprintf("%u", p->external);
+		json_object_set_new(exposed, key, json_object());
+		json_object_set_new(bindings, key, json_pack("[{s:s, s:s}]", "HostIp", "127.0.0.1", "HostPort", number));
+	}
+}
+
+static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_t *mounts, json_t *binds, json_t *tmpfs)
+{
+	switch (v->kind) {
+	case VOLUME_NAMED:
+	case VOLUME_ANONYMOUS:
+		strv_push(&p->volumes, xstrdup(v->name));
+		strv_push(&p->records, xstrdup(v->source));
+		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:b}", "Type", "volume", "Source", v->name, "Target", v->target, "ReadOnly", v->read_only));
+		return;
+	case VOLUME_BIND:
+		if (!strchr(v->source, ':') && !strchr(v->target, ':')) { /* what is not there is made, as Compose does */
+			cleanup_free char *bind = xasprintf("%s:%s%s", v->source, v->target, v->read_only ? ":ro" : "");
+			json_array_append_new(binds, json_string(bind));
+			return;
+		}
+		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", v->source, "Target", v->target, "ReadOnly", v->read_only));
+		return;
+	case VOLUME_TMPFS:
+		json_object_set_new(tmpfs, v->target, json_string(""));
+		return;
+	}
+}
+
+static json_t *host_config(const struct engine *e, struct engine_plan *p, const struct service_spec *spec, json_t *bindings)
+{
+	json_t *mounts = json_array(), *binds = json_array(), *tmpfs = json_object();
+	cleanup_free char *network = engine_network_name(e);
+	for (size_t i = 0; i < spec->n_volumes; i++)
+		add_volume(p, &spec->volumes[i], mounts, binds, tmpfs);
+	json_t *host = json_pack("{s:o, s:o, s:o, s:o, s:s, s:[s], s:{s:s}}", "PortBindings", bindings, "Mounts", mounts, "Binds", binds, "Tmpfs", tmpfs,
+	                         "NetworkMode", network, "SecurityOpt", "no-new-privileges", "RestartPolicy", "Name", "no");
+	if (spec->memory_bytes)
+		json_object_set_new(host, "Memory", json_integer((json_int_t)spec->memory_bytes));
+	if (spec->cpus > 0)
+		json_object_set_new(host, "NanoCpus", json_integer((json_int_t)(spec->cpus * 1e9)));
+	if (spec->pids)
+		json_object_set_new(host, "PidsLimit", json_integer(spec->pids));
+	return host;
+}
+
+static json_t *labels(const struct engine *e, const struct service_spec *spec)
+{
+	cleanup_free char *generation = xasprintf("%u", spec->generation);
+	json_t *all = engine_labels(e);
+	json_object_set_new(all, ENGINE_LABEL_SERVICE, json_string(spec->name));
+	json_object_set_new(all, ENGINE_LABEL_CONFIG_HASH, json_string(spec->config_hash ? spec->config_hash : ""));
+	json_object_set_new(all, ENGINE_LABEL_GENERATION, json_string(generation));
+	return all;
+}
+
+struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec)
+{
+	struct engine_plan *p = xcalloc(1, sizeof *p);
+	json_t *exposed = json_object(), *bindings = json_object();
+	p->service = xstrdup(spec->name);
+	p->container = engine_container_name(e, spec->name);
+	p->image = xstrdup(spec->image);
+	p->config_hash = xstrdup(spec->config_hash ? spec->config_hash : "");
+	p->generation = spec->generation;
+	p->stop_grace_ms = spec->stop_grace_ms;
+	add_ports(spec, exposed, bindings);
+	cleanup_free char *signal = xasprintf("%d", spec->stop_signal ? spec->stop_signal : SIGTERM);
+	cleanup_free char *network = engine_network_name(e);
+	json_t *create = json_pack("{s:s, s:o, s:o, s:o, s:s, s:i}", "Image", spec->image ? spec->image : "", "Env", environment(spec->env), "Labels",
+	                           labels(e, spec), "ExposedPorts", exposed, "StopSignal", signal, "StopTimeout", (int)((spec->stop_grace_ms + 999) / 1000));
+	if (spec->command)
+		json_object_set_new(create, "Cmd", strings(spec->command));
+	if (spec->entrypoint)
+		json_object_set_new(create, "Entrypoint", strings(spec->entrypoint));
+	if (spec->working_dir)
+		json_object_set_new(create, "WorkingDir", json_string(spec->working_dir));
+	json_object_set_new(create, "HostConfig", host_config(e, p, spec, bindings));
+	json_object_set_new(create, "NetworkingConfig", json_pack("{s:{s:{s:[s]}}}", "EndpointsConfig", network, "Aliases", spec->name));
+	p->create = create;
+	return p;
+}
+
+void engine_plan_set_volumes(struct engine_plan *p, char *const *names)
+{
+	json_t *mount, *mounts = json_object_get(json_object_get(p->create, "HostConfig"), "Mounts");
+	size_t i, n = 0;
+	json_array_foreach (mounts, i, mount)
+		if (!strcmp(json_string_value(json_object_get(mount, "Type")), "volume") && names[n])
+			json_object_set_new(mount, "Source", json_string(names[n++])); /* those of the plan come first */
+}
+
+/* An engine gives them 64 hexadecimal digits. */
+static bool is_anonymous(const json_t *mount)
+{
+	const char *type = json_string_value(json_object_get(mount, "Type")), *name = json_string_value(json_object_get(mount, "Name"));
+	return type && name && !strcmp(type, "volume") && strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
+}
+
+char **engine_anonymous_volumes(const json_t *container)
+{
+	char **names = NULL;
+	size_t i;
+	json_t *mount;
+	json_array_foreach (json_object_get(container, "Mounts"), i, mount)
+		if (is_anonymous(mount))
+			strv_push(&names, xstrdup(json_string_value(json_object_get(mount, "Name"))));
+	return names;
+}
+
+static bool mounts_at(const json_t *mounts, const char *target)
+{
+	size_t i;
+	json_t *mount;
+	json_array_foreach (mounts, i, mount)
+		if (!strcmp(json_string_value(json_object_get(mount, "Target")), target))
+			return true;
+	return false;
+}
+
+void engine_plan_inherit(struct engine_plan *p, const json_t *old)
+{
+	json_t *mounts = json_object_get(json_object_get(p->create, "HostConfig"), "Mounts"), *mount;
+	size_t i;
+	json_array_foreach (json_object_get(old, "Mounts"), i, mount) {
+		const char *target = json_string_value(json_object_get(mount, "Destination"));
+		if (!is_anonymous(mount) || !target || mounts_at(mounts, target))
+			continue;
+		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}", "Type", "volume", "Source", json_string_value(json_object_get(mount, "Name")), "Target", target));
+	}
+}
+
+void engine_plan_free(struct engine_plan *p)
+{
+	if (!p)
+		return;
+	free(p->service);
+	free(p->container);
+	free(p->image);
+	free(p->config_hash);
+	json_decref(p->create);
+	strv_free(p->records);
+	strv_free(p->volumes);
+	free(p);
+}
