@@ -306,6 +306,8 @@ int client_read(const struct client *c, const char *file, struct buffer *out, st
 {
 	char since[32];
 	format_time(since, now_wall_ms());
+	if (c->native == NATIVE_PLAIN && c->mounted && !native_is_demand(file))
+		native_look(c);
 	int fd = client_demand(c, file, err);
 	if (fd < 0)
 		return fd;

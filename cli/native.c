@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -89,12 +90,15 @@ static int read_answer(int fd, struct buffer *out)
 	return n < 0 ? -errno : -EPIPE;
 }
 
-/* The connection, answered. */
-static int ask(const struct client *c, const char *line, struct error *err)
+/* The connection, answered. `wait_ms` 0: however long it takes. */
+static int ask(const struct client *c, const char *line, unsigned wait_ms, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_free char *whole = xasprintf("%s\n", line);
 	cleanup_close int fd = native_connect(&c->id);
+	const struct timeval wait = {wait_ms / 1000, wait_ms % 1000 * 1000};
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
 	int r = fd < 0 ? fd : send(fd, whole, strlen(whole), MSG_NOSIGNAL) < 0 ? -errno : 0;
 	if (!r)
 		r = read_answer(fd, &text);
@@ -112,11 +116,17 @@ static int ask(const struct client *c, const char *line, struct error *err)
 
 int native_demand(const struct client *c, struct error *err)
 {
-	return ask(c, NATIVE_DEMAND, err);
+	return ask(c, NATIVE_DEMAND, 0, err);
 }
 
 int native_command(const struct client *c, const char *line, struct error *err)
 {
-	cleanup_close int fd = ask(c, line, err);
+	cleanup_close int fd = ask(c, line, 0, err);
 	return fd < 0 ? fd : 0;
+}
+
+void native_look(const struct client *c)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_close int fd = ask(c, NATIVE_LOOK, MOUNT_ANSWER_MS, &err);
 }

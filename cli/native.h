@@ -13,6 +13,9 @@ void native_wait_moved(const char *root);
 /* One line to the server of a plain workspace; returns when it is done. */
 int native_command(const struct client *c, const char *line, struct error *err);
 
+/* The files tell what is true now. Where the server does not answer in time, they stay what they were. */
+void native_look(const struct client *c);
+
 /* The same of a demand. A descriptor (close-on-exec), whose being open is the lease. */
 int native_demand(const struct client *c, struct error *err);
 

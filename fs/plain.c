@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +289,28 @@ void plain_put_right(struct plain *p)
 	plain_changed(p, ~0U);
 }
 
+/* A read lease is refused where somebody has it open for writing. Whoever opens it for that in between breaks the lease, which is told by a signal. */
+static bool is_being_written(const struct plain *p)
+{
+	cleanup_close int fd = openat(p->p.root_fd, p->p.id->env_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	fcntl(fd, F_SETSIG, SIGURG); /* ignored, as SIGIO is not */
+	bool refused = fcntl(fd, F_SETLEASE, F_RDLCK) && errno == EAGAIN;
+	fcntl(fd, F_SETLEASE, F_UNLCK);
+	return refused;
+}
+
+/* What was written a moment ago counts for what is asked now: the clock may not have looked yet. What is missing, or half written, is left to it. */
+static void catch_up(struct plain *p)
+{
+	struct stat st;
+	bool there = !fstatat(p->p.root_fd, p->p.id->env_name, &st, AT_SYMLINK_NOFOLLOW);
+	if (there && native_find(p->p.root_fd) == NATIVE_PLAIN && !is_going(p) && env_stamp(p) != p->env_stamp && !is_being_written(p))
+		take_in(p);
+	environment_own_changed(p->p.environment);
+}
+
 /* ---- commands ---- */
 
 static void on_peer_closed(uv_handle_t *handle)
@@ -351,6 +374,11 @@ static void run_line(struct peer *peer)
 	struct environment *e = peer->p->p.environment;
 	const char *line = buffer_str(&peer->line);
 	peer->begun = true;
+	catch_up(peer->p);
+	if (!strcmp(line, NATIVE_LOOK)) {
+		on_done(peer, NULL);
+		return;
+	}
 	if (strcmp(line, NATIVE_DEMAND)) {
 		environment_command(e, line, &peer->who, on_done, peer);
 		return;
