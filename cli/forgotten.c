@@ -7,7 +7,9 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "cli/git.h"
 #include "cli/jj.h"
+#include "cli/output.h"
 
 #define INDEX_MAX (4u << 20) /* bytes */
 
@@ -22,8 +24,24 @@ static bool may_be_forgotten(const struct identity *id)
 	return !memmem(buffer_str(&index), index.len, id->workspace, strlen(id->workspace));
 }
 
+/* A copy has the first one's HEAD and index: whatever is done with git in one of the two is done to the other. */
+static int check_claim(const struct identity *id, struct error *err)
+{
+	cleanup_free char *place = NULL;
+	enum git_claim claim = git_worktree_claim(id->repository, id->root, &place);
+	if (claim == GIT_CLAIM_MOVED)
+		output_note("Note: git still looks for this worktree at %s: git worktree repair, in %s, tells it", place, id->root);
+	if (claim != GIT_CLAIM_OTHERS)
+		return 0;
+	error_set(err, ERROR_WORKSPACE_NOT_FOUND, "%s is a copy of the worktree %s, and no worktree of its own", id->root, place);
+	error_hint(err, "rm '%s/.git' makes it a plain directory; or make another worktree: ajj workspace add DEST", id->root);
+	return -error_code_errno(ERROR_WORKSPACE_NOT_FOUND);
+}
+
 int forgotten_check(const struct identity *id, struct error *err)
 {
+	if (id->kind == WORKSPACE_GIT)
+		return check_claim(id, err);
 	struct jj_workspace *list = NULL;
 	size_t count = 0;
 	bool known = false;

@@ -20,14 +20,17 @@
 
 /* ---- what there is ---- */
 
-/* new: the one line of a file; NULL when there is none */
+/* new: a file's text without the end of its last line; NULL when there is none. A path in it may hold line ends of its own. */
 static char *read_line(const char *directory, const char *name)
 {
 	cleanup_free char *path = xasprintf("%s/%s", directory, name);
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	if (file_read(AT_FDCWD, path, LINE_FILE_MAX, &text))
 		return NULL;
-	return xstrndup(buffer_str(&text), strcspn(buffer_str(&text), "\r\n"));
+	size_t len = text.len;
+	while (len && strchr("\r\n", text.data[len - 1]))
+		len--;
+	return xstrndup(buffer_str(&text), len);
 }
 
 static void read_head(const char *git_dir, struct git_worktree *ret)
@@ -118,6 +121,51 @@ void git_worktrees_release(struct git_worktrees *list)
 	*list = (struct git_worktrees)GIT_WORKTREES_INIT;
 }
 
+/* ---- whose is a directory's `.git` file? ---- */
+
+/* new: what it leads to, without links; NULL: nothing */
+static char *linked_directory(const char *directory)
+{
+	static const char prefix[] = "gitdir: ";
+	cleanup_free char *line = read_line(directory, ".git");
+	if (!line || strncmp(line, prefix, sizeof prefix - 1))
+		return NULL;
+	const char *named = line + sizeof prefix - 1;
+	cleanup_free char *whole = named[0] == '/' ? xstrdup(named) : xasprintf("%s/%s", directory, named);
+	return realpath(whole, NULL);
+}
+
+static bool is_same_directory(const char *a, const char *b)
+{
+	struct stat first, second;
+	return !strcmp(a, b) || (!stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev && first.st_ino == second.st_ino);
+}
+
+static bool leads_to(const char *directory, const char *target)
+{
+	cleanup_free char *found = linked_directory(directory);
+	return found && !strcmp(found, target);
+}
+
+enum git_claim git_worktree_claim(const char *common, const char *root, char **ret_path)
+{
+	struct stat st;
+	cleanup_free char *link = xasprintf("%s/.git", root);
+	cleanup_free char *admin = linked_directory(root), *real = realpath(common, NULL);
+	if ((!stat(link, &st) && S_ISDIR(st.st_mode)) || (admin && real && !strcmp(admin, real)))
+		return GIT_CLAIM_OWN;
+	cleanup_free char *gitdir = admin ? read_line(admin, "gitdir") : NULL;
+	cleanup_free char *path = gitdir ? worktree_path(admin, gitdir) : NULL;
+	if (!path)
+		return GIT_CLAIM_NONE;
+	if (is_same_directory(path, root))
+		return GIT_CLAIM_OWN;
+	enum git_claim claim = leads_to(path, admin) ? GIT_CLAIM_OTHERS : GIT_CLAIM_MOVED;
+	if (ret_path)
+		*ret_path = move_ptr(path);
+	return claim;
+}
+
 static bool has_jj(const char *directory)
 {
 	struct stat st;
@@ -139,7 +187,6 @@ bool git_alone(const char *directory, struct identity *ret)
 	return false;
 }
 
-/* jj keeps the path of its git repository in a file, relative to the file's directory. */
 /* ---- running git ---- */
 
 static int find(char **ret, struct error *err)
@@ -207,13 +254,9 @@ int git_worktree_forget(const char *common, const struct git_worktree *w, struct
 	cleanup_free char *worktrees = xasprintf("%s/worktrees", common);
 	cleanup_free char *admin = xasprintf("%s/%s", worktrees, w->id);
 	cleanup_free char *link = xasprintf("%s/.git", w->path);
-	cleanup_free char *line = read_line(w->path, ".git");
-	char *named = line && !strncmp(line, "gitdir: ", 8) ? realpath(line + 8, NULL) : NULL;
 	cleanup_free char *real = realpath(admin, NULL);
 	/* only the file that leads to this entry: another worktree may stand there meanwhile */
-	bool is_its_own = named && real && !strcmp(named, real);
-	free(named);
-	if (is_its_own && unlink(link) && errno != ENOENT)
+	if (real && leads_to(w->path, real) && unlink(link) && errno != ENOENT)
 		return error_set_errno(err, ERROR_GIT_FAILED, errno, "%s", link);
 	int r = tree_remove(AT_FDCWD, admin);
 	if (r)

@@ -33,6 +33,16 @@ const struct git_worktree *git_worktrees_at(const struct git_worktrees *list, co
 void git_worktrees_release(struct git_worktrees *list);
 #define cleanup_git_worktrees __attribute__((cleanup(git_worktrees_release)))
 
+/* What git's entry says that a directory's `.git` leads to. */
+enum git_claim {
+	GIT_CLAIM_NONE,   /* there is none: git has forgotten it */
+	GIT_CLAIM_OWN,    /* it is this directory's; a main checkout's always is */
+	GIT_CLAIM_MOVED,  /* it names a place where the worktree is not any more: moved by others than git, which `git worktree repair` mends */
+	GIT_CLAIM_OTHERS, /* it is that of another directory, which is there: this one is a copy, or the entry's name was given again */
+};
+/* `*ret_path` (may be NULL): new, the place that the entry names; of MOVED and OTHERS alone. */
+enum git_claim git_worktree_claim(const char *common, const char *root, char **ret_path);
+
 /* Is this a repository of git's alone, that jj would not know what to do in? Then `ret` is who the checkout is, which the
  * caller releases. `directory` NULL: where we are. */
 bool git_alone(const char *directory, struct identity *ret);

@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "cli/git.h"
 #include "cli/jj.h"
+#include "cli/mounting.h"
 #include "cli/moved.h"
 #include "cli/output.h"
 #include "cli/registry.h"
@@ -103,6 +104,15 @@ static bool has_moved(const struct repository *repo, const struct store_environm
 	return beside;
 }
 
+/* Only one at a time, and not while somebody mounts it. Without its state directory nothing is left to be torn down at once. */
+static int lock_state(const struct store_environment *e)
+{
+	cleanup_close int fd = open(e->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB))
+		return -EWOULDBLOCK;
+	return fd >= 0 ? move_fd(&fd) : -ENOENT;
+}
+
 /* ---- has it been forgotten? ---- */
 
 /* What jj rewrites at every `workspace add`, `forget` and `rename` (0.38 and newer), and, behind a bar, what every operation changes: only that
@@ -155,12 +165,37 @@ static bool jj_knows(const struct repository *repo, const char *name)
 	return false;
 }
 
+/* A mount that nobody serves hides the `.git` file, so it goes, with the other one. False where somebody is about to serve it again. */
+static bool uncover(const struct store_environment *e)
+{
+	cleanup_close int lock = lock_state(e);
+	if (lock == -EWOULDBLOCK || registry_is_kept(e))
+		return false;
+	const char *const points[] = {e->root, e->control_dir};
+	for (size_t i = 0; i < sizeof points / sizeof points[0]; i++)
+		while (is_mounted_by_us(points[i]) && mount_is_dead(points[i]))
+			if (mounting_clear_dead(points[i], NULL))
+				return false;
+	return true;
+}
+
+/* That its place is not in git's list says nothing: git does not notice that one was moved. */
+static bool git_has_forgotten(const struct repository *repo, const struct store_environment *e)
+{
+	if (git_worktrees_at(&repo->git_list, e->root))
+		return false;
+	if (mount_is_dead(e->root) && !uncover(e))
+		return false;
+	enum git_claim claim = git_worktree_claim(e->repository, e->root, NULL);
+	return claim == GIT_CLAIM_NONE || claim == GIT_CLAIM_OTHERS;
+}
+
 /* Does its own record of who it is, which a rename changes, name a workspace that jj does not have? */
 static bool is_forgotten(const struct repository *repo, const struct store_environment *e)
 {
 	struct identity id = {0};
 	if (is_in(repo->git, e))
-		return !git_worktrees_at(&repo->git_list, e->root);
+		return git_has_forgotten(repo, e);
 	if (!repo->jj_asked)
 		return false;
 	if (mount_is_dead(e->root))
@@ -173,15 +208,6 @@ static bool is_forgotten(const struct repository *repo, const struct store_envir
 }
 
 /* ---- doing it ---- */
-
-/* Only one at a time, and not while somebody mounts it. Without its state directory nothing is left to be torn down at once. */
-static int lock_state(const struct store_environment *e)
-{
-	cleanup_close int fd = open(e->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB))
-		return -EWOULDBLOCK;
-	return fd >= 0 ? move_fd(&fd) : -ENOENT;
-}
 
 static bool take_down(const struct store_environment *e, const char *why)
 {
