@@ -134,6 +134,8 @@ static int run(const struct arguments *args, struct error *err)
 		error_set(err, ERROR_TRASH_NOT_FOUND, "the trash is empty");
 		r = error_hint(err, "ajj destroy is what puts data there");
 	}
+	if (!r && c.mounted) /* `rm .env` returns before its data is in the trash */
+		r = client_command(&c, "settle", err);
 	if (!r)
 		r = choose(store, c.id.namespace_, id, arguments_flag(args, "env"), &entry, err);
 	if (r)

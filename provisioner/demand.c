@@ -371,6 +371,16 @@ static void admit_loaded(struct demand *d)
 	finish(d, &err);
 }
 
+/* One that a server before us began, and that we have not taken up yet, is a teardown, too. */
+static void admit_settled(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (e->desired && !strcmp(e->desired, DESIRED_DESTROYING))
+		teardown_begin(e);
+	else
+		d->admitted = true;
+}
+
 static void admit(struct demand *d)
 {
 	struct environment *e = d->e;
@@ -385,7 +395,9 @@ static void admit(struct demand *d)
 	}
 	if (e->teardown != TEARDOWN_NONE)
 		return;
-	if (d->wait == WAIT_READY)
+	if (d->wait == WAIT_SETTLED)
+		admit_settled(d);
+	else if (d->wait == WAIT_READY)
 		admit_ready(d);
 	else
 		admit_stop(d);
@@ -457,6 +469,14 @@ static void judge_stop(struct demand *d)
 	finish(d, stuck_error(e, d->names));
 }
 
+static void judge_settled(struct demand *d)
+{
+	for (size_t i = 0; i < apply_count(d->e->apply); i++)
+		if (apply_at(d->e->apply, i)->discard)
+			return;
+	finish(d, NULL);
+}
+
 void demands_judge(struct environment *e)
 {
 	for (struct demand *d = e->demands; d; d = d->next) {
@@ -468,6 +488,8 @@ void demands_judge(struct environment *e)
 			judge_ready(d);
 		else if (d->wait == WAIT_DOWN || d->wait == WAIT_STOPPED)
 			judge_stop(d);
+		else if (d->wait == WAIT_SETTLED)
+			judge_settled(d);
 	}
 }
 
@@ -573,6 +595,8 @@ static const struct command commands[] = {
     {"down", "down               stop everything; data and ports are kept", WAIT_DOWN, false, false, false, 0},
     {"destroy", "destroy            tear everything down; the data goes to the trash", WAIT_DESTROYED, false, false,
      false, 0},
+    {"settle", "settle             wait for a teardown that is pending or under way, a service's own, too", WAIT_SETTLED, false, false,
+     false, 0},
     {"start", "start SERVICE...   start services and what they depend on, wait until ready", WAIT_READY, true, false,
      false, 0},
     {"stop", "stop SERVICE...    stop services", WAIT_STOPPED, true, false, false, 0},
@@ -634,7 +658,7 @@ void environment_command(struct environment *e, const char *line, const struct r
 	const struct command *c = r == 0 ? command_find(words ? words[0] : NULL) : NULL;
 	if (r == 0 && !c) {
 		r = error_set(&err, ERROR_USAGE, "there is no command '%s'", words && words[0] ? words[0] : "");
-		error_hint(&err, "the commands are: up, down, destroy, start, stop, restart, reload, approve, revoke");
+		error_hint(&err, "the commands are: up, down, destroy, settle, start, stop, restart, reload, approve, revoke");
 	}
 	if (r == 0 && c)
 		r = parse_words(d, c, words + 1, &err);

@@ -42,7 +42,7 @@ enum load_flags {
 	LOAD_REVOKE = 16
 };
 
-enum wait { WAIT_READY, WAIT_DOWN, WAIT_STOPPED, WAIT_DESTROYED, WAIT_LOADED };
+enum wait { WAIT_READY, WAIT_DOWN, WAIT_STOPPED, WAIT_DESTROYED, WAIT_LOADED, WAIT_SETTLED };
 
 struct demand {
 	struct environment *e;
