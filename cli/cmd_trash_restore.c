@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -16,6 +17,7 @@
 
 static const struct option options[] = {
 	{"env", 0, NULL, "also the user's own lines of .env"},
+	{"here", 0, NULL, "ID may be of another workspace: its data comes to this one"},
 	{NULL, 0, NULL, NULL},
 };
 
@@ -46,6 +48,21 @@ static int choose(struct store *store, const char *namespace_, int64_t id, bool 
 	}
 	trash_entries_free(entries, count);
 	return r;
+}
+
+/* A workspace that jj has renamed since is still the one at its path. */
+static bool is_own(const struct client *c, const struct trash_entry *e)
+{
+	return !strcmp(e->namespace_, c->id.namespace_) || !strcmp(e->root, c->id.root);
+}
+
+static int refuse_foreign(const struct client *c, const struct trash_entry *e, struct error *err)
+{
+	error_set(err, ERROR_USAGE, "entry %lld is of %s, not of %s", (long long)e->id, e->root, c->id.root);
+	error_detail(err, "workspace_root", json_string(e->root));
+	if (access(e->root, F_OK))
+		return error_hint(err, "to have it here: ajj trash restore --here %lld", (long long)e->id);
+	return error_hint(err, "there: cd %s && ajj trash restore %lld; here: ajj trash restore --here %lld", e->root, (long long)e->id, (long long)e->id);
 }
 
 /* What is there now goes to the trash in its place. Then the generation that waits for data. */
@@ -140,13 +157,14 @@ static int run(const struct arguments *args, struct error *err)
 		r = choose(store, c.id.namespace_, id, arguments_flag(args, "env"), &entry, err);
 	if (r)
 		return r;
-	r = restore(&c, store, &entry, arguments_flag(args, "env"), err);
+	bool own = is_own(&c, &entry);
+	r = own || arguments_flag(args, "here") ? restore(&c, store, &entry, arguments_flag(args, "env"), err) : refuse_foreign(&c, &entry, err);
 	if (!r) {
-		output_line("restored %lld to %s", (long long)entry.id, c.id.root);
+		output_line("restored %lld%s%s to %s", (long long)entry.id, own ? "" : " of ", own ? "" : entry.root, c.id.root);
 		if (entry.has_env && !arguments_flag(args, "env"))
 			output_line("its .env lines stay in the trash, in %s/env: they come along with --env", entry.path);
-		output_document(json_pack("{s:I, s:s, s:s}", "id", (json_int_t)entry.id, "workspace_root", c.id.root,
-		                          "namespace", c.id.namespace_));
+		output_document(json_pack("{s:I, s:s, s:s, s:s}", "id", (json_int_t)entry.id, "workspace_root", c.id.root,
+		                          "namespace", c.id.namespace_, "from", entry.root));
 	}
 	trash_entry_release(&entry);
 	return r;
@@ -156,7 +174,8 @@ const struct command command_trash_restore = {
 	.name = "trash restore",
 	.arguments = "[ID]",
 	.summary = "give this workspace its newest data back, or that of ID; what it has goes to the trash",
-	.help = "Starts nothing: the next read of .env, or `ajj up`, runs on the restored data.",
+	.help = "Starts nothing: the next read of .env, or `ajj up`, runs on the restored data. An ID of another workspace is refused but with --here. "
+	        "A teardown that is under way, as after rm .env, is waited for.",
 	.options = options,
 	.words_max = 1,
 	.run = run,

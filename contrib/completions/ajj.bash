@@ -15,7 +15,7 @@ _ajj() {
 	'workspace add') options+=' --options --up --name --revision --message --sparse-patterns' ;;
 	'workspace forget') options+=' --repository' ;;
 	'trash ') options='list restore empty' ;;
-	'trash restore') options+=' --env' ;;
+	'trash restore') options+=' --env --here' ;;
 	attach*) options+=' --options' ;;
 	up*) options+=" --all --plain --profile $(_ajj_services)" ;;
 	env*) options+=' --explain --format sh docker json nul' ;;

@@ -12,7 +12,7 @@ _ajj() {
 	'workspace add') options+=(--options --up --name --revision --message --sparse-patterns); _directories ;;
 	'workspace forget') options+=(--repository) ;;
 	'trash ') options=(list restore empty) ;;
-	'trash restore') options+=(--env) ;;
+	'trash restore') options+=(--env --here) ;;
 	attach*) options+=(--options); _directories ;;
 	detach*) _directories ;;
 	up*) options+=(--all --plain --profile); _ajj_services ;;
