@@ -48,4 +48,6 @@ class Dockerd(part.Engine):
 
     def end(self):
         super().end()
+        # On a host whose mounts are not shared dockerd mounts its root over itself; below a chroot it does not recognize that as its own.
+        host.unmount([m for m in host.mounts_below(self.place.folder) if m == self.place.path('docker')])
         host.end(self.containerd, 5)

@@ -154,9 +154,9 @@ class Packages:
         return run.stdout
 
     def closure(self, names):
-        """With all that they depend on, as on an empty machine."""
-        lines = self.apt('-o', f'Dir::State::status={self.folder}/none', '--print-uris', '-y', '--no-install-recommends', 'install', *names)
-        return sorted({line.split()[1].split('_')[0] for line in lines.splitlines() if line.startswith("'")})
+        """With all that they depend on, as on an empty machine. Simulated: --print-uris would leave out what apt's cache of archives holds."""
+        lines = self.apt('-o', f'Dir::State::status={self.folder}/none', '--simulate', '--no-install-recommends', 'install', *names)
+        return sorted({line.split()[1] for line in lines.splitlines() if line.startswith('Inst ')})
 
     def download(self, names):
         missing = [n for n in names if not self.file(n)]
