@@ -20,17 +20,27 @@
 
 /* ---- what there is ---- */
 
-/* new: a file's text without the end of its last line; NULL when there is none. A path in it may hold line ends of its own. */
-static char *read_line(const char *directory, const char *name)
+/* `*ret` new: a file's text without the end of its last line. A path in it may hold line ends of its own. */
+static int read_text(const char *directory, const char *name, char **ret)
 {
 	cleanup_free char *path = xasprintf("%s/%s", directory, name);
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	if (file_read(AT_FDCWD, path, LINE_FILE_MAX, &text))
-		return NULL;
+	int r = file_read(AT_FDCWD, path, LINE_FILE_MAX, &text);
+	if (r)
+		return r;
 	size_t len = text.len;
 	while (len && strchr("\r\n", text.data[len - 1]))
 		len--;
-	return xstrndup(buffer_str(&text), len);
+	*ret = xstrndup(buffer_str(&text), len);
+	return 0;
+}
+
+/* new; NULL when there is none */
+static char *read_line(const char *directory, const char *name)
+{
+	char *text = NULL;
+	read_text(directory, name, &text);
+	return text;
 }
 
 static void read_head(const char *git_dir, struct git_worktree *ret)
@@ -123,16 +133,20 @@ void git_worktrees_release(struct git_worktrees *list)
 
 /* ---- whose is a directory's `.git` file? ---- */
 
-/* new: what it leads to, without links; NULL: nothing */
-static char *linked_directory(const char *directory)
+/* `*ret` new: what it leads to, without links. -ENOENT: nothing; any other: that is not known. */
+static int linked_directory(const char *directory, char **ret)
 {
 	static const char prefix[] = "gitdir: ";
-	cleanup_free char *line = read_line(directory, ".git");
-	if (!line || strncmp(line, prefix, sizeof prefix - 1))
-		return NULL;
+	cleanup_free char *line = NULL;
+	int r = read_text(directory, ".git", &line);
+	if (!r && strncmp(line, prefix, sizeof prefix - 1))
+		r = -ENOENT;
+	if (r)
+		return r == -ENOTDIR ? -ENOENT : r;
 	const char *named = line + sizeof prefix - 1;
 	cleanup_free char *whole = named[0] == '/' ? xstrdup(named) : xasprintf("%s/%s", directory, named);
-	return realpath(whole, NULL);
+	*ret = realpath(whole, NULL);
+	return *ret ? 0 : errno == ENOTDIR ? -ENOENT : -errno;
 }
 
 static bool is_same_directory(const char *a, const char *b)
@@ -143,21 +157,21 @@ static bool is_same_directory(const char *a, const char *b)
 
 static bool leads_to(const char *directory, const char *target)
 {
-	cleanup_free char *found = linked_directory(directory);
-	return found && !strcmp(found, target);
+	cleanup_free char *found = NULL;
+	return !linked_directory(directory, &found) && !strcmp(found, target);
 }
 
 enum git_claim git_worktree_claim(const char *common, const char *root, char **ret_path)
 {
-	struct stat st;
-	cleanup_free char *link = xasprintf("%s/.git", root);
-	cleanup_free char *admin = linked_directory(root), *real = realpath(common, NULL);
-	if ((!stat(link, &st) && S_ISDIR(st.st_mode)) || (admin && real && !strcmp(admin, real)))
+	cleanup_free char *admin = NULL, *gitdir = NULL, *real = realpath(common, NULL);
+	int r = linked_directory(root, &admin);
+	if (r == -EISDIR || (!r && real && !strcmp(admin, real)))
 		return GIT_CLAIM_OWN;
-	cleanup_free char *gitdir = admin ? read_line(admin, "gitdir") : NULL;
-	cleanup_free char *path = gitdir ? worktree_path(admin, gitdir) : NULL;
+	if (!r)
+		r = read_text(admin, "gitdir", &gitdir);
+	cleanup_free char *path = r ? NULL : worktree_path(admin, gitdir);
 	if (!path)
-		return GIT_CLAIM_NONE;
+		return (r == 0 || r == -ENOENT) && real ? GIT_CLAIM_NONE : GIT_CLAIM_UNKNOWN;
 	if (is_same_directory(path, root))
 		return GIT_CLAIM_OWN;
 	enum git_claim claim = leads_to(path, admin) ? GIT_CLAIM_OTHERS : GIT_CLAIM_MOVED;

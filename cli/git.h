@@ -35,6 +35,7 @@ void git_worktrees_release(struct git_worktrees *list);
 
 /* What git's entry says that a directory's `.git` leads to. */
 enum git_claim {
+	GIT_CLAIM_UNKNOWN, /* it cannot be looked at */
 	GIT_CLAIM_NONE,   /* there is none: git has forgotten it */
 	GIT_CLAIM_OWN,    /* it is this directory's; a main checkout's always is */
 	GIT_CLAIM_MOVED,  /* it names a place where the worktree is not any more: moved by others than git, which `git worktree repair` mends */
