@@ -18,6 +18,7 @@ complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subco
 complete -c ajj -n '__fish_seen_subcommand_from workspace; and __fish_seen_subcommand_from forget' -s R -l repository -r
 complete -c ajj -n '__fish_seen_subcommand_from trash; and not __fish_seen_subcommand_from list restore empty' -a 'list restore empty'
 complete -c ajj -n '__fish_seen_subcommand_from trash; and __fish_seen_subcommand_from restore' -l env -d 'the lines of .env, too'
+complete -c ajj -n '__fish_seen_subcommand_from trash; and __fish_seen_subcommand_from restore' -l here -d 'the data of another workspace'
 complete -c ajj -n '__fish_seen_subcommand_from attach' -s o -l options -r -d 'mount options'
 complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_complete_directories)'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
