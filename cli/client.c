@@ -15,6 +15,7 @@
 #include "cli/native.h"
 #include "cli/output.h"
 #include "cli/registry.h"
+#include "cli/whereabouts.h"
 
 /* new: absolute, without `.` and `..`, by its words alone: no file system is asked */
 static char *by_words(const char *path)
@@ -77,7 +78,8 @@ static int canonical(const char *path, char **ret, struct error *err)
 		if (*ret)
 			return 0;
 	}
-	return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, saved, "%s", path);
+	r = error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, saved, "%s", path);
+	return *path == '/' || whereabouts_known() ? r : error_hint(err, "the working directory is not there any more: cd to another one");
 }
 
 static bool is_below(const char *path, const char *directory)

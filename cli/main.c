@@ -10,6 +10,7 @@
 #include "cli/jj.h"
 #include "cli/output.h"
 #include "cli/reconcile.h"
+#include "cli/whereabouts.h"
 
 /* Prints the error and says what to exit with. */
 static int failed(const struct error *err, int r)
@@ -120,6 +121,7 @@ int main(int argc, char **argv)
 	output_set_json(json);
 	if (*verb && is_global_option(*verb))
 		return global_option(*verb);
+	whereabouts_recover();
 	const struct command *command = *verb ? command_find(verb, &words) : NULL;
 	if (command)
 		return run_command(command, verb + words, json);
