@@ -48,7 +48,7 @@ static int up(const struct client *c, const struct arguments *args, struct error
 	cleanup_buffer struct buffer line = BUFFER_INIT;
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
 	write_line(args, &line);
-	int r = mounting_approve(c, err);
+	int r = mounting_approve(c, NULL, err);
 	if (!r && interrupted())
 		r = error_set(err, ERROR_CANCELED, "interrupted");
 	return r ? r : client_command(c, line.data, err);

@@ -166,7 +166,7 @@ static int mount_workspace(struct add *a, struct client *c, struct error *err)
 	if (!r && !interrupted())
 		r = include_and_attach(c, arguments_value(a->args, "options"), NULL, &a->included, err);
 	if (!r && !interrupted())
-		r = mounting_approve(c, err);
+		r = mounting_approve(c, NULL, err);
 	if (interrupted())
 		return canceled(a, c, err);
 	if (!r)

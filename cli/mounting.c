@@ -191,7 +191,7 @@ int mounting_attach(struct client *c, const char *asked, bool *ret_mounted, stru
 	return r;
 }
 
-int mounting_approve(const struct client *c, struct error *err)
+int mounting_approve(const struct client *c, struct error *ret_broken, struct error *err)
 {
 	cleanup_error struct error why = ERROR_INIT;
 	json_t *changes = NULL;
@@ -201,10 +201,12 @@ int mounting_approve(const struct client *c, struct error *err)
 		trust_print_changes(changes, output_note, APPROVED_SHOWN);
 	}
 	json_decref(changes);
-	if (!r || why.code == ERROR_CONFIG_NOT_FOUND || why.code == ERROR_CONFIG_INVALID)
+	if (!r || why.code == ERROR_CONFIG_NOT_FOUND)
 		return 0;
-	error_move(err, &why);
-	return r;
+	bool broken = why.code == ERROR_CONFIG_INVALID;
+	if (!broken || ret_broken)
+		error_move(broken ? ret_broken : err, &why);
+	return broken ? 0 : r;
 }
 
 /* ---- unmounting ---- */

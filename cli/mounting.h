@@ -11,8 +11,9 @@
  * are for -o, NULL: none. `ret_mounted` (may be NULL) says whether it was this call. */
 int mounting_attach(struct client *c, const char *options, bool *ret_mounted, struct error *err);
 
-/* Approves the configuration that stands there now, and says what was new of it. A missing or broken one is no failure: it is what a demand will say. */
-int mounting_approve(const struct client *c, struct error *err);
+/* Approves the configuration that stands there now, and says what was new of it. A missing or broken one is no failure: it is what a demand will say. Of
+ * a broken one `ret_broken` (may be NULL) gets the error. */
+int mounting_approve(const struct client *c, struct error *ret_broken, struct error *err);
 
 enum detach_mode {
 	DETACH_UNUSED,    /* MOUNT_FAILED naming the holders when it is in use */
