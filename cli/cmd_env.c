@@ -1,3 +1,4 @@
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,9 +15,19 @@ static const struct option options[] = {
 	{NULL, 0, NULL, NULL},
 };
 
+static bool is_shell_name(const char *key)
+{
+	static const char name[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
+	return *key && !(*key >= '0' && *key <= '9') && !key[strspn(key, name)];
+}
+
 /* For eval in a POSIX shell: 'it'\''s' */
 static int write_sh(const char *key, const char *value, struct buffer *out, struct error *err)
 {
+	if (!is_shell_name(key)) {
+		output_note("Note: %s is left out: no shell can export that name (`ajj run` sets it)", key);
+		return 0;
+	}
 	buffer_printf(out, "export %s='", key);
 	for (const char *p = value; *p; p++)
 		if (*p == '\'')
@@ -123,7 +134,7 @@ const struct command command_env = {
 	.name = "env",
 	.arguments = "",
 	.summary = "print the environment's variables, starting the services first",
-	.help = "Formats: sh for eval \"$(ajj env)\"; docker for docker run --env-file; json; nul: KEY=value ended by "
+	.help = "Formats: sh for eval \"$(ajj env)\", without names that no shell can export; docker for docker run --env-file; json; nul: KEY=value ended by "
 	        "NUL bytes. The values are expanded, as `ajj run` sets them. --explain is for people (and with --json for programs): "
 	        "where each comes from, what was rewritten or overridden, and no secrets.",
 	.options = options,
