@@ -62,7 +62,7 @@ const struct command command_attach = {
 	.arguments = "[DIR]",
 	.summary = "mount a workspace, a checkout or any directory; starts nothing",
 	.help = "Without DIR: the workspace that the working directory is in, or else that directory. With DIR: "
-	        "exactly that directory. What is mounted stays mounted. Approves the configuration that stands there "
+	        "exactly that directory. What is mounted stays mounted, as it is: options that it has not are a warning. Approves the configuration that stands there "
 	        "now; one that is broken is a warning. Files that .worktreeinclude of the main checkout names and git ignores are copied from there, once. Where a "
 	        "commit tracks .env, the virtual file is .env.local.",
 	.options = options,

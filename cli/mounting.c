@@ -175,8 +175,10 @@ int mounting_attach(struct client *c, const char *asked, bool *ret_mounted, stru
 	int r = clear_what_is_dead(c, err);
 	if (!r && !c->mounted)
 		r = forgotten_check(&c->id, err);
-	if (r || c->mounted)
+	if (r || (c->mounted && !asked))
 		return r;
+	if (c->mounted) /* judges what is asked for, and warns of what this mount has not */
+		return run_aetherfs(c->id.root, asked, err);
 	cleanup_close int lock = lock_environment(&c->id, err);
 	if (lock < 0)
 		return lock;

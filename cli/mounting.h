@@ -8,7 +8,7 @@
 #define DETACH_BUSY_MS 1000      /* how long a mount may be busy with what passes by itself (an indexer, a child about to end) */
 
 /* Mounts c->id.root with `aetherfs` and returns when it answers. Success, too, when it is mounted already, by whomever. `options`
- * are for -o, NULL: none. `ret_mounted` (may be NULL) says whether it was this call. */
+ * are for -o, NULL: none; of what is mounted without them, a warning tells. `ret_mounted` (may be NULL) says whether it was this call. */
 int mounting_attach(struct client *c, const char *options, bool *ret_mounted, struct error *err);
 
 /* Approves the configuration that stands there now, and says what was new of it. A missing or broken one is no failure: it is what a demand will say. Of

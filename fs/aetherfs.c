@@ -17,6 +17,7 @@
 #include "fs/keeper_private.h"
 #include "fs/mount.h"
 #include "fs/mount_options.h"
+#include "provisioner/mounts.h"
 #include "provisioner/native.h"
 
 #define AREA "aetherfs"
@@ -24,6 +25,7 @@
 #define LOCK_STEP_MS 10
 #define SETTLE_TRIES 20
 #define SETTLE_STEP_US 500
+#define OPTIONS_MAX 4096
 #define LOG_MAX (1 << 20) /* bytes; a longer log is put aside at the start, and one such is kept */
 
 struct start {
@@ -109,6 +111,46 @@ static int take_lock(struct start *s, struct error *err)
 		usleep(LOCK_STEP_MS * 1000);
 	}
 	return 0;
+}
+
+/* ---- options ---- */
+
+/* In the lock, for whoever comes later and asks for others. */
+static void note_options(const struct start *s)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	mount_options_list(s->options, &text);
+	if (ftruncate(s->keeper.lock_fd, 0) || pwrite(s->keeper.lock_fd, buffer_str(&text), text.len, 0) < 0)
+		log_warning(AREA, "%s/keeper.lock: %s", s->id.state_dir, strerror(errno));
+}
+
+/* What was asked for and the mount has not, between commas; nothing where it is not known what that has. */
+static void find_missing(struct start *s, struct buffer *ret)
+{
+	cleanup_buffer struct buffer has = BUFFER_INIT, asked = BUFFER_INIT;
+	char *save = NULL;
+	mount_options_list(s->options, &asked);
+	if (!asked.len || mount_is_hung(s->dir) || (!s->id.state_dir && identity_of(s->dir, s->options->workspace, &s->id, NULL)))
+		return;
+	cleanup_free char *path = xasprintf("%s/keeper.lock", s->id.state_dir);
+	if (file_read(AT_FDCWD, path, OPTIONS_MAX, &has))
+		return;
+	cleanup_free char *lines = xasprintf("\n%s", buffer_str(&has)), *words = xstrdup(buffer_str(&asked));
+	for (char *word = strtok_r(words, "\n", &save); word; word = strtok_r(NULL, "\n", &save)) {
+		cleanup_free char *line = xasprintf("\n%s\n", word);
+		if (!strstr(lines, line))
+			buffer_printf(ret, "%s%s", ret->len ? "," : "", word);
+	}
+}
+
+static void say_mounted(struct start *s)
+{
+	cleanup_buffer struct buffer missing = BUFFER_INIT;
+	find_missing(s, &missing);
+	if (missing.len)
+		fprintf(stderr, "Warning: %s is mounted already, without %s: ajj detach %s, then again\n", s->dir, missing.data, s->dir);
+	else if (!s->options->json) /* for programs that is no news */
+		fprintf(stderr, "%s is mounted already\n", s->dir);
 }
 
 /* ---- what the keeper needs ---- */
@@ -307,9 +349,10 @@ static int mount_directory(const struct mount_options *o, struct error *err)
 		.options = o, .keeper = {.root_fd = -1, .lock_fd = -1, .ready_fd = -1}};
 	int r = find(&s, err);
 	if (r > 0)
-		fprintf(stderr, "%s is mounted already\n", s.dir);
+		say_mounted(&s);
 	if (r)
 		return r < 0 ? r : 0;
+	note_options(&s);
 	fill(&s);
 	if (!o->foreground)
 		return start_keeper(&s, err);

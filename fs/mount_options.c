@@ -240,6 +240,17 @@ int mount_options_parse(int argc, char *const *argv, struct mount_options *ret, 
 	return r;
 }
 
+void mount_options_list(const struct mount_options *o, struct buffer *out)
+{
+	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+		if (options[i].kind == OPTION_BIT && o->bits & options[i].bit)
+			buffer_printf(out, "%s\n", options[i].name);
+	if (o->watchdog_s != MOUNT_WATCHDOG_S)
+		buffer_printf(out, "watchdog=%u\n", o->watchdog_s);
+	for (const char *p = o->kernel; *p; p += strcspn(p, ","), p += *p == ',')
+		buffer_printf(out, "%.*s\n", (int)strcspn(p, ","), p);
+}
+
 void mount_options_help(FILE *out)
 {
 	fputs("usage: aetherfs [-f] [-o OPTION,...] [SOURCE] DIR\n"

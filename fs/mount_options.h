@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 #define MOUNT_NUMBER_MAX 86400
@@ -25,6 +26,8 @@ struct mount_options {
 /* `argv` as main has it. `json` is set even when something behind it is wrong, so that the error can be said as asked for. */
 int mount_options_parse(int argc, char *const *argv, struct mount_options *ret, struct error *err);
 void mount_options_help(FILE *out);
+/* Appends what a mount has by them, an option a line, in an order of its own: what is passed over, and what is of the program alone, is not among it. */
+void mount_options_list(const struct mount_options *o, struct buffer *out);
 void mount_options_release(struct mount_options *o);
 #define cleanup_mount_options __attribute__((cleanup(mount_options_release)))
 

@@ -49,6 +49,18 @@ static void every_option(void **state)
 	assert_string_equal(o.workspace, "a b");
 }
 
+static void what_a_mount_has(void **state)
+{
+	cleanup_mount_options struct mount_options o = {0}, p = {0};
+	cleanup_buffer struct buffer text = BUFFER_INIT, none = BUFFER_INIT;
+	assert_int_equal(PARSE(&o, NULL, "-o", "ro,overlay=off,noexec,json,listed,rw,watchdog=5", "ws"), 0);
+	mount_options_list(&o, &text);
+	assert_string_equal(buffer_str(&text), "listed\noverlay=off\nwatchdog=5\nro\nnoexec\n");
+	assert_int_equal(PARSE(&p, NULL, "-o", "rw,json,watchdog=30", "ws"), 0);
+	mount_options_list(&p, &none);
+	assert_int_equal(none.len, 0);
+}
+
 static void without_the_overlay(void **state)
 {
 	cleanup_mount_options struct mount_options o = {0}, p = {0};
@@ -153,7 +165,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_directory_alone),       cmocka_unit_test(as_mount_calls_it),
 		cmocka_unit_test(every_option),
-		cmocka_unit_test(without_the_overlay),            cmocka_unit_test(the_watchdog), cmocka_unit_test(a_name_with_a_comma),
+		cmocka_unit_test(what_a_mount_has),        cmocka_unit_test(without_the_overlay),
+		cmocka_unit_test(the_watchdog), cmocka_unit_test(a_name_with_a_comma),
 		cmocka_unit_test(a_directory_like_an_option), cmocka_unit_test(suid_is_for_root),
 		cmocka_unit_test(help_wants_no_directory), cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(json_counts_wherever_it_stands),
