@@ -230,6 +230,41 @@ static bool host_stays(const struct rewriting *r, struct span host, const char *
 	return name && key_stem(name, "HOST") >= 0;
 }
 
+/* Where host and port stand in the text. */
+struct endpoint {
+	struct span host, inner; /* inner: without the brackets of IPv6, quotes and the like */
+	struct span port;        /* nothing: where it would stand, */
+	const char *before_port; /* with this before it */
+	uint16_t default_port;   /* 0: there is none */
+};
+
+static void replace_endpoint(struct rewriting *r, const struct endpoint *e, const char *host, const char *port)
+{
+	bool port_first = e->port.at < e->host.at;
+	if (port && port_first)
+		replace(r, e->port, port);
+	if (host)
+		replace(r, e->host, host);
+	if (port && !port_first)
+		replace(r, e->port, port);
+}
+
+static void rewrite_found(struct rewriting *r, const struct endpoint *e)
+{
+	cleanup_free char *host_value = expanded(r, e->inner), *port_value = expanded(r, e->port);
+	if (!host_value || !port_value)
+		return;
+	uint16_t number = e->port.len ? parse_port(port_value) : e->default_port;
+	struct match m = number ? match_endpoint(r->map, host_value, number) : (struct match){NULL, 0};
+	if (!m.target)
+		return;
+	cleanup_free char *text = xasprintf("%s%u", e->port.len ? "" : e->before_port, m.leased);
+	replace_endpoint(r, e, host_stays(r, e->inner, host_value, m.target) ? NULL : r->map->host,
+	                 port_follows(r, e->port, number, m.leased) ? NULL : text);
+	if (!r->service)
+		r->service = m.target->service;
+}
+
 /* host[:port] in [p, end) */
 static void rewrite_endpoint(struct rewriting *r, const char *p, const char *end, uint16_t default_port)
 {
@@ -242,21 +277,8 @@ static void rewrite_endpoint(struct rewriting *r, const char *p, const char *end
 		port = (struct span){colon + 1, (size_t)(end - colon - 1)};
 	if (!inner.len || (colon < end && !port.len))
 		return;
-	cleanup_free char *host_value = expanded(r, inner), *port_value = expanded(r, port);
-	if (!host_value || !port_value)
-		return;
-	uint16_t number = port.len ? parse_port(port_value) : default_port;
-	struct match m = number ? match_endpoint(r->map, host_value, number) : (struct match){NULL, 0};
-	if (!m.target)
-		return;
-	char text[8];
-	snprintf(text, sizeof text, "%s%u", port.len ? "" : ":", m.leased);
-	if (!host_stays(r, host, host_value, m.target))
-		replace(r, host, r->map->host);
-	if (!port_follows(r, port, number, m.leased))
-		replace(r, port, text);
-	if (!r->service)
-		r->service = m.target->service;
+	const struct endpoint found = {host, inner, port, ":", default_port};
+	rewrite_found(r, &found);
 }
 
 static void rewrite_list(struct rewriting *r, const char *p, const char *end, uint16_t default_port)
@@ -276,7 +298,7 @@ static uint16_t port_of_word(const char *word, size_t len)
 		const char *scheme;
 		uint16_t port;
 	} known[] = {{"http", 80},          {"https", 443},       {"ws", 80},      {"wss", 443},    {"postgres", 5432},
-	             {"postgresql", 5432},  {"postgis", 5432},    {"mysql", 3306}, {"mysql2", 3306}, {"mariadb", 3306},
+	             {"postgresql", 5432},  {"pgsql", 5432},      {"postgis", 5432},    {"mysql", 3306}, {"mysql2", 3306}, {"mariadb", 3306},
 	             {"redis", 6379},       {"rediss", 6379},     {"valkey", 6379}, {"amqp", 5672}, {"amqps", 5671},
 	             {"mongodb", 27017},    {"nats", 4222},       {"mqtt", 1883},  {"smtp", 25},    {"ldap", 389},
 	             {"ldaps", 636},        {"sqlserver", 1433},  {"mssql", 1433}, {"kafka", 9092}, {"clickhouse", 9000},
@@ -338,6 +360,139 @@ static bool rewrite_go_address(struct rewriting *r, const char *value, const cha
 	if (close)
 		rewrite_endpoint(r, open + 5, close, 3306);
 	return close;
+}
+
+/* ---- connection strings: pairs within one value ---- */
+
+/* key=value between blanks (libpq) or semicolons (ADO.NET, PDO behind its `driver:`), and what of it says where. */
+struct connection {
+	struct span host, port; /* values, without their quotes; at NULL: none */
+	const char *behind_host; /* and behind them */
+	struct span driver;
+	unsigned hosts, ports;
+	bool names_database; /* as libpq does: its port has a default */
+};
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static struct span trimmed(const char *p, const char *end)
+{
+	while (p < end && is_blank(*p))
+		p++;
+	while (end > p && is_blank(end[-1]))
+		end--;
+	return (struct span){p, (size_t)(end - p)};
+}
+
+static bool is_word(struct span s, const char *const *words)
+{
+	for (; *words; words++)
+		if (strlen(*words) == s.len && !strncasecmp(*words, s.at, s.len))
+			return true;
+	return false;
+}
+
+static void note_pair(struct connection *c, struct span key, struct span value, const char *behind)
+{
+	static const char *const hosts[] = {"host", "hostaddr", "hostname", "server", "data source", "datasource", "addr", "address", "network address", NULL};
+	static const char *const ports[] = {"port", NULL}, *const databases[] = {"dbname", NULL};
+	if (is_word(key, hosts)) {
+		c->host = value;
+		c->behind_host = behind;
+		c->hosts++;
+	} else if (is_word(key, ports)) {
+		c->port = value;
+		c->ports++;
+	}
+	c->names_database |= is_word(key, databases);
+}
+
+/* The end of a quoted value, behind its quote; NULL: it has none. */
+static const char *quoted_end(const char *p, const char *end)
+{
+	for (const char *q = p + 1; q < end; q++)
+		if (*q == '\\')
+			q++;
+		else if (*q == *p)
+			return q + 1;
+	return NULL;
+}
+
+/* One pair at `p`; what comes behind it and its separator, NULL: it is none. */
+static const char *read_pair(const struct rewriting *r, const char *p, const char *end, bool semicolons, struct connection *c)
+{
+	const char *equals = find_any(r, p, end, semicolons ? "=;" : "=");
+	struct span key = trimmed(p, equals);
+	if (equals == end || *equals != '=' || !key.len || (!semicolons && find_any(r, key.at, key.at + key.len, " \t") < key.at + key.len))
+		return NULL;
+	const char *colon = c->driver.at || c->hosts ? NULL : memchr(key.at, ':', key.len);
+	if (colon) {
+		c->driver = (struct span){key.at, (size_t)(colon - key.at)};
+		key = (struct span){colon + 1, key.len - c->driver.len - 1};
+	}
+	const char *start = equals + 1;
+	while (start < end && is_blank(*start))
+		start++;
+	bool quoted = start < end && (*start == '\'' || (semicolons && *start == '"'));
+	const char *stop = quoted ? quoted_end(start, end) : find_any(r, start, end, semicolons ? ";" : " \t\n\r");
+	if (!stop)
+		return NULL;
+	struct span value = trimmed(start, stop), rest;
+	if (quoted)
+		value = (struct span){start + 1, (size_t)(stop - start - 2)};
+	note_pair(c, key, value, quoted ? stop : value.at + value.len);
+	rest = trimmed(stop, end);
+	if (semicolons && rest.len && *rest.at++ != ';')
+		return NULL;
+	return rest.at;
+}
+
+static bool read_connection(const struct rewriting *r, const char *p, const char *end, bool semicolons, struct connection *ret)
+{
+	*ret = (struct connection){.hosts = 0};
+	while (p && trimmed(p, end).len)
+		p = read_pair(r, p, end, semicolons, ret);
+	return p && ret->hosts == 1 && ret->ports <= 1;
+}
+
+/* SQL Server's [tcp:]host,port; true where it is one. */
+static bool split_at_comma(const struct rewriting *r, struct endpoint *e)
+{
+	const char *end = e->host.at + e->host.len, *comma = find_any(r, e->host.at, end, ",");
+	size_t skip = e->host.len > 4 && !strncasecmp(e->host.at, "tcp:", 4) ? 4 : 0;
+	if (comma == end)
+		return false;
+	e->inner = e->host = trimmed(e->host.at + skip, comma);
+	e->port = trimmed(comma + 1, end);
+	return e->port.len;
+}
+
+/* Host and port of one value; a string that names several of either is left alone. */
+static bool rewrite_connection(struct rewriting *r, const char *value, const char *end)
+{
+	struct connection c;
+	bool semicolons = find_any(r, value, end, ";") < end;
+	if (!memchr(value, '=', (size_t)(end - value)))
+		return false;
+	if (!read_connection(r, value, end, semicolons, &c)) { /* a semicolon may be of a password, and one pair has none */
+		semicolons = !semicolons;
+		if (!read_connection(r, value, end, semicolons, &c))
+			return false;
+	}
+	struct endpoint e = {c.host, c.host, c.port, semicolons || c.driver.at ? ";port=" : " port=", 0};
+	const char *after = c.host.at + c.host.len;
+	if (!c.ports) {
+		e.port = (struct span){c.behind_host, 0};
+		e.default_port = c.driver.at ? port_of_word(c.driver.at, c.driver.len) : !semicolons && c.names_database ? 5432 : 0;
+	}
+	if (c.ports || split_at_comma(r, &e) || (e.default_port && find_any(r, c.host.at, after, ":") == after))
+		rewrite_found(r, &e);
+	else
+		rewrite_endpoint(r, c.host.at, after, 0);
+	return true;
 }
 
 /* ---- pairs of keys ---- */
@@ -432,7 +587,7 @@ const char *rewrite_value(const struct rewrite_map *map, const char *key, const 
 {
 	struct rewriting r = {map, literal, lookup, arg, out, value, NULL};
 	const char *end = value + len;
-	if (!rewrite_urls(&r, value, end) && !rewrite_go_address(&r, value, end) &&
+	if (!rewrite_urls(&r, value, end) && !rewrite_go_address(&r, value, end) && !rewrite_connection(&r, value, end) &&
 	    !rewrite_word(&r, key, (struct span){value, len}) && memchr(value, ':', len))
 		rewrite_list(&r, value, end, 0);
 	if (r.service)

@@ -4,6 +4,8 @@
  * What is rewritten, and nothing else:
  *   URLs         [jdbc:]scheme[+driver]://[user[:password]@]host[:port][,host[:port]...][/path][?query]; without a port the
  *                scheme's own (RFC 3986 section 3.2.3). Go's user:password@tcp(host:port)/name too.
+ *   pairs        host=... port=... between blanks (libpq, section 34.1.1.1) or semicolons (ADO.NET, PDO), also server=host,port; the port of PDO's driver or of a
+ *                libpq string with dbname where none is said. One host and one port alone
  *   host:port    as the whole value, or a list of them between commas
  *   a number     of a key that ends in PORT, where one service only has that port and the key's HOST is not elsewhere
  *   a name       of a key that ends in HOST, where it is a service's

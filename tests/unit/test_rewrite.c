@@ -123,6 +123,53 @@ static void urls(void **state)
 	CHECK(cases);
 }
 
+static void pairs_in_one_value(void **state)
+{
+	(void)state;
+	static const struct rewrite_case cases[] = {
+	    {"DSN", "host=localhost port=5432 dbname=x", "host=127.0.0.1 port=21001 dbname=x", "db"},
+	    {"DSN", "host=db user=u password=p dbname=x port=5432 sslmode=disable", "host=127.0.0.1 user=u password=p dbname=x port=21001 sslmode=disable", "db"},
+	    {"DSN", "port=5432 host=localhost", "port=21001 host=127.0.0.1", "db"},
+	    {"DSN", "host = 'localhost'  port = '5432' password='a b;host=far'", "host = '127.0.0.1'  port = '21001' password='a b;host=far'", "db"},
+	    {"DSN", "HOST=replica PORT=5432", "HOST=127.0.0.1 PORT=21002", "replica"},
+	    {"DSN", "host=localhost dbname=x", "host=127.0.0.1 port=21001 dbname=x", "db"},
+	    {"DSN", "host=db dbname='x y'", "host=127.0.0.1 port=21001 dbname='x y'", "db"},
+	    {"DSN", "dbname=x host='db'", "dbname=x host='127.0.0.1' port=21001", "db"},
+	    {"DSN", "host=localhost port=8080", "host=localhost port=21004", "web"},
+	    {"DSN", "host=$DB_HOST port=${DB_PORT} user=${USER:-a b}", "host=$DB_HOST port=${DB_PORT} user=${USER:-a b}", "db"},
+	    {"DSN", "host=${DB_HOST} port=5432", "host=${DB_HOST} port=21001", "db"},
+	    {"CS", "Host=localhost;Port=5432;Database=x;Username=u;Password=p", "Host=127.0.0.1;Port=21001;Database=x;Username=u;Password=p", "db"},
+	    {"CS", "User Id=u; Server = db ;Port=5432; ", "User Id=u; Server = 127.0.0.1 ;Port=21001; ", "db"},
+	    {"CS", "server=localhost,5432;Database=x", "server=127.0.0.1,21001;Database=x", "db"},
+	    {"CS", "Data Source=tcp:localhost,5432;User ID=sa", "Data Source=tcp:127.0.0.1,21001;User ID=sa", "db"},
+	    {"CS", "server=localhost,5432", "server=127.0.0.1,21001", "db"},
+	    {"CS", "Host=localhost:5432;Database=x", "Host=127.0.0.1:21001;Database=x", "db"},
+	    {"CS", "Password=\"a;Host=far\";Host=db;Port=5432", "Password=\"a;Host=far\";Host=127.0.0.1;Port=21001", "db"},
+	    {"PDO", "pgsql:host=localhost;port=5433;dbname=x", "pgsql:host=127.0.0.1;port=21002;dbname=x", "replica"},
+	    {"PDO", "pgsql:dbname=x;host=db", "pgsql:dbname=x;host=127.0.0.1;port=21001", "db"},
+	    {"PDO", "pgsql:host=db", "pgsql:host=127.0.0.1;port=21001", "db"},
+	    /* elsewhere, or by chance */
+	    {"DSN", "host=db.prod.example port=5432", NULL, NULL},
+	    {"DSN", "host=localhost port=1", NULL, NULL},
+	    {"DSN", "host=localhost user=u", NULL, NULL},
+	    {"DSN", "host=localhost,far.example port=5432", NULL, NULL},
+	    {"DSN", "host=localhost host=far.example port=5432", NULL, NULL},
+	    {"DSN", "connect to host=localhost port=5432", NULL, NULL},
+	    {"DSN", "host=localhost port=5432 and more", NULL, NULL},
+	    {"DSN", "host='localhost port=5432", NULL, NULL},
+	    {"DSN", "user=u password='host=localhost port=5432'", NULL, NULL},
+	    {"OPTS", "-Dhost=localhost -Dport=5432", NULL, NULL},
+	    {"CS", "Server=localhost;Database=x", NULL, NULL},
+	    {"CS", "Server=.\\SQLEXPRESS;Database=x", NULL, NULL},
+	    {"CS", "host=localhost;port=;", NULL, NULL},
+	    {"CS", "Host=localhost;Port=5432;rest", NULL, NULL},
+	    {"CS", "=;=", NULL, NULL},
+	    {"CS", "host=", NULL, NULL},
+	    {"CS", ";", NULL, NULL},
+	};
+	CHECK(cases);
+}
+
 static void hosts_and_ports(void **state)
 {
 	(void)state;
@@ -219,6 +266,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(urls),
+	    cmocka_unit_test(pairs_in_one_value),
 	    cmocka_unit_test(hosts_and_ports),
 	    cmocka_unit_test(pairs_of_keys),
 	    cmocka_unit_test(what_refers_to_others),
