@@ -196,6 +196,8 @@ static bool complete(struct listing *l, const struct dirent64 *d, struct fuse_en
 		virtual_entry(o, v, e);
 		if (e->entry_timeout == 0)
 			e->ino = 0; /* absent for somebody: each must look for himself */
+		if (d->d_type == DT_DIR) /* which a commit tracks: jj looks no further where it is told that there is none */
+			e->attr.st_mode = S_IFDIR | 0755;
 		return true;
 	}
 	if (!l->plus || strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)

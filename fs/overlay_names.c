@@ -23,7 +23,7 @@ bool overlay_was_done(int err, int done_err)
  * good for along: none, so that .env is looked up and found to be what it is. */
 static double entry_timeout(struct overlay *o, fuse_ino_t parent, const char *name, const struct stat *st)
 {
-	if (env_file_like(o, name))
+	if (env_file_like(o, name) || virtual_find(o, parent, name) == VIRTUAL_ENV)
 		return 0;
 	if (S_ISDIR(st->st_mode) || (parent != FUSE_ROOT_ID && !env_file_directory(o, parent)))
 		return overlay_timeout(o);
@@ -70,13 +70,16 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct overlay *o = overlay_of(req);
 	struct fuse_entry_param e;
-	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
+	enum virtual_name v = virtual_find(o, parent, name);
+	bool own = v == VIRTUAL_ENV;
 	if (!v)
 		v = env_file_find(o, parent, name);
+	if (v && v != VIRTUAL_AETHER && overlay_sees_beneath(req))
+		v = VIRTUAL_NONE;
 	if (v)
 		return virtual_lookup(req, v);
 	int r = overlay_find(o, parent, name, &e);
-	if (r == -ENOENT && overlay_timeout(o) > 0 && !env_file_like(o, name)) {
+	if (r == -ENOENT && overlay_timeout(o) > 0 && !own && !env_file_like(o, name)) {
 		e = (struct fuse_entry_param){.entry_timeout = overlay_timeout(o)}; /* absence is remembered, too */
 		r = 0;
 	}
@@ -176,6 +179,7 @@ static int make_entry(fuse_req_t req, fuse_ino_t parent, struct making *m, struc
 		return r;
 	overlay_directory_changed(o, parent, true);
 	env_file_changed(o, parent, m->name);
+	overlay_jj_changed(o, parent, m->name);
 	if (parent == FUSE_ROOT_ID)
 		removal_name_made(o->removal, m->name, fuse_req_ctx(req)->pid);
 	return overlay_find(o, parent, m->name, e);
@@ -210,7 +214,7 @@ static void keep_creator(struct overlay *o, struct making *m, fuse_ino_t id)
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
+	enum virtual_name v = virtual_for(req, parent, name);
 	if (v)
 		return virtual_create(req, v, mode, NULL);
 	struct making m = {.name = name, .mode = mode, .rdev = rdev};
@@ -219,7 +223,7 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	if (virtual_find(overlay_of(req), parent, name)) {
+	if (virtual_for(req, parent, name)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
@@ -229,7 +233,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
-	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
+	enum virtual_name v = virtual_for(req, parent, name);
 	if (v)
 		return virtual_symlink(req, v, target);
 	struct making m = {.name = name, .mode = S_IFLNK | 0777, .target = target};
@@ -249,7 +253,7 @@ static int open_existing(fuse_req_t req, fuse_ino_t parent, struct making *m, in
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct overlay *o = overlay_of(req);
-	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
+	enum virtual_name v = virtual_for(req, parent, name);
 	if (v)
 		return virtual_create(req, v, mode, fi);
 	struct fuse_entry_param e;
@@ -292,7 +296,7 @@ static int link_node(struct overlay *o, fuse_ino_t ino, fuse_ino_t parent, const
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param e;
-	int r = virtual_is(ino) ? -EPERM : virtual_find(overlay_of(req), parent, name) ? -EEXIST : link_node(overlay_of(req), ino, parent, name, &e);
+	int r = virtual_is(ino) ? -EPERM : virtual_for(req, parent, name) ? -EEXIST : link_node(overlay_of(req), ino, parent, name, &e);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
@@ -387,10 +391,12 @@ static int env_file_unlinked(fuse_req_t req, fuse_ino_t parent, const char *name
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	enum virtual_name v = virtual_find(overlay_of(req), parent, name);
+	enum virtual_name v = virtual_for(req, parent, name);
 	if (v)
 		return virtual_unlink(req, v);
 	int r = remove_name(overlay_of(req), parent, name, 0);
+	if (r == 0)
+		overlay_jj_changed(overlay_of(req), parent, name);
 	if (env_name_is_possible(name))
 		r = env_file_unlinked(req, parent, name, r);
 	reply_removed(req, parent, name, r);
@@ -398,7 +404,7 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	if (virtual_find(overlay_of(req), parent, name)) {
+	if (virtual_for(req, parent, name)) {
 		fuse_reply_err(req, ENOTDIR);
 		return;
 	}
@@ -485,8 +491,8 @@ int overlay_rename(struct overlay *o, fuse_ino_t parent, const char *name, fuse_
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
                       unsigned flags)
 {
-	enum virtual_name over = virtual_find(overlay_of(req), new_parent, new_name);
-	if (virtual_find(overlay_of(req), parent, name) || (over && flags & RENAME_EXCHANGE)) {
+	enum virtual_name over = virtual_for(req, new_parent, new_name);
+	if (virtual_for(req, parent, name) || (over && flags & RENAME_EXCHANGE)) {
 		fuse_reply_err(req, EBUSY);
 		return;
 	}
@@ -498,6 +504,8 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	if (r == 0) {
 		env_file_changed(overlay_of(req), new_parent, new_name);
 		env_file_changed(overlay_of(req), parent, name);
+		overlay_jj_changed(overlay_of(req), new_parent, new_name);
+		overlay_jj_changed(overlay_of(req), parent, name);
 	}
 	fuse_reply_err(req, -r);
 }

@@ -178,6 +178,15 @@ bool env_file_is_in(struct overlay *o, enum virtual_name v, fuse_ino_t directory
 void env_file_changed(struct overlay *o, fuse_ino_t parent, const char *name);
 void env_files_free(struct overlay *o);
 
+/* ---- overlay_jj.c: who holds jj's lock ---- */
+
+/* Is the caller jj at work on this working copy? */
+bool overlay_sees_beneath(fuse_req_t req);
+/* virtual_find() for who asks. */
+enum virtual_name virtual_for(fuse_req_t req, fuse_ino_t parent, const char *name);
+/* Inside an operation that has made or removed this name beneath: tells of the user's lines, also when jj is done. */
+void overlay_jj_changed(struct overlay *o, fuse_ino_t parent, const char *name);
+
 /* ---- notices.c: what the kernel is to forget; any thread, returns at once ---- */
 
 struct notices *notices_new(void);

@@ -70,9 +70,10 @@ void virtual_stat(struct overlay *o, enum virtual_name v, struct stat *st)
 
 void virtual_entry(struct overlay *o, enum virtual_name v, struct fuse_entry_param *ret)
 {
-	bool absent_for_somebody = v >= VIRTUAL_FILES || unlinked_any(o->unlinked, virtual_name_of(o, v));
+	/* of an env file each must ask for himself: it is absent for who has deleted it, and for jj (overlay_jj.c) */
+	bool same_for_all = v == VIRTUAL_AETHER && !unlinked_any(o->unlinked, virtual_name_of(o, v));
 	*ret = (struct fuse_entry_param){.ino = v, .attr_timeout = overlay_timeout(o),
-	                                 .entry_timeout = absent_for_somebody ? 0 : overlay_timeout(o)};
+	                                 .entry_timeout = same_for_all ? overlay_timeout(o) : 0};
 	virtual_stat(o, v, &ret->attr);
 }
 
