@@ -49,7 +49,7 @@ void envfile_user_part(const char *written, const char *served, struct buffer *o
 
 /* Does a variable's name say that its value is secret (password, secret, token, key)? */
 bool env_name_is_secret(const char *name);
-/* new: the URL with the password of its userinfo as ***. */
+/* new: the URL with the password of its userinfo, or the connection string with those of its pairs, as ***. */
 char *url_mask_password(const char *url);
 /* Replaces a secret value in *text, which may be reallocated, by ***; a short one only where it stands alone. */
 void text_mask_value(char **text, const char *value);

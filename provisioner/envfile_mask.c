@@ -1,6 +1,7 @@
 /* Which variables are secret by their name, and URLs without their passwords. */
 #include <ctype.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -62,6 +63,64 @@ static size_t userinfo_length(const char *authority)
 	return 0;
 }
 
+/* The last word before an '=': of "User Id" that says enough. */
+static bool is_secret_word(const char *text, const char *equals)
+{
+	while (equals > text && (equals[-1] == ' ' || equals[-1] == '\t'))
+		equals--;
+	const char *word = equals;
+	while (word > text && (isalnum((unsigned char)word[-1]) || strchr("_-.", word[-1])))
+		word--;
+	cleanup_free char *name = xstrndup(word, (size_t)(equals - word));
+	return !strcasecmp(name, "pwd") || env_name_is_secret(name);
+}
+
+/* Is what follows a separator another pair? The rest of a password with that in it is none: rather too much is masked. */
+static bool begins_pair(const char *p)
+{
+	static const char *const two[] = {"user ", "data ", "initial "};
+	p += strspn(p, " \t");
+	for (size_t i = 0; i < sizeof two / sizeof two[0]; i++)
+		if (!strncasecmp(p, two[i], strlen(two[i])))
+			return true;
+	const char *end = p;
+	while (isalnum((unsigned char)*end) || (*end && strchr("_-.", *end)))
+		end++;
+	return !*p || (end > p && end[strspn(end, " \t")] == '=');
+}
+
+static const char *secret_end(const char *p, const char *separators)
+{
+	const char quote = *p == '\'' || *p == '"' ? *p : '\0';
+	for (const char *q = p + 1; quote && *q; q++) {
+		if (*q == quote)
+			return q + 1;
+		q += *q == '\\' && q[1];
+	}
+	for (p += strcspn(p, separators); *p && !begins_pair(p + 1); p++, p += strcspn(p, separators))
+		;
+	return p;
+}
+
+/* "host=x password=p" of libpq, "Server=x;Password=p" of ADO.NET. new */
+static char *mask_pairs(const char *text)
+{
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	const char *separators = strchr(text, ';') ? ";" : " \t\n", *from = text;
+	for (const char *equals = strchr(text, '='); equals; equals = strchr(equals + 1, '=')) {
+		const char *value = equals + 1 + strspn(equals + 1, " \t");
+		if (!*value || !is_secret_word(text, equals))
+			continue;
+		buffer_add(&out, from, (size_t)(value - from));
+		from = secret_end(value, separators);
+		if (from > value)
+			buffer_adds(&out, MASK);
+		equals = from - 1;
+	}
+	buffer_adds(&out, from);
+	return buffer_detach(&out);
+}
+
 char *url_mask_password(const char *url)
 {
 	cleanup_buffer struct buffer out = BUFFER_INIT;
@@ -79,7 +138,7 @@ char *url_mask_password(const char *url)
 	buffer_add(&out, rest, path + (rest[path] == '?'));
 	if (rest[path])
 		mask_query(rest + path + 1, &out);
-	return buffer_detach(&out);
+	return scheme && !strchr(url, ';') ? buffer_detach(&out) : mask_pairs(buffer_str(&out)); /* jdbc:sqlserver://host;password=p */
 }
 
 /* A short value ("dev") may be a part of anything: it counts where it stands alone, and not as a part of a path. */

@@ -582,12 +582,29 @@ static void passwords_in_urls_are_masked(void **state)
 	    {"postgres://u:p@h/db?sslpassword=p#f", "postgres://u:***@h/db?sslpassword=***#f"},
 	    {"http://h/?a=1#b?token=x", "http://h/?a=1#b?token=x"},
 	    {"u:p@tcp(127.0.0.1:3306)/db", "u:***@tcp(127.0.0.1:3306)/db"},
+	    {"host=h port=1 user=u password=p dbname=d", "host=h port=1 user=u password=*** dbname=d"},
+	    {"password=p host=h", "password=*** host=h"},
+	    {"password = 'a b' host=h", "password = *** host=h"},
+	    {"password='a\\' b' host=h", "password=*** host=h"},
+	    {"password='a b host=h", "password=*** host=h"},
+	    {"password=a b=c", "password=*** b=c"},
+	    {"password=a b c d=e", "password=*** d=e"},
+	    {"Server=h;User Id=u;Password=a b;Port=1", "Server=h;User Id=u;Password=***;Port=1"},
+	    {"Server=h;pwd=p;User Id=u;", "Server=h;pwd=***;User Id=u;"},
+	    {"Server=h;Pwd=\"a;b\";Port=1", "Server=h;Pwd=***;Port=1"},
+	    {"Password=a;b;Port=1", "Password=***;Port=1"},
+	    {"jdbc:sqlserver://h:1;user=u;password=p", "jdbc:sqlserver://h:1;user=u;password=***"},
+	    {"password=", "password="},
+	    {"=", "="},
+	    {"a=b", "a=b"},
 	    {"127.0.0.1:6379", "127.0.0.1:6379"},
 	    {"", ""},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		cleanup_free char *masked = url_mask_password(cases[i][0]);
 		assert_string_equal(masked, cases[i][1]);
+		cleanup_free char *again = url_mask_password(masked);
+		assert_string_equal(again, masked);
 	}
 }
 
