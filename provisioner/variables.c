@@ -43,10 +43,16 @@ static void add_recipe_variables(const struct model *m, struct keyvals *out)
 		}
 }
 
+/* What nobody runs leads nowhere; what is built is run by the user, on the port that it has here. */
+static bool leads_somewhere(const struct model_service *s)
+{
+	return !s->config->is_copy && (s->config->has_build || !error_is_set(&s->unsupported));
+}
+
 void model_generated(const struct model *m, struct keyvals *offered, struct keyvals *imposed)
 {
 	for (size_t i = 0; i < m->n_services; i++)
-		if (!m->services[i].config->is_copy)
+		if (leads_somewhere(&m->services[i]))
 			model_service_variables(&m->services[i], offered);
 	add_recipe_variables(m, offered);
 	keyvals_copy(imposed, &m->base);

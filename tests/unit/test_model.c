@@ -450,13 +450,21 @@ static void what_others_made_is_warned_of(void **state)
 static void what_cannot_run_says_why(void **state)
 {
 	struct workspace w;
-	workspace_new(&w, false, "services:\n  odd: { image: 'example/odd:1' }\n  app: { build: . }\n" PROCESS);
+	workspace_new(&w, false, "services:\n  odd: { image: 'example/odd:1', ports: ['3306:3306'] }\n  app: { build: ., ports: ['8080'] }\n" PROCESS);
 	struct model *m = load(&w, true, "");
 	assert_int_equal(m->services[0].unsupported.code, ERROR_IMAGE_NOT_FOUND);
 	assert_non_null(strstr(m->services[0].unsupported.message, "example/odd:1"));
 	assert_non_null(m->services[0].unsupported.hint);
 	assert_int_equal(m->services[1].unsupported.code, ERROR_IMAGE_NOT_FOUND);
 	assert_null(m->services[0].spec.process);
+	/* what nobody runs has no variables; what is built is run by the user; a line of the user's never leads to another workspace's */
+	cleanup_envset struct envset set;
+	model_environment(m, "", "MINE=mysql://odd:3306/x\n", &set);
+	assert_null(envset_find(&set, "ODD_URL"));
+	assert_null(envset_find(&set, "ODD_HOST"));
+	assert_null(envset_find(&set, "ODD_PORT"));
+	assert_non_null(envset_find(&set, "APP_PORT"));
+	assert_string_equal(envset_find(&set, "MINE")->service, "odd");
 	model_free(m);
 	workspace_release(&w);
 }
