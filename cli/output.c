@@ -14,6 +14,7 @@
 
 #define TABLE_GAP 2        /* spaces between columns */
 #define TABLE_COLUMN_MIN 8 /* what is narrower tells nothing */
+#define TABLE_PADDED_MAX 60 /* what is longer stands out of its column, where there is no terminal to be cut for */
 
 static bool json_mode, document_written;
 
@@ -136,16 +137,19 @@ void output_table(const char *const *cells, unsigned columns, unsigned rows)
 		return;
 	for (unsigned i = 0; i < columns * rows; i++) {
 		strv_push(&lines, one_line(cells[i]));
-		if (width(lines[i]) > widths[i % columns])
-			widths[i % columns] = width(lines[i]);
+		int w = width(lines[i]);
+		if (w > widths[i % columns] && (total || w <= TABLE_PADDED_MAX))
+			widths[i % columns] = w;
 	}
 	if (total)
 		narrow(widths, columns, total);
 	for (unsigned i = 0; i < columns * rows; i++) {
 		bool last = i % columns == columns - 1;
-		cut(&lines[i], widths[i % columns]);
+		if (total)
+			cut(&lines[i], widths[i % columns]);
+		int short_of = widths[i % columns] - width(lines[i]);
 		fputs(lines[i], stdout);
-		printf("%*s", last ? 0 : widths[i % columns] - width(lines[i]) + TABLE_GAP, "");
+		printf("%*s", last ? 0 : (short_of > 0 ? short_of : 0) + TABLE_GAP, "");
 		if (last)
 			putchar('\n');
 	}
