@@ -45,7 +45,7 @@ static int approve(const struct client *c, struct error *err)
 	if (r)
 		return r;
 	if (json_array_size(changes)) {
-		output_line("approved for all workspaces of %s:", c->id.repository);
+		output_line(c->id.kind == WORKSPACE_PLAIN ? "approved for %s:" : "approved for all workspaces of %s:", c->id.repository);
 		trust_print_changes(changes, output_line, SIZE_MAX);
 	} else {
 		output_line("nothing here needs approval that has not got it");

@@ -199,7 +199,7 @@ int mounting_approve(const struct client *c, struct error *ret_broken, struct er
 	json_t *changes = NULL;
 	int r = trust_approve(c, &changes, &why);
 	if (json_array_size(changes)) {
-		output_note("Approved for all workspaces of this repository (ajj trust):");
+		output_note(c->id.kind == WORKSPACE_PLAIN ? "Approved for this directory (ajj trust):" : "Approved for all workspaces of this repository (ajj trust):");
 		trust_print_changes(changes, output_note, APPROVED_SHOWN);
 	}
 	json_decref(changes);
