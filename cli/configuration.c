@@ -73,18 +73,22 @@ static int load(const struct identity *id, const struct keyvals *variables, stru
 	return config_load(&params, ret, err);
 }
 
+static int load_with_lines(const struct identity *id, struct config **ret, struct error *err)
+{
+	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
+	if (id->main_root && strcmp(id->main_root, id->root))
+		configuration_read_env(id->main_root, &variables);
+	configuration_read_env(id->root, &variables);
+	error_release(err);
+	return load(id, &variables, ret, err);
+}
+
 void configuration_more_files(const struct identity *id, char ***names)
 {
 	cleanup_error struct error why = ERROR_INIT;
 	struct config *config = NULL;
-	if (load(id, NULL, &config, &why) && why.code != ERROR_CONFIG_NOT_FOUND) { /* ${X:?} perhaps: the user's lines have it */
-		cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
-		if (id->main_root && strcmp(id->main_root, id->root))
-			configuration_read_env(id->main_root, &variables);
-		configuration_read_env(id->root, &variables);
-		error_release(&why);
-		load(id, &variables, &config, &why);
-	}
+	if (load(id, NULL, &config, &why)) /* ${X:?} or COMPOSE_FILE perhaps: the user's lines have it */
+		load_with_lines(id, &config, &why);
 	for (size_t i = 0; config && i < config->n_more_files; i++)
 		strv_push(names, xstrdup(config->more_files[i].path));
 	config_free(config);
@@ -95,6 +99,8 @@ int configuration_find(const struct identity *id, struct error *err)
 	cleanup_error struct error why = ERROR_INIT;
 	struct config *config = NULL;
 	int r = load(id, NULL, &config, &why);
+	if (r && why.code == ERROR_CONFIG_NOT_FOUND)
+		r = load_with_lines(id, &config, &why);
 	config_free(config);
 	if (why.code == ERROR_WORKSPACE_NOT_FOUND) {
 		error_move(err, &why);

@@ -105,6 +105,7 @@ void config_free(struct config *c)
 	strv_free(c->external_networks);
 	free(c->backend);
 	strv_free(c->service_set);
+	strv_free(c->profiles);
 	keyvals_release(&c->env);
 	free(c->env_places);
 	keyvals_release(&c->app_ports);
@@ -249,8 +250,21 @@ static void add_warning(void *arg, const char *text)
 	c->warnings[c->n_warnings++].text = xstrdup(text);
 }
 
+static char **profiles_of(const struct keyvals *user)
+{
+	const char *at = user ? keyvals_get(user, "COMPOSE_PROFILES") : NULL;
+	char **profiles = NULL;
+	while (at && *(at += strspn(at, ", "))) {
+		size_t len = strcspn(at, ", ");
+		strv_push(&profiles, xstrndup(at, len));
+		at += len;
+	}
+	return profiles;
+}
+
 static int load(struct loading *l)
 {
+	l->config->profiles = profiles_of(l->params->variables);
 	int r = loading_read(l);
 	if (r < 0)
 		return r;

@@ -2,9 +2,10 @@
  * `x-aether` blocks, read by libfyaml. Immutable after config_load; safe to load on any thread.
  *
  * Looked for in order: aether.yaml, compose.yaml, compose.yml, docker-compose.yaml, docker-compose.yml; in the workspace,
- * then in the main checkout, then (for a plain directory) upwards. On top, by Compose's merge rules, aether.local.yaml of the
- * main checkout, then of the workspace. `x-aether.compose` of one of them names the files that lie beneath instead, from the
- * workspace or else the main checkout. Errors are CONFIG_INVALID with "file:line:column: what was expected" in the message and
+ * then in the main checkout, then (for a plain directory) upwards; on it, compose.override.yaml and its kind beside it or in the
+ * main checkout. On top, by Compose's merge rules, aether.local.yaml of the main checkout, then of the workspace. `x-aether.compose`
+ * of one of them names the files that lie beneath instead, from the workspace or else the main checkout; else, where the workspace
+ * has no aether.yaml, COMPOSE_FILE of the user's `.env`. Errors are CONFIG_INVALID with "file:line:column: what was expected" in the message and
  * details {"file","line","column"}. Warnings never fail.
  */
 #ifndef PROVISIONER_CONFIG_H
@@ -158,6 +159,7 @@ struct config {
 	bool strict_ports;     /* host_ports: strict: a published number is had or the service fails */
 	unsigned timeout_ms;   /* of a demand; 0: default */
 	char **service_set;    /* x-aether.services; NULL: default set */
+	char **profiles;       /* COMPOSE_PROFILES of the user's `.env`; NULL: none */
 	struct keyvals env;    /* x-aether.env: templates, checked */
 	struct config_place *env_places; /* parallel to its items */
 	struct keyvals app_ports; /* x-aether.ports: variable -> preferred number */

@@ -157,6 +157,14 @@ void approve_text(const struct field *f, const char *text)
 		approve_at(f, field_path(f), "", text);
 }
 
+void approve_file(struct loading *l, const char *path)
+{
+	const struct yaml nowhere = {.type = YAML_MAP};
+	const struct field f = {.reader = &l->reader, .node = &nowhere};
+	if (wanted(&f))
+		approve_at(&f, xstrdup("config_files"), "", path);
+}
+
 void approve_mount(const struct field *f, const struct config_volume *v, int why_no_digest)
 {
 	cleanup_free char *mount = xasprintf("%s:%s", v->source, v->target);

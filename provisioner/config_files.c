@@ -198,12 +198,17 @@ char *loading_digest(struct loading *l, const char *source, int *ret_why)
 
 /* ---- the configuration ---- */
 
+#define FILES_MAX 200
+#define BYTES_MAX (16u << 20) /* of all of them */
+
 /* Its root is *ret, borrowed. `name` is how messages name it; the same file is read once. */
 static int read_document(struct loading *l, int dirfd, const char *name, const char *path, const char *shown,
                          struct yaml_document **ret)
 {
 	struct config *c = l->config;
 	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (c->n_files == FILES_MAX)
+		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s would be one file more than %d", path, FILES_MAX);
 	array_grow(c->files, c->n_files);
 	c->files[c->n_files++] = (struct config_file){xstrdup(path), xstrdup(shown)};
 	l->reader.files = c->files;
@@ -214,6 +219,10 @@ static int read_document(struct loading *l, int dirfd, const char *name, const c
 		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s is larger than %u MiB", path, CONFIG_FILE_MAX >> 20);
 	if (r < 0)
 		return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, -r, "%s cannot be read", path);
+	l->bytes += text.len;
+	if (l->bytes > BYTES_MAX)
+		return error_set(l->reader.err, ERROR_CONFIG_INVALID, "%s and the files before it come to more than %u MiB", path,
+		                 BYTES_MAX >> 20);
 	array_grow(l->docs, l->n_docs);
 	l->docs[l->n_docs] = NULL;
 	r = yaml_parse(kept, buffer_str(&text), text.len, &l->docs[l->n_docs], l->reader.err);
@@ -245,23 +254,53 @@ static int found(struct loading *l, const char *directory, const char *name, str
 	return read_document(l, l->dir_fd, name, l->config->file, l->place == ABOVE ? l->config->file : name, ret);
 }
 
-/* 1: there it is; 0: go on; negative errno. A directory or a dangling link of that name is passed over. */
-static int try_directory(struct loading *l, const char *directory, struct yaml_document **ret)
+/* The first of `names` that is there. 1, 0: none; negative errno. A directory or a dangling link of that name is passed over. */
+static int first_of(struct loading *l, int dirfd, const char *directory, const char *const *names, const char **ret)
 {
 	struct stat st;
-	for (const char *const *name = file_names; *name; name++) {
-		cleanup_close int fd = open_to_look(l->dir_fd, *name, &st);
+	for (; *names; names++) {
+		cleanup_close int fd = open_to_look(dirfd, *names, &st);
 		if (fd == -EACCES)
-			return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/%s", directory, *name);
+			return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/%s", directory, *names);
 		if (fd < 0)
 			continue;
 		/* above the workspace may lie what a stranger put there: /tmp/compose.yaml */
 		if (l->place == ABOVE && st.st_uid != geteuid() && st.st_uid != 0)
 			continue;
-		int r = found(l, directory, *name, ret);
-		return r < 0 ? r : 1;
+		*ret = *names;
+		return 1;
 	}
 	return 0;
+}
+
+static int try_directory(struct loading *l, const char *directory, struct yaml_document **ret)
+{
+	const char *name;
+	int r = first_of(l, l->dir_fd, directory, file_names, &name);
+	if (r > 0)
+		r = found(l, directory, name, ret);
+	return r < 0 ? r : *ret != NULL;
+}
+
+/* Beside the file that was found by its name; it is mostly untracked, and then stands in the main checkout alone. */
+static int read_override(struct loading *l)
+{
+	static const char *const names[] = {"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml",
+	                                    "docker-compose.override.yaml", NULL}; /* in compose's own order */
+	const struct config_params *p = l->params;
+	struct yaml_document *doc;
+	const char *name, *directory = l->config->directory;
+	cleanup_close int main_fd = -1;
+	int dirfd = l->dir_fd, r = first_of(l, dirfd, directory, names, &name);
+	if (r == 0 && l->place == IN_WORKSPACE && has_main(p)) {
+		directory = p->main_root;
+		dirfd = main_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		r = dirfd < 0 ? 0 : first_of(l, dirfd, directory, names, &name);
+	}
+	if (r <= 0)
+		return r;
+	cleanup_free char *path = join(directory, name);
+	return read_document(l, dirfd, name, path, l->place == ABOVE || main_fd >= 0 ? path : name, &doc);
 }
 
 static void leave_directory(struct loading *l)
@@ -350,29 +389,49 @@ static void enter(struct loading *l, bool in_main)
 	l->dir_fd = in_main ? open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC) : p->root_fd;
 }
 
-static int read_listed_one(struct loading *l, const struct field *f, const char *text, bool first)
+/* `f` is where it is named; NULL: by the user's `.env`. */
+static int cannot_take(struct loading *l, const struct field *f, const char *text, const char *why)
+{
+	return f ? field_error(f, "%s: %s", text, why)
+	         : error_set(l->reader.err, ERROR_CONFIG_INVALID, "COMPOSE_FILE of .env: %s: %s", text, why);
+}
+
+static bool is_read(const struct loading *l, const char *path)
+{
+	for (size_t i = 0; i < l->config->n_files; i++)
+		if (!strcmp(l->config->files[i].path, path))
+			return true;
+	return false;
+}
+
+static int read_listed_inside(struct loading *l, const struct field *f, const char *relative, bool first)
 {
 	const struct config_params *p = l->params;
-	const char *inside = text[0] == '/' ? below(text, p->root) : text;
-	cleanup_free char *relative = normalized(inside ? inside : text);
 	struct yaml_document *doc;
 	bool in_main;
 	cleanup_close int fd = -1;
-	if (!inside || is_written_outside(l, relative))
-		return field_error(f, "expected a file of this repository, got %s", text);
 	int r = open_listed(l, relative, &fd, &in_main);
 	if (r < 0)
-		return field_error(f, "%s: %s", text, strerror(-r));
+		return cannot_take(l, f, relative, strerror(-r));
 	if (first) {
 		enter(l, in_main);
 		is_base(l, in_main ? p->main_root : p->root, relative);
 	}
 	cleanup_free char *path = join(in_main ? p->main_root : p->root, relative);
-	for (size_t i = 0; i < l->config->n_files; i++)
-		if (!strcmp(l->config->files[i].path, path))
-			return 0; /* it names itself: it lies on the others as it is */
+	if (is_read(l, path))
+		return 0; /* it names itself: it lies on the others as it is */
 	cleanup_close int dir = in_main ? open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC) : dup(p->root_fd);
 	return read_document(l, dir, relative, path, relative, &doc);
+}
+
+static int read_listed_one(struct loading *l, const struct field *f, const char *text, bool first)
+{
+	const struct config_params *p = l->params;
+	const char *inside = text[0] == '/' ? below(text, p->root) : text;
+	cleanup_free char *relative = normalized(inside ? inside : text);
+	if (!inside || is_written_outside(l, relative))
+		return field_error(f, "expected a file of this repository, got %s", text);
+	return read_listed_inside(l, f, relative, first);
 }
 
 static int read_listed(struct loading *l, const struct field *list)
@@ -386,6 +445,76 @@ static int read_listed(struct loading *l, const struct field *list)
 		r = read_listed_one(l, &item, names[i], i == 0);
 	}
 	return r;
+}
+
+/* ---- COMPOSE_FILE ---- */
+
+/* The user's `.env` may name any file; where that lies elsewhere, what it says is a matter of trust, and paths begin there. */
+static int read_from_outside(struct loading *l, const char *text, bool first)
+{
+	const struct config_params *p = l->params;
+	cleanup_free char *joined = text[0] == '/' ? xstrdup(text) : join(p->root, text), *relative = normalized(joined),
+	                  *path = xasprintf("/%s", relative);
+	const char *name = strrchr(path, '/') + 1;
+	cleanup_free char *directory = xstrndup(path, name - path > 1 ? (size_t)(name - path) - 1 : 1);
+	struct yaml_document *doc;
+	struct stat st;
+	cleanup_close int dirfd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = dirfd < 0 ? -errno : open_to_look(dirfd, name, &st);
+	if (fd < 0)
+		return cannot_take(l, NULL, text, strerror(-fd));
+	if (first) {
+		leave_directory(l);
+		l->place = ABOVE;
+		l->dir_fd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
+		is_base(l, directory, name);
+	}
+	approve_file(l, text);
+	return is_read(l, path) ? 0 : read_document(l, dirfd, name, path, path, &doc);
+}
+
+static int read_named_one(struct loading *l, const char *text, bool first)
+{
+	const struct config_params *p = l->params;
+	const char *inside = text[0] == '/' ? below(text, p->root) : text;
+	if (!inside)
+		inside = below(text, p->main_root);
+	cleanup_free char *relative = normalized(inside ? inside : text);
+	if (!inside || !strcmp(relative, "..") || !strncmp(relative, "../", 3) || leads_out(p->root_fd, relative))
+		return read_from_outside(l, text, first);
+	return read_listed_inside(l, NULL, relative, first);
+}
+
+/* What we wrote ourselves, for docker compose to find our services. */
+static bool leads_to_ours(const char *value, const char *separator)
+{
+	for (const char *at = value; (at = strstr(at, ".aether")); at++)
+		if ((at == value || at[-1] == '/' || at[-1] == *separator) && at[7] == '/')
+			return true;
+	return false;
+}
+
+/* 1: it names files; 0: it does not. */
+static int read_named(struct loading *l)
+{
+	const struct keyvals *user = l->params->variables;
+	const char *value = user ? keyvals_get(user, "COMPOSE_FILE") : NULL;
+	const char *separator = user ? keyvals_get(user, "COMPOSE_PATH_SEPARATOR") : NULL;
+	if (!separator || !*separator)
+		separator = ":";
+	if (!value || leads_to_ours(value, separator))
+		return 0;
+	bool any = false;
+	int r = 0;
+	while (r == 0 && *value) {
+		const char *end = strstr(value, separator);
+		cleanup_free char *text = xstrndup(value, end ? (size_t)(end - value) : strlen(value));
+		value = end ? end + strlen(separator) : value + strlen(value);
+		if (!*text)
+			continue;
+		r = read_named_one(l, text, !any);
+		any = true;
+	}
+	return r < 0 ? r : any;
 }
 
 /* ---- what lies on top ---- */
@@ -416,29 +545,46 @@ static int read_locals(struct loading *l, struct yaml_document *locals[2])
 
 /* ---- the whole ---- */
 
-/* What lies beneath the local files. *ret_found: the one that was found by its name, which lies on those that it names. */
-static int read_base(struct loading *l, struct yaml_document *const locals[2], struct yaml_document **ret_found)
+static bool has_aether_yaml(const struct loading *l)
+{
+	struct stat st;
+	cleanup_close int fd = open_to_look(l->params->root_fd, file_names[0], &st);
+	return fd >= 0;
+}
+
+/* By its name. *ret_over: it lies on those that it names. */
+static int read_found(struct loading *l, struct yaml_document *const locals[2], struct yaml_document **ret_over)
 {
 	struct field root, aether, list;
-	for (size_t i = 2; i-- > 0;)
-		if (locals[i] && names_files(l, locals[i], &root, &aether, &list))
-			return read_listed(l, &list);
-	int r = find_default(l, ret_found);
+	struct yaml_document *doc = NULL;
+	int r = find_default(l, &doc);
 	if (r < 0)
 		return r;
-	if (r > 0 && l->place != ABOVE && names_files(l, *ret_found, &root, &aether, &list)) {
+	if (r > 0 && l->place != ABOVE && names_files(l, doc, &root, &aether, &list)) {
+		*ret_over = doc;
 		free(move_ptr(l->config->file));
 		free(move_ptr(l->config->directory));
 		free(move_ptr(l->config->subdirectory));
 		return read_listed(l, &list);
 	}
-	if (r == 0 && !locals[0] && !locals[1])
+	if (r > 0)
+		return strcmp(strrchr(l->config->file, '/') + 1, file_names[0]) ? read_override(l) : 0;
+	if (!locals[0] && !locals[1])
 		return not_found(l);
-	if (r == 0) {
-		enter(l, !locals[1]);
-		is_base(l, locals[1] ? l->params->root : l->params->main_root, LOCAL_FILE);
-	}
+	enter(l, !locals[1]);
+	is_base(l, locals[1] ? l->params->root : l->params->main_root, LOCAL_FILE);
 	return 0;
+}
+
+/* What lies beneath the local files. */
+static int read_base(struct loading *l, struct yaml_document *const locals[2], struct yaml_document **ret_over)
+{
+	struct field root, aether, list;
+	for (size_t i = 2; i-- > 0;)
+		if (locals[i] && names_files(l, locals[i], &root, &aether, &list))
+			return read_listed(l, &list);
+	int r = has_aether_yaml(l) ? 0 : read_named(l);
+	return r ? (r < 0 ? r : 0) : read_found(l, locals, ret_over);
 }
 
 /* The files come into the order in which they lie on each other. */

@@ -18,6 +18,7 @@ struct loading {
 	struct reader reader; /* first: a field leads to its loading */
 	struct yaml_document **docs; /* of config->files, not in their order */
 	size_t n_docs;
+	size_t bytes; /* of their texts */
 	const struct yaml *root; /* borrowed of them */
 	const struct config_params *params;
 	struct config *config;
@@ -93,6 +94,7 @@ void approve_argv(const struct field *f, char *const *argv);
 void approve_command(const struct field *f); /* as it stands in the file; a text and the list of its words are one */
 void approve_node(const struct field *f);    /* as it stands in the file */
 void approve_text(const struct field *f, const char *text);
+void approve_file(struct loading *l, const char *path); /* of the configuration, and outside of the repository */
 void approve_mount(const struct field *f, const struct config_volume *v, int why_no_digest);
 void approve_variables(const struct field *f); /* a mapping, or a list of KEY=value, as it stands in the file */
 /* What a service says beside its command: when all of it has been read. */

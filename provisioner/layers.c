@@ -148,8 +148,16 @@ void layers_base_text(const struct identity *id, int root_fd, struct buffer *out
 		layers_read_lines(root_fd, ENV_NAME_DEFAULT, out);
 }
 
-static const char *const config_names[] = {"aether.yaml",         "compose.yaml",       "compose.yml",
-                                           "docker-compose.yaml", "docker-compose.yml", "aether.local.yaml"};
+static const char *const config_names[] = {"aether.yaml",
+                                           "compose.yaml",
+                                           "compose.yml",
+                                           "docker-compose.yaml",
+                                           "docker-compose.yml",
+                                           "compose.override.yaml",
+                                           "compose.override.yml",
+                                           "docker-compose.override.yaml",
+                                           "docker-compose.override.yml",
+                                           "aether.local.yaml"};
 
 static uint64_t stamp_directory(uint64_t h, int dirfd)
 {

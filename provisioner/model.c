@@ -636,6 +636,8 @@ static void sign(struct model *m)
 	h = hash_bytes(h, &m->config->timeout_ms, sizeof m->config->timeout_ms);
 	for (char **s = m->config->service_set; s && *s; s++)
 		h = hash_str(h, *s);
+	for (char **p = m->config->profiles; p && *p; p++)
+		h = hash_str(h, *p);
 	m->signature = xasprintf("%016llx", (unsigned long long)h);
 }
 

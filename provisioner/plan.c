@@ -136,7 +136,7 @@ static void choose(const struct config *config, size_t i, bool *chosen)
 static bool has_profile_of(const struct config_service *s, char *const *profiles)
 {
 	for (char **p = s->profiles; p && *p; p++)
-		if (strv_contains(profiles, *p))
+		if (strv_contains(profiles, *p) || strv_contains(profiles, "*"))
 			return true;
 	return false;
 }
@@ -168,7 +168,7 @@ int plan_select(const struct config *config, const struct plan_selection *select
                 struct error *err)
 {
 	cleanup_free bool *chosen = xcalloc(config->n_services, sizeof *chosen);
-	char *const *names = selection->names;
+	char *const *names = selection->names, *const *profiles = selection->profiles ? selection->profiles : config->profiles;
 	if (!names && !selection->all)
 		names = config->service_set;
 	int r = names ? choose_named(config, names, chosen, err) : 0;
@@ -182,7 +182,7 @@ int plan_select(const struct config *config, const struct plan_selection *select
 		const struct config_service *s = &config->services[i];
 		if (s->is_copy)
 			continue;
-		bool by_default = !names && (selection->all || !s->has_build) && in_profiles(s, selection->profiles);
+		bool by_default = !names && (selection->all || !s->has_build) && in_profiles(s, profiles);
 		if (by_default || has_profile_of(s, selection->profiles))
 			choose(config, i, chosen);
 	}

@@ -67,7 +67,8 @@ bool plan_may_start(const struct plan_service *services, size_t service);
 struct plan_selection {
 	bool all;           /* with those that have build: */
 	char *const *names; /* by name; NULL: the configuration's own set, else the default one */
-	char *const *profiles; /* with all that have one of these, built or not: whoever asks for a profile means them */
+	char *const *profiles; /* with all that have one of these, built or not: whoever asks for a profile means them. NULL: the
+	                        * configuration's, without those that are built */
 	char *const *also;  /* these, too; NULL: none */
 };
 

@@ -14,8 +14,11 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "provisioner/config.h"
+#include "provisioner/recipe.h"
 
 static char *base, *root, *main_root;
+static struct keyvals user; /* lines of `.env` */
+static struct recipes *recipes;
 
 static int fresh(void **state)
 {
@@ -33,6 +36,7 @@ static int tidy(void **state)
 	free(base);
 	free(root);
 	free(main_root);
+	keyvals_release(&user);
 	return 0;
 }
 
@@ -46,7 +50,7 @@ static void put(const char *directory, const char *name, const char *text)
 static int load_with(struct config **ret, struct error *err)
 {
 	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root};
+	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root, .variables = &user, .recipes = recipes};
 	return config_load(&params, ret, err);
 }
 
@@ -125,7 +129,7 @@ static void a_message_names_the_file_it_is_about(void **state)
 static void a_local_file_names_the_compose_files(void **state)
 {
 	put(root, "compose.yaml", "services: { wrong: { image: a } }\n");
-	put(root, "infra/dev.yml", "services: { db: { image: a, env_file: dev.env, volumes: ['./d:/d', '../up:/u'] } }\n");
+	put(root, "infra/dev.yml", "services: { db: { image: 'postgres:16', env_file: dev.env, volumes: ['./d:/d', '../up:/u'] } }\n");
 	put(root, "infra/dev.env", "FROM=infra\n");
 	put(main_root, "infra/more.yml", "services: { db: { environment: { MORE: main } } }\n"); /* not tracked */
 	put(main_root, "aether.local.yaml", "x-aether: { compose: [infra/dev.yml, ./infra/more.yml] }\n");
@@ -187,6 +191,157 @@ static void a_local_file_is_enough(void **state)
 	config_free(c);
 }
 
+/* ---- as docker compose finds them ---- */
+
+static void expect_files(const struct config *c, const char *const *names)
+{
+	size_t n = 0;
+	for (; names[n]; n++) {
+		cleanup_free char *path = xasprintf("%s/%s", base, names[n]);
+		if (n >= c->n_files)
+			fail_msg("%s was not read", path);
+		assert_string_equal(c->files[n].path, path);
+	}
+	if (c->n_files > n)
+		fail_msg("%s was read", c->files[n].path);
+}
+
+#define expect_files(c, ...) expect_files(c, (const char *const[]){__VA_ARGS__, NULL})
+
+static void an_override_lies_beside_what_was_found(void **state)
+{
+	static const char *const names[] = {"docker-compose.override.yaml", "docker-compose.override.yml", "compose.override.yaml",
+	                                    "compose.override.yml"}; /* each wins over those before it */
+	put(root, "docker-compose.yml", "services: { db: { image: a, environment: { X: team, Y: team, Z: team } } }\n");
+	put(root, "aether.local.yaml", "services: { db: { environment: { Z: own } } }\n");
+	for (size_t i = 0; i < 4; i++) {
+		cleanup_free char *text = xasprintf("services: { db: { environment: { Y: '%zu', Z: over } } }\n", i), *number = xasprintf("%zu", i),
+		                  *path = xasprintf("feature/%s", names[i]);
+		put(root, names[i], text);
+		struct config *c = loaded();
+		assert_string_equal(value(c, "X"), "team");
+		assert_string_equal(value(c, "Y"), number);
+		assert_string_equal(value(c, "Z"), "own");
+		expect_files(c, "feature/docker-compose.yml", path, "feature/aether.local.yaml");
+		config_free(c);
+	}
+}
+
+static void an_override_may_be_the_main_checkouts(void **state)
+{
+	cleanup_free char *over = xasprintf("%s/compose.override.yaml", main_root);
+	put(root, "compose.yaml", "services: { db: { image: a } }\n");
+	put(main_root, "compose.yaml", "services: { wrong: { image: a } }\n");
+	put(main_root, "compose.override.yaml", "services: { db: { environment: { X: main } } }\n");
+	struct config *c = loaded();
+	expect_files(c, "feature/compose.yaml", "main/compose.override.yaml");
+	assert_string_equal(value(c, "X"), "main");
+	config_free(c);
+	put(main_root, "compose.override.yaml", "services: { db: { ports: [x] } }\n");
+	cleanup_free char *says = xasprintf("%s:1:27: services.db.ports[0]", over);
+	expect_failure(says, over);
+	put(root, "compose.override.yml", "services: { db: { environment: { X: own } } }\n");
+	c = loaded();
+	expect_files(c, "feature/compose.yaml", "feature/compose.override.yml");
+	config_free(c);
+}
+
+static void named_files_have_no_override(void **state)
+{
+	put(root, "compose.yaml", "services: { db: { image: a } }\n");
+	put(root, "compose.override.yaml", "services: { db: { image: over } }\n");
+	put(root, "aether.yaml", "x-aether: { compose: compose.yaml }\n");
+	struct config *c = loaded();
+	expect_files(c, "feature/compose.yaml", "feature/aether.yaml");
+	config_free(c);
+	put(root, "aether.yaml", "services: { db: { image: a } }\n");
+	c = loaded();
+	expect_files(c, "feature/aether.yaml");
+	config_free(c);
+	cleanup_free char *path = xasprintf("%s/aether.yaml", root);
+	unlink(path);
+	keyvals_set(&user, "COMPOSE_FILE", "compose.yaml");
+	c = loaded();
+	expect_files(c, "feature/compose.yaml");
+	config_free(c);
+}
+
+static void the_users_env_names_files(void **state)
+{
+	put(root, "compose.yaml", "services: { wrong: { image: a } }\n");
+	put(root, "infra/dev.yml", "services: { db: { image: a, env_file: dev.env } }\n");
+	put(root, "infra/dev.env", "FROM=infra\n");
+	put(main_root, "more.yml", "services: { db: { environment: { MORE: main } } }\n");
+	put(root, "aether.local.yaml", "services: { db: { environment: { OWN: '1' } } }\n");
+	static const char *const values[][2] = {{"infra/dev.yml:more.yml", NULL}, {"./infra//dev.yml:more.yml:", ""}, {"infra/dev.yml;more.yml", ";"}};
+	for (size_t i = 0; i < 3; i++) {
+		keyvals_set(&user, "COMPOSE_FILE", values[i][0]);
+		keyvals_set(&user, "COMPOSE_PATH_SEPARATOR", values[i][1]);
+		struct config *c = loaded();
+		expect_files(c, "feature/infra/dev.yml", "main/more.yml", "feature/aether.local.yaml");
+		assert_string_equal(c->subdirectory, "infra");
+		assert_string_equal(value(c, "FROM"), "infra");
+		assert_string_equal(value(c, "MORE"), "main");
+		assert_string_equal(value(c, "OWN"), "1");
+		assert_null(strstr(c->approvals[0].path, "config_files"));
+		config_free(c);
+	}
+	cleanup_free char *absolute = xasprintf("%s/infra/dev.yml", root);
+	keyvals_set(&user, "COMPOSE_FILE", absolute);
+	struct config *c = loaded();
+	assert_string_equal(c->services[0].name, "db");
+	config_free(c);
+	put(root, "aether.local.yaml", "x-aether: { compose: compose.yaml }\n"); /* the nearer word */
+	c = loaded();
+	assert_string_equal(c->services[0].name, "wrong");
+	config_free(c);
+}
+
+static void a_file_that_we_made_is_not_named(void **state)
+{
+	cleanup_free char *absolute = xasprintf("%s/.aether/compose.yaml", root);
+	const char *const values[] = {".aether/compose.yaml", absolute, "./.aether/compose.yaml:more.yml", ""};
+	put(root, "compose.yaml", "services: { db: { image: a } }\n");
+	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+		keyvals_set(&user, "COMPOSE_FILE", values[i]);
+		struct config *c = loaded();
+		expect_files(c, "feature/compose.yaml");
+		config_free(c);
+	}
+}
+
+static void a_named_file_outside_is_a_matter_of_trust(void **state)
+{
+	cleanup_free char *outside = xasprintf("%s/shared", base);
+	put(root, "compose.yaml", "services: { db: { image: a } }\n");
+	put(outside, "dev.yml", "services: { db: { image: 'postgres:16', env_file: dev.env } }\n");
+	put(outside, "dev.env", "POSTGRES_USER=shared\n");
+	keyvals_set(&user, "COMPOSE_FILE", "../shared/dev.yml");
+	struct config *c = loaded();
+	expect_files(c, "shared/dev.yml");
+	assert_string_equal(value(c, "POSTGRES_USER"), "shared");
+	bool approved = false;
+	for (size_t i = 0; i < c->n_approvals; i++)
+		approved = approved || (!strcmp(c->approvals[i].path, "config_files") && !strcmp(c->approvals[i].value, "\"../shared/dev.yml\""));
+	assert_true(approved);
+	config_free(c);
+	keyvals_set(&user, "COMPOSE_FILE", "gone.yml");
+	cleanup_error struct error err = ERROR_INIT;
+	assert_int_equal(load_with(&c, &err), -EINVAL);
+	assert_string_equal(err.message, "COMPOSE_FILE of .env: gone.yml: No such file or directory");
+}
+
+static void the_users_env_names_profiles(void **state)
+{
+	put(root, "compose.yaml", "services: { db: { image: a, profiles: [p] } }\n");
+	keyvals_set(&user, "COMPOSE_PROFILES", " one, two,,");
+	struct config *c = loaded();
+	assert_int_equal(strv_len(c->profiles), 2);
+	assert_string_equal(c->profiles[0], "one");
+	assert_string_equal(c->profiles[1], "two");
+	config_free(c);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fresh, tidy)
 
 int main(void)
@@ -197,6 +352,20 @@ int main(void)
 	    CASE(a_local_file_names_the_compose_files),
 	    CASE(aether_yaml_lies_on_what_it_names),
 	    CASE(a_local_file_is_enough),
+	    CASE(an_override_lies_beside_what_was_found),
+	    CASE(an_override_may_be_the_main_checkouts),
+	    CASE(named_files_have_no_override),
+	    CASE(the_users_env_names_files),
+	    CASE(a_file_that_we_made_is_not_named),
+	    CASE(a_named_file_outside_is_a_matter_of_trust),
+	    CASE(the_users_env_names_profiles),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	const char *build = getenv("BUILD");
+	cleanup_strv char **directories = NULL;
+	strv_pushf(&directories, "%s/contrib", build ? build : TEST_BUILD);
+	if (recipes_load(directories, &recipes, NULL) < 0)
+		return 1;
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	recipes_free(recipes);
+	return failed;
 }
