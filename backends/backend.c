@@ -1,16 +1,19 @@
 /* The waist: every call into a backend passes here, is checked once and logged once. */
 #include "backends/backend.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
 
 #define AREA "backend"
 #define SERVICE_NAME_MAX 128
+#define RECORD_MAX 4096
 
 void instances_release(struct instances *list)
 {
@@ -174,6 +177,32 @@ static bool spec_refused(struct call *c, const struct service_spec *spec)
 }
 
 /* ---- the operations ---- */
+
+int backend_locate(const char *asked, bool answering, char **address, char **from, struct error *err)
+{
+	const struct backend_ops *ops = backend_find(asked);
+	*address = *from = NULL;
+	return ops && ops->find ? ops->find(asked, answering, address, from, err) : 0;
+}
+
+int backend_sweep(const char *backend, const char *address, const char *namespace_, bool remove, char ***found, struct error *err)
+{
+	const struct backend_ops *ops = backend ? backend_find(backend) : NULL;
+	return ops && ops->sweep && address ? ops->sweep(address, namespace_, remove, found, err) : 0;
+}
+
+int backend_discard(const char *path, const char *namespace_, struct error *err)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (file_read(AT_FDCWD, path, RECORD_MAX, &text))
+		return 0;
+	json_t *record = json_loads(buffer_str(&text), 0, NULL);
+	const char *name = json_string_value(json_object_get(record, "backend"));
+	const struct backend_ops *ops = name ? backend_find(name) : NULL;
+	int r = ops && ops->discard ? ops->discard(record, namespace_, err) : 0;
+	json_decref(record);
+	return r;
+}
 
 int backend_open(const struct backend_params *params, struct backend **ret, struct error *err)
 {

@@ -22,6 +22,7 @@
 #include <sys/types.h>
 #include <uv.h>
 
+#include "backends/container.h"
 #include "base/error.h"
 #include "base/strv.h"
 
@@ -38,10 +39,11 @@ enum volume_kind { VOLUME_NAMED, VOLUME_ANONYMOUS, VOLUME_BIND, VOLUME_TMPFS };
 struct volume_spec {
 	enum volume_kind kind;
 	const char *name;   /* named: the volume's key; anonymous: derived from the target */
-	const char *source; /* bind: absolute host path. named/anonymous: absolute directory under the environment's data
-	                     * generation that a host-path backend uses (an engine uses its own volume instead) */
+	const char *source; /* bind: absolute host path. named/anonymous: absolute path under the environment's data generation: a
+	                     * directory of a host-path backend's, an engine's record of its own volume */
 	const char *target; /* path inside the service */
 	bool read_only;
+	const char *options; /* more, as an engine takes them: "z,rshared", of a tmpfs "size=64m"; NULL: none */
 };
 
 /* A file, or a directory of them, for a new database. */
@@ -102,8 +104,12 @@ struct service_spec {
 	int64_t pids;               /* 0: unlimited */
 	int stop_signal;            /* a signal number; SIGTERM by default */
 	unsigned stop_grace_ms;
+	char *const *aliases;       /* more names in the environment's network; NULL: none */
+	const struct container_options *container; /* NULL: none */
 	const char *config_hash;    /* hex; of everything above */
 	uint32_t generation;        /* of the data */
+	const char *data;           /* absolute: where the data of this generation keeps what is this service's alone. A backend whose data is
+	                             * elsewhere (an engine's volumes) keeps there, and at `source` of its volumes, *records*: files that name it */
 	const struct process_spec *process; /* NULL: none known */
 };
 
@@ -151,7 +157,8 @@ typedef void backend_changed(void *arg, const struct instance *instance);
 
 struct backend_params {
 	uv_loop_t *loop;
-	const char *target;      /* the configured backend string, e.g. "process" or "docker" */
+	const char *target;      /* the backend's name, or an engine's address */
+	const char *address;     /* as `find` gave it when this environment was first provisioned; NULL: found out now */
 	const char *namespace_;
 	const char *workspace;   /* for labels */
 	const char *workspace_root;
@@ -172,6 +179,15 @@ struct backend_ops {
 	void (*close)(struct backend *b, void (*closed)(void *arg), void *arg);
 	/* Can this backend be used here and now? NULL: always. */
 	void (*probe)(struct backend *b, backend_done *done, void *arg);
+	/* Where it is, for a backend that can be in several places: new strings, `from` for people ("DOCKER_HOST"). `asked` is its
+	 * name or an address. With `answering` somebody must also answer there, within a second. May block; any thread. NULL: it has no place. */
+	int (*find)(const char *asked, bool answering, char **address, char **from, struct error *err);
+	/* What of a namespace is there though nobody serves it: adds to `found` the names of what runs. With `remove` all of it that is no data goes,
+	 * verified. May block, at most for seconds a container; any thread. NULL: it ends with its keeper, or is seen by its locks (cli/leftovers.h). */
+	int (*sweep)(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
+	/* Deletes for good the data that a record stands for (see service_spec.data). `record` is its JSON. What is not there, or carries
+	 * another namespace's label, is left alone: success. May block, at most for seconds; any thread. NULL: data is files. */
+	int (*discard)(const json_t *record, const char *namespace_, struct error *err);
 	/* Reports every field that it cannot honour. Synchronous, no I/O beyond looking for programs. */
 	void (*check)(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 	/* Work ahead of need (templates, spare copies, images). Starts nothing. May be NULL. */
@@ -216,6 +232,13 @@ const struct backend_ops *backend_find(const char *name);
 const struct backend_ops *const *backend_all(void); /* NULL-terminated */
 
 /* ---- the waist: validates and logs -------------------------------------------------------------------------------- */
+
+/* `asked`: a name or an address. Without a place *address and *from stay NULL. */
+int backend_locate(const char *asked, bool answering, char **address, char **from, struct error *err);
+/* `backend`, `address`: as they were stored; backend NULL: nothing was ever started. */
+int backend_sweep(const char *backend, const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
+/* Deletes what the record at `path` stands for, not the record. A file that is no record is left alone: success. May block. */
+int backend_discard(const char *path, const char *namespace_, struct error *err);
 
 int backend_open(const struct backend_params *params, struct backend **ret, struct error *err);
 void backend_close(struct backend *b, void (*closed)(void *arg), void *arg); /* NULL b: calls closed at once */

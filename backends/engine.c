@@ -1,8 +1,11 @@
 /* The backends `docker` and `podman`: an environment's life on a container engine. */
 #include "backends/engine.h"
 
+#include <mntent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backends/backends.h"
@@ -22,6 +25,7 @@ static void engine_free(struct engine *e)
 	free(e->namespace_);
 	free(e->workspace);
 	free(e->state_dir);
+	free(e->workspace_root);
 	free(e);
 	closed(arg);
 }
@@ -46,16 +50,16 @@ void engine_end(struct engine *e)
 static int engine_open(const struct backend_ops *ops, const struct backend_params *params, struct backend **ret, struct error *err)
 {
 	struct engine *e = xcalloc(1, sizeof *e);
-	const struct engine_places places = {.run = "", .uid = geteuid()};
 	const char *asked = params->target && strstr(params->target, "://") ? params->target : ops->name;
 	e->base = (struct backend){ops, params->loop};
 	e->namespace_ = xstrdup(params->namespace_);
 	e->workspace = xstrdup(params->workspace);
 	e->state_dir = xstrdup(params->state_dir);
+	e->workspace_root = xstrdup(params->workspace_root);
 	e->changed = params->changed;
 	e->changed_arg = params->changed_arg;
 	e->no_target = (struct error)ERROR_INIT;
-	int r = engine_target_find(asked, &places, &e->target, &e->no_target);
+	int r = engine_target_resolve(asked, params->address, &e->target, &e->no_target);
 	if (r == 0) {
 		const struct http_params http = {.loop = params->loop, .name = ops->name, .socket_path = e->target.socket_path, .url = e->target.http_url,
 		                                 .ca = e->target.ca, .cert = e->target.cert, .key = e->target.key};
@@ -112,15 +116,57 @@ static void engine_probe(struct backend *b, backend_done *done, void *arg)
 
 /* ---- what it cannot do ---- */
 
+/* A user's mount is closed to everybody else, root included, unless its options say allow_other (mount.fuse3(8)). */
+static bool is_closed_mount(const char *root)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "r");
+	struct mntent entry;
+	char text[8192];
+	bool closed = false;
+	while (mounts && getmntent_r(mounts, &entry, text, sizeof text)) /* the last one there is on top */
+		if (!strcmp(entry.mnt_dir, root))
+			closed = !strncmp(entry.mnt_type, "fuse", 4) && !hasmntopt(&entry, "allow_other");
+	if (mounts)
+		endmntent(mounts);
+	return closed;
+}
+
+static bool is_below(const char *path, const char *root)
+{
+	size_t len = strlen(root);
+	return !strncmp(path, root, len) && (!path[len] || path[len] == '/');
+}
+
+/* Rootless, it looks with the user's own eyes. */
+static bool is_users_own(const struct engine *e)
+{
+	struct stat st;
+	return e->target.socket_path && !stat(e->target.socket_path, &st) && st.st_uid == geteuid();
+}
+
+static void check_binds(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	for (size_t i = 0; i < spec->n_volumes; i++) {
+		const struct volume_spec *v = &spec->volumes[i];
+		if (v->kind != VOLUME_BIND || !is_below(v->source, e->workspace_root) || is_users_own(e) || !is_closed_mount(e->workspace_root))
+			continue;
+		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this workspace's mount", v->source);
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text,
+		       "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Or use a rootless engine");
+		return;
+	}
+}
+
 static void engine_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg)
 {
 	if (!spec->image)
 		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "it has no image", "name one; building it is not supported yet");
+	check_binds((const struct engine *)b, spec, report, arg);
 }
 
 #define ENGINE_OPS                                                                                                     \
-	.close = engine_close, .probe = engine_probe, .check = engine_check, .prepare = engine_prepare, .start = engine_start, .stop = engine_stop, \
-	.remove = engine_remove, .clear = engine_clear, .list = engine_list, .exec = engine_exec, .log_path = engine_log_path
+	.close = engine_close, .probe = engine_probe, .find = engine_find, .sweep = engine_sweep, .discard = engine_discard, .check = engine_check, .prepare = engine_prepare, .start = engine_start, .stop = engine_stop, \
+	.remove = engine_remove, .clear = engine_clear, .list = engine_list, .exec = engine_exec, .log_path = engine_log_path, .lives = engine_lives
 
 const struct backend_ops backend_docker = {.name = "docker", .open = docker_open, ENGINE_OPS};
 const struct backend_ops backend_podman = {.name = "podman", .open = podman_open, ENGINE_OPS};

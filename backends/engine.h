@@ -38,6 +38,7 @@ struct engine_slot {
 	enum instance_state state; /* last seen */
 	char *id;                  /* of the container that was seen */
 	pid_t pid;
+	bool local; /* the pid is of this machine and namespace */
 	int64_t started_ms, exited_ms;
 	int exit_code;
 };
@@ -50,7 +51,7 @@ struct engine_gate {
 
 struct engine {
 	struct backend base;
-	char *namespace_, *workspace, *state_dir;
+	char *namespace_, *workspace, *state_dir, *workspace_root;
 	backend_changed *changed;
 	void *changed_arg;
 	struct engine_target target;
@@ -113,6 +114,9 @@ char *engine_network_name(const struct engine *e);                        /* new
 /* Everything that a start needs; outlives the spec. */
 struct engine_plan {
 	char *service, *container, *image, *config_hash;
+	char *data; /* as in struct service_spec */
+	char *platform; /* NULL: the engine's */
+	enum pull_policy pull;
 	json_t *create;   /* the body of POST /containers/create */
 	char **records;   /* of volumes: the files that name them (engine_volumes.c) */
 	char **volumes;   /* their keys */
@@ -123,17 +127,31 @@ struct engine_plan {
 struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec);
 /* Names the volumes that the records say, `names` parallel to plan->volumes. */
 void engine_plan_set_volumes(struct engine_plan *p, char *const *names);
-/* What the image itself keeps in volumes without a name goes on to the container that takes the place of `old` (as inspected). */
-void engine_plan_inherit(struct engine_plan *p, const json_t *old);
+/* What the image (as inspected) declares to be a volume, and nothing of the plan is mounted there, becomes one of the plan's: its data rests
+ * in the trash like any other. */
+void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image);
 /* new: the volumes without a name that an inspected container has */
 char **engine_anonymous_volumes(const json_t *container);
 void engine_plan_free(struct engine_plan *p);
 json_t *engine_labels(const struct engine *e);
 
+/* ---- options of containers (engine_options.c): pure ---- */
+
+/* Into the body of a create call, and its "HostConfig". */
+void engine_container_options(const struct container_options *o, json_t *create, json_t *host);
+
+/* ---- without a loop (engine_place.c): may block, any thread ---- */
+
+/* As engine_target_find, but what an earlier start has found (`address`, may be NULL) is kept. */
+int engine_target_resolve(const char *asked, const char *address, struct engine_target *ret, struct error *err);
+int engine_find(const char *asked, bool answering, char **address, char **from, struct error *err);
+int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
+int engine_discard(const json_t *record, const char *namespace_, struct error *err);
+
 /* ---- images (engine_images.c) ---- */
 
-/* There already, or pulled. One pull an image at a time in a process; whoever waits hears of its end. */
-void engine_image_ensure(struct engine *e, const char *image, backend_done *done, void *arg);
+/* There already, or pulled, as the plan's policy says. One pull an image at a time in a process; whoever waits hears of its end. */
+void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backend_done *done, void *arg);
 
 /* ---- volumes (engine_volumes.c) ---- */
 
@@ -166,6 +184,7 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 
 void engine_watch(struct engine *e); /* from now on; may be called again */
 void engine_unwatch(struct engine *e);
+bool engine_lives(struct backend *b, const char *service, pid_t pid);
 /* The state as it is known now; tells of a change that nobody asked for. */
 void engine_seen(struct engine *e, const struct instance *now, bool by_us);
 

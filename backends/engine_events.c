@@ -1,9 +1,11 @@
 /* What happens by itself, or by other people's hands: the engine's event stream, and a look at each container that it names. A stream
  * that breaks is opened again, and everything is looked at once more, for an engine that was restarted has forgotten its events.
  * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/System/operation/SystemEvents */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/alive.h"
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -14,9 +16,24 @@
 #define AREA "engine"
 #define RETRY_MS 300
 #define RETRY_MAX_MS 5000
+#define CGROUP_MAX 16384
 #define LINE_MAX_BYTES (1u << 20)
 
 /* ---- what is known ---- */
+
+/* A remote engine's numbers, or a virtual machine's, are others' here. The path of a container's cgroup names it. */
+static bool is_local(pid_t pid, const char *id)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *path = xasprintf("/proc/%d/cgroup", (int)pid);
+	return pid > 0 && id && *id && !file_read(AT_FDCWD, path, CGROUP_MAX, &text) && strstr(buffer_str(&text), id);
+}
+
+bool engine_lives(struct backend *b, const char *service, pid_t pid)
+{
+	const struct engine_slot *slot = engine_slot((struct engine *)b, service);
+	return !slot->local || slot->pid != pid || alive(pid);
+}
 
 void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 {
@@ -25,10 +42,11 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 	slot->state = now->state;
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
-	if (now->handle) {
+	if (now->handle && now->handle != slot->id) {
 		free(slot->id);
 		slot->id = xstrdup(now->handle);
 	}
+	slot->local = now->state == INSTANCE_RUNNING && is_local(now->pid, slot->id);
 	if (!same && !by_us && !e->closing)
 		e->changed(e->changed_arg, now);
 }

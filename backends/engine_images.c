@@ -18,7 +18,8 @@
 struct pull {
 	struct engine *e;
 	struct pull *next;
-	char *image;
+	char *image, *platform;
+	enum pull_policy policy;
 	struct engine_gate gate;
 	struct buffer line;
 	struct error failed; /* in the stream */
@@ -37,6 +38,7 @@ static void pull_end(struct pull *p, const struct error *err)
 	buffer_release(&p->line);
 	error_release(&p->failed);
 	free(p->image);
+	free(p->platform);
 	free(p->auth);
 	free(p);
 }
@@ -103,7 +105,8 @@ static void begin_pull(struct pull *p)
 	struct engine_image_name name;
 	engine_image_name_parse(p->image, &name);
 	cleanup_free char *from = engine_escape(name.repository), *tag = engine_escape(name.tag);
-	cleanup_free char *path = xasprintf("/images/create?fromImage=%s&tag=%s", from, tag);
+	cleanup_free char *platform = p->platform ? engine_escape(p->platform) : NULL;
+	cleanup_free char *path = xasprintf("/images/create?fromImage=%s&tag=%s%s%s", from, tag, platform ? "&platform=" : "", platform ? platform : "");
 	cleanup_free char *auth = p->auth ? xasprintf("X-Registry-Auth: %s", p->auth) : NULL;
 	char *const headers[] = {auth, NULL};
 	log_info("engine", "pulling %s", p->image);
@@ -124,26 +127,41 @@ static void on_auth(void *arg, const struct error *err, const char *auth)
 	begin_pull(p);
 }
 
+static void refuse_to_pull(struct pull *p)
+{
+	cleanup_error struct error absent = ERROR_INIT;
+	error_set(&absent, ERROR_IMAGE_NOT_FOUND, "the image %s is not there, and its pull_policy says that it is not to be pulled", p->image);
+	pull_end(p, &absent);
+}
+
 static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct pull *p = arg;
-	if (!err || status != 404)
+	if ((!err && p->policy != PULL_ALWAYS) || (err && status != 404))
 		pull_end(p, err);
+	else if (p->policy == PULL_NEVER)
+		refuse_to_pull(p);
 	else
 		engine_auth_find(p->e, p->image, on_auth, p);
 }
 
-void engine_image_ensure(struct engine *e, const char *image, backend_done *done, void *arg)
+static bool is_same(const char *a, const char *b)
 {
+	return a == b || (a && b && !strcmp(a, b));
+}
+
+void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backend_done *done, void *arg)
+{
+	const char *image = plan->image;
 	struct pull *p = e->pulls;
-	while (p && strcmp(p->image, image))
+	while (p && (strcmp(p->image, image) || !is_same(p->platform, plan->platform) || p->policy != plan->pull))
 		p = p->next;
 	if (p) {
 		engine_gate_enter(&p->gate, e->base.loop, done, arg);
 		return;
 	}
 	p = xcalloc(1, sizeof *p);
-	*p = (struct pull){.e = e, .next = e->pulls, .image = xstrdup(image), .line = BUFFER_INIT, .failed = ERROR_INIT};
+	*p = (struct pull){.e = e, .next = e->pulls, .image = xstrdup(image), .platform = xstrdup(plan->platform), .policy = plan->pull, .line = BUFFER_INIT, .failed = ERROR_INIT};
 	e->pulls = p;
 	engine_begin(e);
 	engine_gate_enter(&p->gate, e->base.loop, done, arg);

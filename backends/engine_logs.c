@@ -29,7 +29,8 @@ struct engine_log {
 	bool in_stamp;
 	char stamp[STAMP_MAX + 1];
 	size_t stamp_len;
-	struct timespec last;
+	struct timespec since, last;
+	bool known; /* the message was here before: Podman takes whole seconds only */
 	bool dropped;
 };
 
@@ -81,8 +82,10 @@ static void take_stamp(struct engine_log *l)
 	char *rest = strptime(l->stamp, "%Y-%m-%dT%H:%M:%S", &tm);
 	if (!rest)
 		return;
-	l->last.tv_sec = timegm(&tm);
-	l->last.tv_nsec = *rest == '.' ? (long)(strtod(rest, NULL) * 1e9) : 0;
+	const struct timespec at = {timegm(&tm), *rest == '.' ? (long)(strtod(rest, NULL) * 1e9) : 0};
+	l->known = at.tv_sec < l->since.tv_sec || (at.tv_sec == l->since.tv_sec && at.tv_nsec <= l->since.tv_nsec);
+	if (!l->known)
+		l->last = at;
 }
 
 /* Up to the first blank, where a message begins. */
@@ -99,7 +102,7 @@ static void take_text(void *arg, int stream, const char *text, size_t len)
 		text++;
 		len--;
 	}
-	if (len)
+	if (len && !l->known)
 		put(l, text, len);
 }
 
@@ -177,11 +180,9 @@ void engine_log_follow(struct engine *e, const char *service, const char *id)
 	*l = (struct engine_log){.e = e, .next = e->logs, .service = xstrdup(service), .id = xstrdup(id), .fd = -1};
 	e->logs = l;
 	l->fd = open_file(l);
-	struct timespec since = {0, 0};
 	if (l->fd >= 0 && !fstat(l->fd, &st) && st.st_size)
-		since = st.st_mtim;
-	since.tv_nsec++;
-	cleanup_free char *path = xasprintf("/containers/%s/logs?follow=1&stdout=1&stderr=1&timestamps=1&since=%lld.%09ld", id, (long long)since.tv_sec, since.tv_nsec);
+		l->since = st.st_mtim;
+	cleanup_free char *path = xasprintf("/containers/%s/logs?follow=1&stdout=1&stderr=1&timestamps=1&since=%lld.%09ld", id, (long long)l->since.tv_sec, l->since.tv_nsec);
 	l->call = engine_stream(e, "GET", path, NULL, NULL, 0, on_data, on_end, l);
 }
 

@@ -252,17 +252,32 @@ static void on_volumes(void *arg, const struct error *err)
 	}
 	if (is_closing(op))
 		return;
-	cleanup_free char *path = xasprintf("/containers/create?name=%s", op->container);
+	cleanup_free char *platform = op->plan->platform && op->e->api >= 41 ? engine_escape(op->plan->platform) : NULL;
+	cleanup_free char *path = xasprintf("/containers/create?name=%s%s%s", op->container, platform ? "&platform=" : "", platform ? platform : "");
 	engine_call(op->e, "POST", path, json_incref(op->plan->create), ENGINE_CHANGE_MS, on_created, op);
+}
+
+static void on_image_inspected(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (err) {
+		fail(op, err);
+		return;
+	}
+	if (is_closing(op))
+		return;
+	engine_plan_add_image_volumes(op->plan, json);
+	engine_volumes_ensure(op->e, op->plan, on_volumes, op);
 }
 
 static void on_image(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
+	cleanup_free char *name = engine_escape(op->plan->image), *path = xasprintf("/images/%s/json", name);
 	if (err)
 		fail(op, err);
 	else if (!is_closing(op))
-		engine_volumes_ensure(op->e, op->plan, on_volumes, op);
+		engine_call(op->e, "GET", path, NULL, ENGINE_CALL_MS, on_image_inspected, op);
 }
 
 static void on_network(void *arg, const struct error *err)
@@ -271,7 +286,7 @@ static void on_network(void *arg, const struct error *err)
 	if (err)
 		fail(op, err);
 	else if (!is_closing(op))
-		engine_image_ensure(op->e, op->plan->image, on_image, op);
+		engine_image_ensure(op->e, op->plan, on_image, op);
 }
 
 static void make(struct engine_op *op)
@@ -327,7 +342,6 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
 	if (!hash || strcmp(hash, op->plan->config_hash)) {
-		engine_plan_inherit(op->plan, json);
 		replace(op, is_running(json));
 	} else if (is_running(json) && op->kind == KIND_START) {
 		end_start(op, json);

@@ -64,14 +64,14 @@ static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_
 		return;
 	case VOLUME_BIND:
 		if (!strchr(v->source, ':') && !strchr(v->target, ':')) { /* what is not there is made, as Compose does */
-			cleanup_free char *bind = xasprintf("%s:%s%s", v->source, v->target, v->read_only ? ":ro" : "");
+			cleanup_free char *bind = xasprintf("%s:%s:%s%s%s", v->source, v->target, v->read_only ? "ro" : "rw", v->options ? "," : "", v->options ? v->options : "");
 			json_array_append_new(binds, json_string(bind));
 			return;
 		}
 		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", v->source, "Target", v->target, "ReadOnly", v->read_only));
 		return;
 	case VOLUME_TMPFS:
-		json_object_set_new(tmpfs, v->target, json_string(""));
+		json_object_set_new(tmpfs, v->target, json_string(v->options ? v->options : ""));
 		return;
 	}
 }
@@ -112,6 +112,9 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->image = xstrdup(spec->image);
 	p->config_hash = xstrdup(spec->config_hash ? spec->config_hash : "");
 	p->generation = spec->generation;
+	p->data = xstrdup(spec->data);
+	p->platform = spec->container ? xstrdup(spec->container->platform) : NULL;
+	p->pull = spec->container ? spec->container->pull : PULL_MISSING;
 	p->stop_grace_ms = spec->stop_grace_ms;
 	add_ports(spec, exposed, bindings);
 	cleanup_free char *signal = xasprintf("%d", spec->stop_signal ? spec->stop_signal : SIGTERM);
@@ -124,8 +127,12 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 		json_object_set_new(create, "Entrypoint", strings(spec->entrypoint));
 	if (spec->working_dir)
 		json_object_set_new(create, "WorkingDir", json_string(spec->working_dir));
-	json_object_set_new(create, "HostConfig", host_config(e, p, spec, bindings));
-	json_object_set_new(create, "NetworkingConfig", json_pack("{s:{s:{s:[s]}}}", "EndpointsConfig", network, "Aliases", spec->name));
+	json_t *aliases = strings(spec->aliases), *host = host_config(e, p, spec, bindings);
+	json_array_insert_new(aliases, 0, json_string(spec->name));
+	json_object_set_new(create, "HostConfig", host);
+	json_object_set_new(create, "NetworkingConfig", json_pack("{s:{s:{s:o}}}", "EndpointsConfig", network, "Aliases", aliases));
+	if (spec->container)
+		engine_container_options(spec->container, create, host);
 	p->create = create;
 	return p;
 }
@@ -157,6 +164,19 @@ char **engine_anonymous_volumes(const json_t *container)
 	return names;
 }
 
+/* "source:target[:mode]" */
+static bool binds_at(const json_t *binds, const char *target)
+{
+	size_t i, len = strlen(target);
+	json_t *bind;
+	json_array_foreach (binds, i, bind) {
+		const char *at = strchr(json_string_value(bind), ':') + 1;
+		if (!strncmp(at, target, len) && (!at[len] || at[len] == ':'))
+			return true;
+	}
+	return false;
+}
+
 static bool mounts_at(const json_t *mounts, const char *target)
 {
 	size_t i;
@@ -167,15 +187,28 @@ static bool mounts_at(const json_t *mounts, const char *target)
 	return false;
 }
 
-void engine_plan_inherit(struct engine_plan *p, const json_t *old)
+static char *flat_name(const char *target)
 {
-	json_t *mounts = json_object_get(json_object_get(p->create, "HostConfig"), "Mounts"), *mount;
-	size_t i;
-	json_array_foreach (json_object_get(old, "Mounts"), i, mount) {
-		const char *target = json_string_value(json_object_get(mount, "Destination"));
-		if (!is_anonymous(mount) || !target || mounts_at(mounts, target))
+	char *name = xstrdup(target[0] == '/' ? target + 1 : target);
+	for (char *c = name; *c; c++)
+		if (*c == '/')
+			*c = '-';
+	return name;
+}
+
+void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image)
+{
+	json_t *host = json_object_get(p->create, "HostConfig"), *mounts = json_object_get(host, "Mounts");
+	const char *target;
+	json_t *unused;
+	json_object_foreach (json_object_get(json_object_get(image, "Config"), "Volumes"), target, unused) {
+		cleanup_free char *flat = flat_name(target);
+		if (!p->data || !*flat || mounts_at(mounts, target) || binds_at(json_object_get(host, "Binds"), target) ||
+		    json_object_get(json_object_get(host, "Tmpfs"), target))
 			continue;
-		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}", "Type", "volume", "Source", json_string_value(json_object_get(mount, "Name")), "Target", target));
+		strv_pushf(&p->volumes, "%s.%s", p->service, flat);
+		strv_pushf(&p->records, "%s/%s.volume", p->data, flat);
+		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}", "Type", "volume", "Source", flat, "Target", target));
 	}
 }
 
@@ -187,6 +220,8 @@ void engine_plan_free(struct engine_plan *p)
 	free(p->container);
 	free(p->image);
 	free(p->config_hash);
+	free(p->data);
+	free(p->platform);
 	json_decref(p->create);
 	strv_free(p->records);
 	strv_free(p->volumes);

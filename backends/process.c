@@ -1,5 +1,6 @@
 /* The process backend on the loop: which operations wait for which, and who is watched. What they do is in process_*.c.
  */
+#include "backends/alive.h"
 #include "backends/process_loop.h"
 
 #include <errno.h>
@@ -631,6 +632,11 @@ static void process_close(struct backend *base, void (*closed)(void *arg), void 
 	b->closed_arg = arg;
 	atomic_store(&b->settings.canceled, true);
 	backend_defer(b->base.loop, close_now, b);
+}
+
+static bool process_lives(struct backend *b, const char *service, pid_t pid)
+{
+	return alive(pid);
 }
 
 const struct backend_ops backend_process = {

@@ -52,10 +52,6 @@ void process_instance_fill(struct instance *i, const struct process_service *s, 
 void process_list(struct backend *base, backend_list_done *done, void *arg);
 void process_list_cancel(struct process_backend *b);
 
-/* ---- process_lives.c ---- */
-
-bool process_lives(struct backend *base, const char *service, pid_t pid);
-
 /* ---- process_prepare.c ---- */
 
 void process_prepare(struct backend *base, const struct service_spec *spec, backend_done *done, void *arg);

@@ -16,6 +16,7 @@
 #include "cli/leftovers.h"
 #include "cli/mounting.h"
 #include "cli/moved.h"
+#include "provisioner/discard.h"
 #include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/registry.h"
@@ -103,6 +104,25 @@ static int orphaned_services(struct cleanup *c, struct error *err)
 			buffer_printf(&text, "%s %d", k ? "" : "services still run:", (int)pids[k]);
 		if (n && found(c, "orphaned-services", e->root, text.data))
 			note(c, leftovers_end(e->state_dir, &why), &why);
+	}
+	return 0;
+}
+
+/* The same of backends whose services hold no lock of ours. */
+static int orphaned_containers(struct cleanup *c, struct error *err)
+{
+	for (size_t i = 0; i < c->known.count; i++) {
+		const struct store_environment *e = &c->known.items[i];
+		cleanup_error struct error why = ERROR_INIT;
+		cleanup_strv char **names = NULL;
+		if (is_served(e))
+			continue;
+		note(c, discard_orphans(e, false, &names, &why), &why);
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+		for (char **name = names; name && *name; name++)
+			buffer_printf(&text, "%s %s", name == names ? "containers still run:" : "", *name);
+		if (names && found(c, "orphaned-containers", e->root, text.data))
+			note(c, discard_orphans(e, true, NULL, &why), &why);
 	}
 	return 0;
 }
@@ -246,7 +266,7 @@ static int forgotten_state(struct cleanup *c, struct error *err)
 }
 
 /* In this order: what is dead or orphaned must be gone before its environment can be. */
-static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, placed_files, gone_workspaces,
+static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, orphaned_containers, placed_files, gone_workspaces,
 	                                                                 forgotten_state, stale_directories};
 
 static int run(const struct arguments *args, struct error *err)

@@ -52,6 +52,7 @@ static void service_release(struct config_service *s)
 	for (size_t i = 0; i < s->n_volumes; i++) {
 		free(s->volumes[i].source);
 		free(s->volumes[i].target);
+		free(s->volumes[i].options);
 		free(s->volumes[i].digest);
 	}
 	free(s->volumes);
@@ -63,6 +64,8 @@ static void service_release(struct config_service *s)
 	free(s->working_dir);
 	free(s->container_name);
 	strv_free(s->aliases);
+	container_options_release(&s->container);
+	strv_free(s->container_fields);
 	strv_free(s->run_command);
 	free(s->run_shell_text);
 	config_probe_release(&s->ready);

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backends/container.h"
 #include "base/error.h"
 #include "base/strv.h"
 
@@ -36,6 +37,7 @@ struct config_volume {
 	char *source; /* named: key; bind: as written */
 	char *target;
 	bool read_only;
+	char *options; /* more of them, as an engine takes them: "z,rshared", of a tmpfs "size=64m"; NULL: none */
 	char *digest; /* of a bind mount that would be executed: of all that it brings in; NULL: none can be had */
 };
 
@@ -61,6 +63,7 @@ struct config_probe {
 	char **expect;       /* TCP, recipes: ready when the answer begins with one of these */
 	unsigned interval_ms, timeout_ms, start_period_ms; /* 0: default */
 	unsigned retries;
+	unsigned linger_ms;  /* TCP without `expect`: connected counts when it lasts so long */
 };
 
 enum restart_policy { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };
@@ -87,6 +90,8 @@ struct config_service {
 	char *working_dir;
 	char *container_name;
 	char **aliases;      /* more names that its peers know it by: hostname, aliases on networks */
+	struct container_options container;
+	char **container_fields; /* the names of those that it has */
 	uint64_t memory_bytes;
 	double cpus;
 	int64_t pids;

@@ -265,12 +265,17 @@ void reader_finish(struct reader *r)
 	r->unset = NULL;
 }
 
+static const struct field_reader *next_reader(const struct field_reader *entry)
+{
+	return !entry->key && entry->more ? entry->more : entry;
+}
+
 static int unknown_key(const struct field *f, const struct field_reader *table, enum field_unknown unknown)
 {
 	const char *names[160];
 	size_t n = 0;
-	for (; table[n].key && n < sizeof names / sizeof *names - 1; n++)
-		names[n] = table[n].key;
+	for (; table->key && n < sizeof names / sizeof *names - 1; table = next_reader(table + 1))
+		names[n++] = table->key;
 	names[n] = NULL;
 	const char *near = nearest_name(f->key, names);
 	if (unknown == UNKNOWN_WARNS) {
@@ -299,7 +304,7 @@ int field_read_map(const struct field *f, const struct field_reader *table, enum
 		struct field child = field_child(f, i);
 		const struct field_reader *entry = table;
 		while (entry->key && strcmp(entry->key, child.key))
-			entry++;
+			entry = next_reader(entry + 1);
 		if (!entry->key)
 			r = unknown_key(&child, table, unknown);
 		else if (!entry->read)

@@ -69,6 +69,7 @@ typedef int field_read(const struct field *f, void *out);
 struct field_reader {
 	const char *key;
 	field_read *read; /* NULL: known, and not used yet: a warning. field_ignore: nothing is said */
+	const struct field_reader *more; /* of the last entry: the table goes on there; NULL: it does not */
 };
 
 enum field_unknown { UNKNOWN_WARNS, UNKNOWN_FAILS };

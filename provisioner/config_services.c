@@ -60,16 +60,6 @@ static int read_container_name(const struct field *f, void *out)
 
 /* ---- other names ---- */
 
-static int read_hostname(const struct field *f, void *out)
-{
-	struct config_service *s = out;
-	char *name = NULL;
-	int r = field_string(f, &name);
-	if (r == 0)
-		strv_push(&s->aliases, name);
-	return r;
-}
-
 static int read_aliases(const struct field *f, void *out)
 {
 	struct config_service *s = out;
@@ -144,7 +134,6 @@ static const struct field_reader deploy_fields[] = {
     {"resources", read_resources},
     {"mode", NULL},
     {"replicas", NULL},
-    {"labels", NULL},
     {"placement", NULL},
     {"restart_policy", NULL},
     {"update_config", NULL},
@@ -313,7 +302,6 @@ static const struct field_reader service_fields[] = {
     {"profiles", read_profiles},
     {"working_dir", read_working_dir},
     {"container_name", read_container_name},
-    {"hostname", read_hostname},
     {"networks", read_networks},
     {"mem_limit", read_memory},
     {"cpus", read_cpus},
@@ -326,9 +314,6 @@ static const struct field_reader service_fields[] = {
     {"annotations", NULL},
     {"attach", NULL},
     {"blkio_config", NULL},
-    {"cap_add", NULL},
-    {"cap_drop", NULL},
-    {"cgroup", NULL},
     {"cgroup_parent", NULL},
     {"configs", NULL},
     {"cpu_count", NULL},
@@ -337,61 +322,28 @@ static const struct field_reader service_fields[] = {
     {"cpu_quota", NULL},
     {"cpu_rt_period", NULL},
     {"cpu_rt_runtime", NULL},
-    {"cpu_shares", NULL},
-    {"cpuset", NULL},
     {"credential_spec", NULL},
     {"develop", NULL},
-    {"device_cgroup_rules", NULL},
-    {"devices", NULL},
-    {"dns", NULL},
-    {"dns_opt", NULL},
-    {"dns_search", NULL},
-    {"domainname", NULL},
     {"extends", NULL},
     {"external_links", NULL},
-    {"extra_hosts", NULL},
     {"gpus", NULL},
-    {"group_add", NULL},
-    {"init", NULL},
-    {"ipc", NULL},
     {"isolation", NULL},
     {"label_file", NULL},
-    {"labels", NULL},
     {"links", NULL},
     {"logging", NULL},
     {"mac_address", NULL},
-    {"mem_reservation", NULL},
-    {"mem_swappiness", NULL},
-    {"memswap_limit", NULL},
     {"models", NULL},
     {"network_mode", NULL},
-    {"oom_kill_disable", NULL},
-    {"oom_score_adj", NULL},
-    {"pid", NULL},
-    {"platform", NULL},
     {"post_start", NULL},
     {"pre_stop", NULL},
-    {"privileged", NULL},
     {"provider", NULL},
-    {"pull_policy", NULL},
     {"pull_refresh_after", NULL},
-    {"read_only", NULL},
-    {"runtime", NULL},
     {"scale", NULL},
     {"secrets", NULL},
-    {"security_opt", NULL},
-    {"shm_size", NULL},
-    {"stdin_open", NULL},
     {"storage_opt", NULL},
-    {"sysctls", NULL},
-    {"tty", NULL},
-    {"ulimits", NULL},
     {"use_api_socket", NULL},
-    {"user", NULL},
-    {"userns_mode", NULL},
-    {"uts", NULL},
     {"volumes_from", NULL},
-    {NULL, NULL},
+    {NULL, NULL, container_fields},
 };
 
 /* A service's name becomes the name of a file (`services/NAME`) and of variables. */
@@ -413,7 +365,7 @@ static int read_service(const struct field *f, struct config *c)
 	array_grow(c->services, c->n_services);
 	struct config_service *s = &c->services[c->n_services++];
 	*s = (struct config_service){
-	    .name = xstrdup(f->key), .stop_grace_ms = -1, .file = f->key_file, .line = f->key_line, .column = f->key_column};
+	    .name = xstrdup(f->key), .container = CONTAINER_OPTIONS_INIT, .stop_grace_ms = -1, .file = f->key_file, .line = f->key_line, .column = f->key_column};
 	r = field_read_map(f, service_fields, UNKNOWN_WARNS, "a mapping with image, build or x-aether", s);
 	if (r < 0)
 		return r;
@@ -446,6 +398,7 @@ static int copy_service(struct loading *l, const struct field *name, const char 
 	s->is_copy = true;
 	free(move_ptr(s->container_name));
 	strv_free(move_ptr(s->aliases));
+	free(move_ptr(s->container.hostname));
 	for (size_t i = 0; i < s->n_ports; i++)
 		s->ports[i].published = 0;
 	for (size_t i = 0; i < s->n_volumes; i++)

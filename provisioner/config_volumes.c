@@ -50,6 +50,7 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 			error_hint(f->reader->err, "a directory is written ./%s", v.source);
 		free(v.source);
 		free(v.target);
+		free(v.options);
 		return r;
 	}
 	judge_mount(f, s, &v);
@@ -58,14 +59,28 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 	return 0;
 }
 
-static bool read_only_option(const char *options)
+static bool is_word(const char *word, size_t len, const char *const *words)
 {
-	for (; *options; options += strcspn(options, ",")) {
-		options += *options == ',';
-		if (strcspn(options, ",") == 2 && !strncmp(options, "ro", 2))
+	for (; *words; words++)
+		if (strlen(*words) == len && !strncmp(*words, word, len))
 			return true;
-	}
 	return false;
+}
+
+/* "ro,z": what means something to an engine goes on to it. */
+static void take_options(const char *text, struct config_volume *v)
+{
+	static const char *const read_only[] = {"ro", "readonly", NULL};
+	static const char *const kept[] = {"z", "Z", "nocopy", "shared", "rshared", "slave", "rslave", "private", "rprivate", NULL};
+	struct buffer options = BUFFER_INIT;
+	for (size_t len; *text; text += len + (text[len] == ',')) {
+		len = strcspn(text, ",");
+		v->read_only |= is_word(text, len, read_only);
+		if (is_word(text, len, kept))
+			buffer_printf(&options, "%s%.*s", options.len ? "," : "", (int)len, text);
+	}
+	if (options.len)
+		v->options = buffer_detach(&options);
 }
 
 static int add_short(const struct field *f, struct config_service *s)
@@ -80,7 +95,7 @@ static int add_short(const struct field *f, struct config_service *s)
 		*target++ = '\0';
 		if ((options = strchr(target, ':'))) {
 			*options++ = '\0';
-			v.read_only = read_only_option(options);
+			take_options(options, &v);
 		}
 		v.source = xstrdup(source);
 		v.type = strchr("/.~", *source) ? CONFIG_VOLUME_BIND : CONFIG_VOLUME_NAMED;
@@ -117,6 +132,73 @@ static int read_read_only(const struct field *f, void *out)
 	return field_bool(f, &((struct long_form *)out)->volume.read_only);
 }
 
+static void add_option(struct config_volume *v, const char *option)
+{
+	char *old = v->options;
+	v->options = old ? xasprintf("%s,%s", old, option) : xstrdup(option);
+	free(old);
+}
+
+static int read_propagation(const struct field *f, void *out)
+{
+	cleanup_free char *text = NULL;
+	int r = field_string(f, &text);
+	if (r == 0)
+		add_option(&((struct long_form *)out)->volume, text);
+	return r;
+}
+
+static int read_nocopy(const struct field *f, void *out)
+{
+	bool nocopy = false;
+	int r = field_bool(f, &nocopy);
+	if (nocopy)
+		add_option(&((struct long_form *)out)->volume, "nocopy");
+	return r;
+}
+
+static int read_tmpfs_size(const struct field *f, void *out)
+{
+	uint64_t bytes = 0;
+	int r = field_bytes(f, &bytes);
+	cleanup_free char *option = xasprintf("size=%llu", (unsigned long long)bytes);
+	if (r == 0)
+		add_option(&((struct long_form *)out)->volume, option);
+	return r;
+}
+
+static int read_tmpfs_mode(const struct field *f, void *out)
+{
+	cleanup_free char *text = NULL, *option = NULL;
+	int r = field_text(f, &text);
+	if (r < 0)
+		return r;
+	bool octal = text[0] == '0' || strspn(text, "01234567") == strlen(text); /* YAML reads 0755 as 493: as written it is octal */
+	option = octal ? xasprintf("mode=%s", text) : xasprintf("mode=%lo", strtoul(text, NULL, 10));
+	add_option(&((struct long_form *)out)->volume, option);
+	return 0;
+}
+
+static const struct field_reader bind_fields[] = {
+    {"propagation", read_propagation}, {"selinux", read_propagation}, {"create_host_path", field_ignore}, {"recursive", NULL}, {NULL, NULL}};
+static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", NULL}, {"labels", field_ignore}, {NULL, NULL}};
+static const struct field_reader tmpfs_fields[] = {{"size", read_tmpfs_size}, {"mode", read_tmpfs_mode}, {NULL, NULL}};
+
+static int read_bind_options(const struct field *f, void *out)
+{
+	return field_read_map(f, bind_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
+static int read_volume_options(const struct field *f, void *out)
+{
+	return field_read_map(f, volume_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
+static int read_tmpfs_options(const struct field *f, void *out)
+{
+	return field_read_map(f, tmpfs_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
 static const struct field_reader long_fields[] = {
     {"type", read_type},
     {"source", read_source},
@@ -127,9 +209,9 @@ static const struct field_reader long_fields[] = {
     {"read_only", read_read_only},
     {"readonly", read_read_only},
     {"consistency", field_ignore},
-    {"bind", NULL},
-    {"volume", NULL},
-    {"tmpfs", NULL},
+    {"bind", read_bind_options},
+    {"volume", read_volume_options},
+    {"tmpfs", read_tmpfs_options},
     {NULL, NULL},
 };
 
@@ -141,6 +223,7 @@ static int add_long(const struct field *f, struct config_service *s)
 	if (r < 0) {
 		free(form.volume.source);
 		free(form.volume.target);
+		free(form.volume.options);
 		return r;
 	}
 	form.volume.type = types[form.type];
@@ -161,12 +244,17 @@ int read_volumes(const struct field *f, void *out)
 	return r;
 }
 
+/* TARGET[:OPTIONS] */
 int read_tmpfs(const struct field *f, void *out)
 {
 	cleanup_strv char **list = NULL;
 	int r = field_strings_or_one(f, &list);
-	for (char **item = list; r == 0 && item && *item; item++)
-		r = add_volume(f, out,
-		               (struct config_volume){.type = CONFIG_VOLUME_TMPFS, .target = xstrndup(*item, strcspn(*item, ":"))});
+	for (char **item = list; r == 0 && item && *item; item++) {
+		size_t len = strcspn(*item, ":");
+		struct config_volume v = {.type = CONFIG_VOLUME_TMPFS, .target = xstrndup(*item, len)};
+		if ((*item)[len])
+			v.options = xstrdup(*item + len + 1);
+		r = add_volume(f, out, v);
+	}
 	return r;
 }

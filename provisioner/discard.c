@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/backend.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -60,8 +61,25 @@ int discard_directories(const struct identity *id, struct error *err)
 	         : 0;
 }
 
+int discard_orphans(const struct store_environment *e, bool remove, char ***found, struct error *err)
+{
+	return backend_sweep(e->backend, e->backend_target, e->namespace_, remove, found, err);
+}
+
+static int remove_orphans(struct store *s, const struct identity *id, struct error *err)
+{
+	struct store_environment e = {0};
+	int r = store_environment_get(s, id->namespace_, &e, err);
+	if (r == 1)
+		r = discard_orphans(&e, true, NULL, err);
+	store_environment_release(&e);
+	return r < 0 ? r : 0;
+}
+
 int discard_record(struct store *s, const struct identity *id, int root_fd, struct error *err)
 {
-	int r = data_to_trash(s, id, root_fd, err);
+	int r = remove_orphans(s, id, err);
+	if (!r)
+		r = data_to_trash(s, id, root_fd, err);
 	return r ? r : store_environment_delete(s, id->namespace_, err);
 }

@@ -9,7 +9,11 @@
 /* new: the names of what holds data in that generation, for the trash to show: services, and volumes by their own names */
 char **discard_data_names(const struct identity *id, uint32_t generation);
 
-/* Data of every generation (a crash may have left an older one) and the user's own .env lines, from where they were put aside or the directory
+/* What runs of an environment that nobody serves, in a backend where no lock shows it (containers): adds its names to `found`; with `remove`
+ * all of it goes but data. */
+int discard_orphans(const struct store_environment *e, bool remove, char ***found, struct error *err);
+
+/* What still runs is removed; data of every generation (a crash may have left an older one) and the user's own .env lines, from where they were put aside or the directory
  * `root_fd` (-1: it is gone), go to the trash; then its row in the store goes, with ports and secrets. May be called again. */
 int discard_record(struct store *s, const struct identity *id, int root_fd, struct error *err);
 

@@ -311,6 +311,7 @@ static void environment_free(struct environment *e)
 	envset_release(&e->env);
 	free(e->backend_name);
 	free(e->stored_backend);
+	free(e->stored_target);
 	free(e->stored_reason);
 	free(e->desired);
 	free(e->desired_before);

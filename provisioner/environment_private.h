@@ -99,7 +99,7 @@ struct environment {
 	json_t *requested_by;
 
 	/* as the store has it */
-	char *stored_backend, *stored_reason, *desired;
+	char *stored_backend, *stored_target, *stored_reason, *desired;
 	uint32_t generation;
 	uid_t uid;
 

@@ -65,7 +65,7 @@ struct store_job {
 	struct job job;
 	char *desired;
 	bool up;
-	char *backend, *reason;
+	char *backend, *target, *reason;
 	uint32_t generation;
 	struct error error;
 };
@@ -86,7 +86,7 @@ static void store_work(struct job *base)
 	if (job->up)
 		r = make_data_dir(e, job->generation, &job->error);
 	if (r == 0 && job->up && job->backend)
-		r = store_environment_set_backend(e->store, e->id->namespace_, job->backend, job->reason, &job->error);
+		r = store_environment_set_backend(e->store, e->id->namespace_, job->backend, job->target, job->reason, &job->error);
 	if (r == 0)
 		store_environment_set_desired(e->store, e->id->namespace_, job->desired, &job->error);
 }
@@ -105,8 +105,10 @@ static void store_after(struct job *base)
 		e->desired = xstrdup(job->desired);
 		if (job->backend) {
 			free(e->stored_backend);
+			free(e->stored_target);
 			free(e->stored_reason);
 			e->stored_backend = xstrdup(job->backend);
+			e->stored_target = xstrdup(job->target);
 			e->stored_reason = xstrdup(job->reason);
 		}
 		e->up_stored = !strcmp(job->desired, "up");
@@ -118,6 +120,7 @@ static void store_after(struct job *base)
 	error_release(&job->error);
 	free(job->desired);
 	free(job->backend);
+	free(job->target);
 	free(job->reason);
 	free(job);
 	environment_mark(e, CHANGED_STATUS);
@@ -150,6 +153,7 @@ void environment_store_up(struct environment *e)
 	job->generation = e->generation;
 	if (!e->stored_backend) {
 		job->backend = xstrdup(e->model->backend);
+		job->target = xstrdup(e->model->backend_target);
 		job->reason = xstrdup(e->model->backend_reason);
 	}
 	e->storing_up = true;
@@ -280,6 +284,7 @@ static void load_work(struct job *base)
 	    .main_text = buffer_str(&inherited),
 	    .tracked_text = buffer_str(&job->base_text),
 	    .backend = job->stored.backend,
+	    .backend_target = job->stored.backend_target,
 	    .backend_reason = job->stored.backend_reason,
 	    .generation = job->stored.generation,
 	    .uid = job->stored.uid,
@@ -298,8 +303,10 @@ static void take_stored(struct environment *e, struct load_job *job)
 		return;
 	e->registered = true;
 	free(e->stored_backend);
+	free(e->stored_target);
 	free(e->stored_reason);
 	e->stored_backend = move_ptr(job->stored.backend);
+	e->stored_target = move_ptr(job->stored.backend_target);
 	e->stored_reason = move_ptr(job->stored.backend_reason);
 	e->generation = job->stored.generation;
 	e->uid = job->stored.uid;
@@ -360,9 +367,8 @@ static void on_diagnostic(void *arg, enum diagnostic_level level, const char *se
 	}
 	if (error_is_set(&s->unsupported))
 		return;
-	bool by_command = s->config->run_command != NULL;
-	error_set(&s->unsupported, by_command ? ERROR_PROGRAM_NOT_FOUND : ERROR_IMAGE_NOT_FOUND, "service %s: %s", service,
-	          text);
+	enum error_code code = s->config->run_command ? ERROR_PROGRAM_NOT_FOUND : field && !strcmp(field, "volumes") ? ERROR_PERMISSION : ERROR_IMAGE_NOT_FOUND;
+	error_set(&s->unsupported, code, "service %s: %s", service, text);
 	if (hint)
 		error_hint(&s->unsupported, "%s", hint);
 }
@@ -725,6 +731,7 @@ static void open_backend(struct environment *e, const char *name)
 	const struct backend_params params = {
 	    .loop = e->params.loop,
 	    .target = name,
+	    .address = e->model ? e->model->backend_target : e->stored_target,
 	    .namespace_ = e->id->namespace_,
 	    .workspace = e->id->workspace,
 	    .workspace_root = e->id->root,

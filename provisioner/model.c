@@ -50,6 +50,7 @@ void model_free(struct model *m)
 	keyvals_release(&m->env);
 	keyvals_release(&m->base);
 	free(m->backend);
+	free(m->backend_target);
 	free(m->backend_reason);
 	strv_free(m->warnings);
 	free(m->signature);
@@ -83,29 +84,61 @@ char *model_variable_name(const char *service, const char *suffix)
 /* ---- the backend ---- */
 
 /* Decided once per environment: an engine that is down tomorrow must not mean an empty database in another place. */
+/* As it was decided before, until it is destroyed. */
+static void keep_backend(struct model *m, const struct model_params *params, const char *asked)
+{
+	m->backend = xstrdup(params->backend);
+	m->backend_target = xstrdup(params->backend_target);
+	m->backend_reason = xstrdup(params->backend_reason);
+	if (strcmp(asked, "auto") && strcmp(asked, params->backend) && (!params->backend_target || strcmp(asked, params->backend_target)))
+		strv_pushf(&m->warnings, "the configuration says backend '%s', this environment runs on '%s' until it is destroyed", asked, params->backend);
+}
+
+/* The first engine that answers; none: processes of this host. */
+static void choose_backend(struct model *m)
+{
+	cleanup_buffer struct buffer why = BUFFER_INIT;
+	for (const struct backend_ops *const *ops = backend_all(); *ops; ops++) {
+		cleanup_error struct error err = ERROR_INIT;
+		cleanup_free char *from = NULL;
+		if (!(*ops)->find)
+			continue;
+		if (backend_locate((*ops)->name, true, &m->backend_target, &from, &err) == 0) {
+			m->backend = xstrdup((*ops)->name);
+			m->backend_reason = xasprintf("auto: it answers at %s (%s)", m->backend_target, from);
+			return;
+		}
+		buffer_printf(&why, "; %s", err.message);
+	}
+	m->backend = xstrdup("process");
+	m->backend_reason = xasprintf("auto: no container engine, so host processes%s", buffer_str(&why));
+}
+
 static int decide_backend(struct model *m, const struct model_params *params, struct error *err)
 {
 	const char *asked = m->config->backend ? m->config->backend : "auto";
-	bool is_auto = !strcmp(asked, "auto");
+	const struct backend_ops *ops = backend_find(asked);
 	if (params->backend) {
-		m->backend = xstrdup(params->backend);
-		m->backend_reason = xstrdup(params->backend_reason);
-		if (!is_auto && strcmp(asked, params->backend))
-			strv_pushf(&m->warnings,
-			           "the configuration says backend '%s', this environment runs on '%s' until it is destroyed",
-			           asked, params->backend);
+		keep_backend(m, params, asked);
 		return 0;
 	}
-	m->backend = xstrdup(is_auto ? "process" : asked);
-	m->backend_reason =
-	    xstrdup(is_auto ? "auto: container engines are not supported yet, so host processes" : "configured");
-	if (backend_find(m->backend))
+	if (!strcmp(asked, "auto")) {
+		choose_backend(m);
 		return 0;
+	}
+	if (ops) {
+		cleanup_error struct error later = ERROR_INIT; /* its first use says it, with the place that is tried */
+		cleanup_free char *from = NULL;
+		backend_locate(asked, false, &m->backend_target, &from, &later);
+		m->backend = xstrdup(ops->name);
+		m->backend_reason = from && strcmp(from, "x-aether.backend") ? xasprintf("configured; %s by %s", m->backend_target, from) : xstrdup("configured");
+		return 0;
+	}
 	cleanup_buffer struct buffer known = BUFFER_INIT;
-	for (const struct backend_ops *const *ops = backend_all(); *ops; ops++)
-		buffer_printf(&known, "%s%s", known.len ? ", " : "", (*ops)->name);
+	for (const struct backend_ops *const *all = backend_all(); *all; all++)
+		buffer_printf(&known, "%s%s", known.len ? ", " : "", (*all)->name);
 	error_set(err, ERROR_CONFIG_INVALID, "%s: backend '%s' is not supported", m->config->file, asked);
-	return error_hint(err, "supported are: auto, %s", buffer_str(&known));
+	return error_hint(err, "supported are: auto, %s, and the address of an engine (unix:///run/docker.sock)", buffer_str(&known));
 }
 
 /* ---- ports ---- */
@@ -492,6 +525,18 @@ static void warn_of_external(struct model *m)
 		strv_pushf(&m->warnings, "networks.%s: it is external; host processes do not reach what else is on it by name", *network);
 }
 
+/* Fields of which nothing is missed where there is no container are passed over. */
+static void warn_of_container_fields(struct model *m, const struct config_service *c)
+{
+	static char *const harmless[] = {(char *)"labels", (char *)"hostname", (char *)"init", (char *)"tty", (char *)"stdin_open", (char *)"pull_policy", (char *)"platform", NULL};
+	cleanup_buffer struct buffer names = BUFFER_INIT;
+	for (char **name = c->container_fields; name && *name; name++)
+		if (!strv_contains(harmless, *name))
+			buffer_printf(&names, "%s%s", names.len ? ", " : "", *name);
+	if (names.len)
+		strv_pushf(&m->warnings, "%s: %s: for containers alone, a process of this machine has no such thing", c->name, names.data);
+}
+
 static void make_services(struct model *m, const struct model_params *params)
 {
 	m->n_services = m->config->n_services;
@@ -507,8 +552,11 @@ static void make_services(struct model *m, const struct model_params *params)
 	}
 	for (size_t i = 0; i < m->config->n_warnings; i++)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
-	if (!strcmp(m->backend, "process"))
-		warn_of_external(m);
+	if (strcmp(m->backend, "process"))
+		return;
+	warn_of_external(m);
+	for (size_t i = 0; i < m->n_services; i++)
+		warn_of_container_fields(m, m->services[i].config);
 }
 
 static bool has_form(const char *value)

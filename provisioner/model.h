@@ -56,7 +56,7 @@ struct model {
 	struct keyvals base;          /* AETHER_* */
 	struct model_file *files;
 	size_t n_files;
-	char *backend, *backend_reason;
+	char *backend, *backend_target, *backend_reason; /* target: NULL where there is but one */
 	uint32_t generation;
 	char **warnings;
 	char *signature; /* equal signatures: nothing that is generated or started differs */
@@ -71,6 +71,7 @@ struct model_params {
 	const char *main_text; /* the main checkout's, and what else lies beneath, "": none */
 	const char *tracked_text; /* what of it came with a commit; NULL: nothing */
 	const char *backend;   /* as decided before; NULL: not yet */
+	const char *backend_target;
 	const char *backend_reason;
 	uint32_t generation;
 	uid_t uid;

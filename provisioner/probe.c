@@ -205,9 +205,23 @@ static void judge_http(struct probe *p, bool at_end)
 	failed(p, why);
 }
 
+static bool is_bare(const struct probe *p)
+{
+	return p->what.kind == PROBE_TCP && !p->what.expect;
+}
+
+static void on_lasted(uv_timer_t *timer)
+{
+	succeeded(timer->data);
+}
+
 static void judge(struct probe *p, bool at_end)
 {
-	if (p->what.kind == PROBE_HTTP)
+	if (is_bare(p) && at_end && !p->trying->answer.len)
+		failed(p, "the connection was closed at once");
+	else if (is_bare(p))
+		succeeded(p); /* it even speaks first */
+	else if (p->what.kind == PROBE_HTTP)
 		judge_http(p, at_end);
 	else
 		judge_tcp(p, at_end);
@@ -246,10 +260,12 @@ static void on_connect(uv_connect_t *req, int status)
 		failed(p, uv_strerror(status));
 		return;
 	}
-	if (p->what.kind == PROBE_TCP && !p->what.expect) {
+	if (is_bare(p) && !p->what.linger_ms) {
 		succeeded(p);
 		return;
 	}
+	if (is_bare(p))
+		uv_timer_start(&p->timer, on_lasted, p->what.linger_ms, 0);
 	uv_buf_t out = uv_buf_init(p->what.send, (unsigned)p->what.send_len);
 	if (p->what.kind == PROBE_HTTP) {
 		t->request = xasprintf("GET %s HTTP/1.0\r\nHost: %s:%u\r\nConnection: close\r\n\r\n",

@@ -12,6 +12,7 @@
 #include "provisioner/template.h"
 
 #define STOP_GRACE_MS 10000 /* Compose's default */
+#define PROXY_MS 20 /* in which an engine's proxy, which takes every connection, closes one that leads nowhere */
 #define RUN_DIR_NAME_MAX 20 /* of the 107 bytes of a Unix socket's path */
 
 /* ---- ownership: the spec points into the model ---- */
@@ -294,7 +295,7 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 	                                         [CONFIG_VOLUME_ANONYMOUS] = VOLUME_ANONYMOUS,
 	                                         [CONFIG_VOLUME_BIND] = VOLUME_BIND,
 	                                         [CONFIG_VOLUME_TMPFS] = VOLUME_TMPFS};
-	struct volume_spec spec = {kinds[v->type], v->source, v->source, v->target, v->read_only};
+	struct volume_spec spec = {kinds[v->type], v->source, v->source, v->target, v->read_only, v->options};
 	if (v->type == CONFIG_VOLUME_NAMED)
 		spec.source = data_path(b, SPEC_VOLUMES "/", v->source);
 	if (v->type == CONFIG_VOLUME_ANONYMOUS) {
@@ -351,9 +352,25 @@ static const char *data_dir(const struct build *b)
 		if (v->kind == VOLUME_BIND)
 			warn_of_bind(b, v);
 		v->kind = VOLUME_ANONYMOUS;
+		v->name = b->s->config->name;
 		v->source = own;
 	}
 	return dir;
+}
+
+/* The same for an engine, which keeps data in volumes of its own, and a tmpfs as one. */
+static void bind_to_volume(const struct build *b)
+{
+	const char *target = b->s->recipe ? b->s->recipe->data_target : NULL;
+	for (size_t i = 0; target && i < b->s->spec.n_volumes; i++) {
+		struct volume_spec *v = &b->volumes[i];
+		if (v->kind != VOLUME_BIND || !holds(v->target, target))
+			continue;
+		warn_of_bind(b, v);
+		v->kind = VOLUME_ANONYMOUS;
+		v->name = keep(b->s, xasprintf("%s.data", b->s->config->name));
+		v->source = keep(b->s, xasprintf("%s/data.volume", b->s->spec.data));
+	}
 }
 
 /* ---- host processes ---- */
@@ -657,11 +674,14 @@ static char *hash_spec(const struct service_spec *spec)
 		h = hash_str(h, spec->volumes[i].source ? spec->volumes[i].source : "");
 		h = hash_str(h, spec->volumes[i].target);
 		h = hash_bytes(h, &spec->volumes[i].read_only, sizeof spec->volumes[i].read_only);
+		h = hash_str(h, spec->volumes[i].options ? spec->volumes[i].options : "");
 	}
 	h = hash_bytes(h, &spec->memory_bytes, sizeof spec->memory_bytes);
 	h = hash_bytes(h, &spec->cpus, sizeof spec->cpus);
 	h = hash_bytes(h, &spec->pids, sizeof spec->pids);
 	h = hash_bytes(h, &spec->generation, sizeof spec->generation);
+	if (!spec->process && spec->container) /* a process has none of it */
+		h = container_options_hash(hash_argv(h, spec->aliases), spec->container);
 	h = hash_process(h, spec->process);
 	return xasprintf("%016llx", (unsigned long long)h);
 }
@@ -686,11 +706,18 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	    .stop_signal = c->stop_signal ? c->stop_signal : signal_number(s->recipe ? s->recipe->stop_signal : NULL),
 	    .stop_grace_ms = c->stop_grace_ms >= 0 ? (unsigned)c->stop_grace_ms : STOP_GRACE_MS,
 	    .generation = m->generation,
+	    .data = data_path(&b, "", c->name),
+	    .aliases = c->aliases,
+	    .container = &c->container,
 	};
 	build_volumes(&b);
-	int r = !strcmp(m->backend, "process") ? build_process(&b) : 0;
+	bool as_process = !strcmp(m->backend, "process");
+	int r = as_process ? build_process(&b) : 0;
+	if (!as_process)
+		bind_to_volume(&b);
 	if (r == 0)
 		r = build_ready(&b);
+	s->ready.linger_ms = as_process ? 0 : PROXY_MS;
 	s->spec.config_hash = keep(s, hash_spec(&s->spec));
 	return r;
 }

@@ -54,6 +54,7 @@ static const char *const migrations[] = {
     "CREATE TABLE approvals("
     "  repository TEXT NOT NULL, hash TEXT NOT NULL, fields TEXT NOT NULL, at_ms INTEGER NOT NULL,"
     "  PRIMARY KEY(repository, hash)) WITHOUT ROWID;",
+    "ALTER TABLE environments ADD COLUMN backend_target TEXT;",
 };
 #define MIGRATION_COUNT ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -37,6 +37,7 @@ struct store_environment {
 	char *state_dir;
 	char *backend;       /* decided; NULL: not yet */
 	char *backend_reason;
+	char *backend_target; /* where it is, for those that can be in several places; NULL: none */
 	uint32_t generation; /* of the data; from 1 */
 	char *desired;       /* "absent", "up", "stopped" */
 	int64_t created_ms;  /* wall clock */
@@ -52,7 +53,8 @@ int store_environment_list(struct store *s, struct store_environment **ret, size
 /* Its directory is elsewhere now. What was approved for the old repository, when that was the directory itself, stays approved. */
 int store_environment_move(struct store *s, const struct store_environment *from, const char *root, const char *repository,
                            const char *workspace, struct error *err);
-int store_environment_set_backend(struct store *s, const char *namespace_, const char *backend, const char *reason, struct error *err);
+int store_environment_set_backend(struct store *s, const char *namespace_, const char *backend, const char *target, const char *reason,
+                                  struct error *err);
 int store_environment_set_desired(struct store *s, const char *namespace_, const char *desired, struct error *err);
 int store_environment_next_generation(struct store *s, const char *namespace_, uint32_t *ret, struct error *err);
 /* Forgets it with its ports, secrets and uid. */

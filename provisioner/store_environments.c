@@ -9,7 +9,7 @@
 
 #define COLUMNS                                                                                                        \
 	"namespace, root, repository, workspace, control_dir, state_dir, backend, backend_reason, generation, desired, "   \
-	"created_ms, uid, root_id"
+	"created_ms, uid, root_id, backend_target"
 
 static void read_row(sqlite3_stmt *row, struct store_environment *e)
 {
@@ -22,6 +22,7 @@ static void read_row(sqlite3_stmt *row, struct store_environment *e)
 	e->created_ms = sqlite3_column_int64(row, 10);
 	e->uid = sqlite3_column_type(row, 11) == SQLITE_NULL ? (uid_t)-1 : (uid_t)sqlite3_column_int64(row, 11);
 	e->root_id = sql_text(row, 12);
+	e->backend_target = sql_text(row, 13);
 }
 
 int store_environment_put(struct store *s, const struct store_environment *e, bool want_uid, struct error *err)
@@ -100,11 +101,11 @@ int store_environment_move(struct store *s, const struct store_environment *from
 	return r < 0 ? r : transaction_commit(&t, err);
 }
 
-int store_environment_set_backend(struct store *s, const char *namespace_, const char *backend, const char *reason,
-                                  struct error *err)
+int store_environment_set_backend(struct store *s, const char *namespace_, const char *backend, const char *target,
+                                  const char *reason, struct error *err)
 {
-	int r = sql_run(s, err, "UPDATE environments SET backend=?, backend_reason=? WHERE namespace=?", "sss", backend,
-	                reason, namespace_);
+	int r = sql_run(s, err, "UPDATE environments SET backend=?, backend_target=?, backend_reason=? WHERE namespace=?", "ssss", backend,
+	                target, reason, namespace_);
 	return one_changed(r, namespace_, err);
 }
 
@@ -161,6 +162,7 @@ void store_environment_release(struct store_environment *e)
 	free(e->state_dir);
 	free(e->backend);
 	free(e->backend_reason);
+	free(e->backend_target);
 	free(e->desired);
 	free(e->root_id);
 	*e = (struct store_environment){0};

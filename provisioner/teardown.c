@@ -31,6 +31,7 @@ static void done(struct environment *e)
 	e->teardown = TEARDOWN_NONE;
 	e->satisfied = e->up_stored = e->config_changed = e->plan = false;
 	free(move_ptr(e->stored_backend));
+	free(move_ptr(e->stored_target));
 	free(move_ptr(e->stored_reason));
 	free(e->desired);
 	e->desired = xstrdup("absent");
@@ -75,7 +76,7 @@ static void trash_work(struct job *base)
 	if (r == 0)
 		r = store_secrets_release(e->store, ns, &job->error);
 	if (r == 0)
-		r = store_environment_set_backend(e->store, ns, NULL, NULL, &job->error);
+		r = store_environment_set_backend(e->store, ns, NULL, NULL, NULL, &job->error);
 	if (r == 0)
 		r = store_environment_set_desired(e->store, ns, "absent", &job->error);
 	if (r == 0)

@@ -11,9 +11,16 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "provisioner/model.h"
 #include "provisioner/trash_private.h"
 
 #define GONE ".gone" /* suffix of a directory whose entry is no more: anybody may remove it */
+
+static bool ends_in(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), m = strlen(suffix);
+	return n > m && !strcmp(name + n - m, suffix);
+}
 
 static bool exists_in(const char *directory, const char *name)
 {
@@ -153,6 +160,44 @@ static int condemn(struct store *s, const struct trash_entry *e, struct error *e
 	return r;
 }
 
+/* The data of an engine's volumes, for which records stand: files right below the service's directory, and instead of the directory of a
+ * named volume. A record stays until its volume is gone, whenever its engine answers again. */
+static int discard_records(const char *path, const char *namespace_, bool in_service, struct error *err)
+{
+	cleanup_closedir DIR *d = opendir(path);
+	int result = 0;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		cleanup_free char *entry = xasprintf("%s/%s", path, e->d_name);
+		cleanup_error struct error why = ERROR_INIT;
+		struct stat st;
+		bool is_record = ends_in(e->d_name, ".volume") || !in_service;
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || lstat(entry, &st) || !S_ISREG(st.st_mode) || !is_record)
+			continue;
+		int r = backend_discard(entry, namespace_, &why);
+		if (!r && unlink(entry))
+			r = trash_failed(-errno, entry, &why);
+		if (r && !result && err)
+			error_move(err, &why);
+		result = result ? result : r;
+	}
+	return result;
+}
+
+static int discard_volumes(const char *gone, struct error *err)
+{
+	CLEANUP(trash_entry_release) struct trash_entry entry = {0};
+	cleanup_free char *data = xasprintf("%s/data", gone);
+	cleanup_closedir DIR *d = opendir(data);
+	int result = 0;
+	trash_note_read(gone, &entry);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		cleanup_free char *path = xasprintf("%s/%s", data, e->d_name);
+		int r = e->d_name[0] == '.' ? 0 : discard_records(path, entry.namespace_, strcmp(e->d_name, SPEC_VOLUMES) != 0, result ? NULL : err);
+		result = result ? result : r;
+	}
+	return result;
+}
+
 /* Without the lock: a large tree takes its time, and two may well remove the same one. */
 static int remove_condemned(struct store *s, struct error *err)
 {
@@ -160,10 +205,15 @@ static int remove_condemned(struct store *s, struct error *err)
 	cleanup_closedir DIR *d = opendir(trash);
 	int result = 0;
 	for (struct dirent *e; d && (e = readdir(d));) {
-		size_t n = strlen(e->d_name), suffix = strlen(GONE);
-		if (n <= suffix || strcmp(e->d_name + n - suffix, GONE) != 0)
+		if (!ends_in(e->d_name, GONE))
 			continue;
-		int r = remove_in(trash, e->d_name);
+		cleanup_free char *gone = xasprintf("%s/%s", trash, e->d_name);
+		int r = discard_volumes(gone, result ? NULL : err);
+		if (r) {
+			result = result ? result : r;
+			continue;
+		}
+		r = remove_in(trash, e->d_name);
 		if (r && !result)
 			result = trash_failed(r, e->d_name, err);
 	}

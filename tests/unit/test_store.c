@@ -211,7 +211,7 @@ static void environments_are_kept(void **state)
 	store_environment_release(&got);
 
 	uint32_t generation = 0;
-	ok(store_environment_set_backend(s, "ns", "process", "no engine", &err), &err);
+	ok(store_environment_set_backend(s, "ns", "docker", "unix:///run/docker.sock", "it answers", &err), &err);
 	ok(store_environment_set_desired(s, "ns", "up", &err), &err);
 	ok(store_environment_next_generation(s, "ns", &generation, &err), &err);
 	assert_int_equal(generation, 2);
@@ -222,13 +222,14 @@ static void environments_are_kept(void **state)
 	s = open_store(*state);
 	assert_int_equal(store_environment_get(s, "ns", &got, &err), 1);
 	assert_string_equal(got.root, "/moved");
-	assert_string_equal(got.backend, "process");
-	assert_string_equal(got.backend_reason, "no engine");
+	assert_string_equal(got.backend, "docker");
+	assert_string_equal(got.backend_target, "unix:///run/docker.sock");
+	assert_string_equal(got.backend_reason, "it answers");
 	assert_string_equal(got.desired, "up");
 	assert_int_equal(got.generation, 2);
 	store_environment_release(&got);
 
-	ok(store_environment_set_backend(s, "ns", NULL, NULL, &err), &err);
+	ok(store_environment_set_backend(s, "ns", NULL, NULL, NULL, &err), &err);
 	store_environment_get(s, "ns", &got, &err);
 	assert_null(got.backend);
 	store_environment_release(&got);

@@ -1,12 +1,13 @@
-/* Is a process still there, from /proc alone: what its shim will say is on its way yet. */
+#include "backends/alive.h"
+
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/process_loop.h"
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -61,7 +62,7 @@ static bool any_thread_lives(pid_t pid)
 	return false;
 }
 
-bool process_lives(struct backend *base, const char *service, pid_t pid)
+bool alive(pid_t pid)
 {
 	char path[40];
 	if (kill(pid, 0) && errno == ESRCH)

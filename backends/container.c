@@ -1,0 +1,59 @@
+#include "backends/container.h"
+
+#include <stdlib.h>
+
+#include "base/hash.h"
+
+#define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset}
+#define LISTS(o)                                                                                                       \
+	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts}
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static uint64_t hash_list(uint64_t h, char *const *list)
+{
+	for (; list && *list; list++)
+		h = hash_str(h, *list);
+	return hash_str(h, "");
+}
+
+static uint64_t hash_map(uint64_t h, const struct keyvals *map)
+{
+	for (size_t i = 0; i < map->count; i++)
+		h = hash_str(hash_str(h, map->items[i].key), map->items[i].value ? map->items[i].value : "");
+	return hash_str(h, "");
+}
+
+uint64_t container_options_hash(uint64_t h, const struct container_options *o)
+{
+	const char *const texts[] = TEXTS(o);
+	char *const *const lists[] = LISTS(o);
+	const int64_t numbers[] = {(int64_t)o->shm_bytes, (int64_t)o->memory_reservation_bytes, o->memory_swap_bytes, o->memory_swappiness, o->cpu_shares, o->oom_score_adj,
+	                           o->privileged, o->read_only, o->init, o->tty, o->stdin_open, o->oom_kill_disable};
+	for (size_t i = 0; i < COUNT(texts); i++)
+		h = hash_str(h, texts[i] ? texts[i] : "");
+	for (size_t i = 0; i < COUNT(lists); i++)
+		h = hash_list(h, lists[i]);
+	h = hash_map(hash_map(h, &o->labels), &o->sysctls);
+	for (size_t i = 0; i < o->n_ulimits; i++) {
+		h = hash_str(h, o->ulimits[i].name);
+		h = hash_bytes(h, &o->ulimits[i].soft, sizeof o->ulimits[i].soft);
+		h = hash_bytes(h, &o->ulimits[i].hard, sizeof o->ulimits[i].hard);
+	}
+	return hash_bytes(h, numbers, sizeof numbers);
+}
+
+void container_options_release(struct container_options *o)
+{
+	char *const texts[] = TEXTS(o);
+	char **const lists[] = LISTS(o);
+	for (size_t i = 0; i < COUNT(texts); i++)
+		free(texts[i]);
+	for (size_t i = 0; i < COUNT(lists); i++)
+		strv_free(lists[i]);
+	keyvals_release(&o->labels);
+	keyvals_release(&o->sysctls);
+	for (size_t i = 0; i < o->n_ulimits; i++)
+		free(o->ulimits[i].name);
+	free(o->ulimits);
+	*o = (struct container_options)CONTAINER_OPTIONS_INIT;
+}

@@ -1,0 +1,49 @@
+/* What of Compose's service fields only a container has: https://github.com/compose-spec/compose-spec/blob/main/05-services.md.
+ * Zero and NULL are the image's or the engine's own. Whoever fills one owns what it points to, and releases it. */
+#ifndef BACKENDS_CONTAINER_H
+#define BACKENDS_CONTAINER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/strv.h"
+
+enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
+
+struct ulimit_option {
+	char *name;         /* "nofile" */
+	int64_t soft, hard; /* -1: unlimited */
+};
+
+struct container_options {
+	char *user;     /* UID[:GID] or names of the image's */
+	char *hostname, *domainname;
+	char *platform; /* os[/arch[/variant]] */
+	char *pid, *ipc, *uts, *userns, *cgroup; /* modes: "host", "private", ... */
+	char *runtime;
+	char *cpuset;
+	char **cap_add, **cap_drop, **group_add, **security_opt;
+	char **devices;     /* HOST[:CONTAINER[:PERMISSIONS]] */
+	char **device_rules;
+	char **dns, **dns_search, **dns_options;
+	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */
+	struct keyvals labels, sysctls;
+	struct ulimit_option *ulimits;
+	size_t n_ulimits;
+	uint64_t shm_bytes, memory_reservation_bytes;
+	int64_t memory_swap_bytes; /* memory and swap together; -1: unlimited */
+	int64_t memory_swappiness; /* from 0; UNSET: the engine's */
+	int64_t cpu_shares, oom_score_adj;
+	bool privileged, read_only, init, tty, stdin_open, oom_kill_disable;
+	enum pull_policy pull;
+};
+
+#define CONTAINER_UNSET INT64_MIN
+#define CONTAINER_OPTIONS_INIT {.memory_swappiness = CONTAINER_UNSET}
+
+/* base/hash.h, of all of it */
+uint64_t container_options_hash(uint64_t h, const struct container_options *o);
+void container_options_release(struct container_options *o);
+
+#endif

@@ -1,0 +1,137 @@
+/* Options of containers as the body of POST /containers/create says them.
+ * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+static void set_text(json_t *object, const char *key, const char *text)
+{
+	if (text && *text)
+		json_object_set_new(object, key, json_string(text));
+}
+
+static void set_list(json_t *object, const char *key, char *const *words)
+{
+	if (!words)
+		return;
+	json_t *list = json_object_get(object, key);
+	if (!list) {
+		list = json_array();
+		json_object_set_new(object, key, list);
+	}
+	for (; *words; words++)
+		json_array_append_new(list, json_string(*words));
+}
+
+static void set_number(json_t *object, const char *key, int64_t number)
+{
+	if (number)
+		json_object_set_new(object, key, json_integer(number));
+}
+
+static void set_true(json_t *object, const char *key, bool on)
+{
+	if (on)
+		json_object_set_new(object, key, json_true());
+}
+
+static void set_map(json_t *object, const char *key, const struct keyvals *map)
+{
+	json_t *old = json_object_get(object, key), *values = old ? old : json_object();
+	for (size_t i = 0; i < map->count; i++)
+		json_object_set_new(values, map->items[i].key, json_string(map->items[i].value ? map->items[i].value : ""));
+	if (!old)
+		json_object_set_new(object, key, values);
+}
+
+/* HOST[:CONTAINER[:PERMISSIONS]] */
+static json_t *device(const char *text)
+{
+	cleanup_free char *copy = xstrdup(text);
+	char *target = strchr(copy, ':'), *permissions = NULL;
+	if (target)
+		*target++ = '\0';
+	if (target && (permissions = strchr(target, ':')))
+		*permissions++ = '\0';
+	return json_pack("{s:s, s:s, s:s}", "PathOnHost", copy, "PathInContainer", target && *target ? target : copy, "CgroupPermissions",
+	                 permissions ? permissions : "rwm");
+}
+
+static void set_devices(json_t *host, char *const *devices)
+{
+	json_t *list = json_array();
+	for (; devices && *devices; devices++)
+		json_array_append_new(list, device(*devices));
+	json_object_set_new(host, "Devices", list);
+}
+
+static void set_ulimits(json_t *host, const struct container_options *o)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < o->n_ulimits; i++)
+		json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "Name", o->ulimits[i].name, "Soft", (json_int_t)o->ulimits[i].soft, "Hard",
+		                                      (json_int_t)o->ulimits[i].hard));
+	json_object_set_new(host, "Ulimits", list);
+}
+
+/* Their own word about it counts: "no-new-privileges:false". */
+static bool speaks_of_privileges(char *const *words)
+{
+	for (; words && *words; words++)
+		if (!strncmp(*words, "no-new-privileges", 17))
+			return true;
+	return false;
+}
+
+static void set_security(json_t *host, const struct container_options *o)
+{
+	if (o->privileged || speaks_of_privileges(o->security_opt))
+		json_object_del(host, "SecurityOpt");
+	set_list(host, "SecurityOpt", o->security_opt);
+	set_true(host, "Privileged", o->privileged);
+	set_list(host, "CapAdd", o->cap_add);
+	set_list(host, "CapDrop", o->cap_drop);
+	set_list(host, "GroupAdd", o->group_add);
+}
+
+void engine_container_options(const struct container_options *o, json_t *create, json_t *host)
+{
+	set_text(create, "User", o->user);
+	set_text(create, "Hostname", o->hostname);
+	set_text(create, "Domainname", o->domainname);
+	set_true(create, "Tty", o->tty);
+	set_true(create, "OpenStdin", o->stdin_open);
+	json_t *ours = json_deep_copy(json_object_get(create, "Labels"));
+	set_map(create, "Labels", &o->labels);
+	json_object_update(json_object_get(create, "Labels"), ours); /* nobody's file claims to be another's container */
+	json_decref(ours);
+	set_security(host, o);
+	set_devices(host, o->devices);
+	set_ulimits(host, o);
+	set_map(host, "Sysctls", &o->sysctls);
+	set_list(host, "DeviceCgroupRules", o->device_rules);
+	set_list(host, "Dns", o->dns);
+	set_list(host, "DnsSearch", o->dns_search);
+	set_list(host, "DnsOptions", o->dns_options);
+	set_list(host, "ExtraHosts", o->extra_hosts);
+	set_text(host, "PidMode", o->pid);
+	set_text(host, "IpcMode", o->ipc);
+	set_text(host, "UTSMode", o->uts);
+	set_text(host, "UsernsMode", o->userns);
+	set_text(host, "CgroupnsMode", o->cgroup);
+	set_text(host, "Runtime", o->runtime);
+	set_text(host, "CpusetCpus", o->cpuset);
+	set_number(host, "CpuShares", o->cpu_shares);
+	set_number(host, "ShmSize", (int64_t)o->shm_bytes);
+	set_number(host, "MemoryReservation", (int64_t)o->memory_reservation_bytes);
+	set_number(host, "MemorySwap", o->memory_swap_bytes);
+	set_number(host, "OomScoreAdj", o->oom_score_adj);
+	if (o->memory_swappiness != CONTAINER_UNSET)
+		json_object_set_new(host, "MemorySwappiness", json_integer(o->memory_swappiness));
+	set_true(host, "OomKillDisable", o->oom_kill_disable);
+	set_true(host, "ReadonlyRootfs", o->read_only);
+	set_true(host, "Init", o->init);
+}

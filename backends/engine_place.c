@@ -1,0 +1,177 @@
+/* What is asked of an engine without a loop: is it there, and a volume's end. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+#define ANSWER_MS 1000
+#define DISCARD_MS 10000
+
+int engine_target_resolve(const char *asked, const char *address, struct engine_target *ret, struct error *err)
+{
+	const struct engine_places places = {.run = "", .uid = geteuid()};
+	cleanup_error struct error none = ERROR_INIT;
+	int r = engine_target_find(asked, &places, ret, &none);
+	if (address && (r < 0 || strcmp(ret->url, address))) { /* another is meant today; what runs is where it was made */
+		engine_target_release(ret);
+		return engine_target_parse(address, ret, err);
+	}
+	if (r < 0)
+		error_move(err, &none);
+	return r;
+}
+
+static struct http_params params_of(const struct engine_target *t)
+{
+	return (struct http_params){.name = t->podman ? "Podman" : "Docker", .socket_path = t->socket_path, .url = t->http_url, .ca = t->ca, .cert = t->cert, .key = t->key};
+}
+
+struct answer {
+	int status;
+	json_t *json;
+};
+
+static void on_answer(void *arg, const struct error *err, const struct http_response *res)
+{
+	struct answer *a = arg;
+	a->status = res ? res->status : 0;
+	a->json = res && res->len ? json_loadb(res->body, res->len, JSON_DECODE_ANY, NULL) : NULL;
+}
+
+/* The answer's JSON is new. */
+static int ask(const struct engine_target *t, const char *method, const char *path, unsigned timeout_ms, struct answer *ret, struct error *err)
+{
+	const struct http_params params = params_of(t);
+	const struct http_request request = {.method = method, .path = path, .timeout_ms = timeout_ms, .done = on_answer, .arg = ret};
+	*ret = (struct answer){0, NULL};
+	return http_wait(&params, &request, err);
+}
+
+int engine_find(const char *asked, bool answering, char **address, char **from, struct error *err)
+{
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	const struct engine_places places = {.run = "", .uid = geteuid()};
+	int r = engine_target_find(asked, &places, &t, err);
+	if (r == 0 && answering) {
+		struct answer a;
+		r = ask(&t, "GET", "/_ping", ANSWER_MS, &a, err);
+		json_decref(a.json);
+		if (r == 0 && a.status != 200)
+			r = error_set(err, ERROR_BACKEND_UNREACHABLE, "what answers at %s is no container engine (status %d)", t.url, a.status);
+	}
+	if (r < 0)
+		return r;
+	*address = xstrdup(t.url);
+	*from = xstrdup(t.from);
+	return 0;
+}
+
+/* ---- what a keeper that was killed has left ---- */
+
+static int failed(const struct engine_target *t, const char *what, const struct answer *a, struct error *err)
+{
+	const char *why = json_string_value(json_object_get(a->json, "message"));
+	return error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s: %s: %s", t->url, what, why ? why : "it cannot be removed");
+}
+
+static int remove_thing(const struct engine_target *t, const char *what, const char *path, struct error *err)
+{
+	struct answer a;
+	int r = ask(t, "DELETE", path, DISCARD_MS, &a, err);
+	if (r == 0 && (a.status < 200 || a.status > 299) && a.status != 404)
+		r = failed(t, what, &a, err);
+	json_decref(a.json);
+	return r;
+}
+
+/* new: the list at `path` of what carries this namespace's label */
+static int list_labelled(const struct engine_target *t, const char *path, const char *namespace_, json_t **ret, struct error *err)
+{
+	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", namespace_), *filter = engine_filter("label", label);
+	cleanup_free char *url = xasprintf("%s%s", path, filter);
+	struct answer a;
+	int r = ask(t, "GET", url, DISCARD_MS, &a, err);
+	if (r == 0 && (a.status != 200 || !json_is_array(a.json)))
+		r = failed(t, path, &a, err);
+	if (r < 0)
+		json_decref(a.json);
+	else
+		*ret = a.json;
+	return r;
+}
+
+static int sweep_containers(const struct engine_target *t, const char *namespace_, bool remove, char ***found, struct error *err)
+{
+	json_t *list = NULL, *item;
+	size_t i;
+	int r = list_labelled(t, "/containers/json?all=1&", namespace_, &list, err);
+	json_array_foreach (list, i, item) {
+		const char *id = json_string_value(json_object_get(item, "Id")), *state = json_string_value(json_object_get(item, "State"));
+		const char *name = json_string_value(json_array_get(json_object_get(item, "Names"), 0));
+		cleanup_free char *path = xasprintf("/containers/%s?force=1&v=1", id ? id : "");
+		if (state && !strcmp(state, "running") && found)
+			strv_push(found, xstrdup(name ? name + (*name == '/') : id));
+		if (remove && id && r == 0)
+			r = remove_thing(t, name ? name : id, path, err);
+	}
+	json_decref(list);
+	return r;
+}
+
+static int sweep_networks(const struct engine_target *t, const char *namespace_, struct error *err)
+{
+	json_t *list = NULL, *item;
+	size_t i;
+	int r = list_labelled(t, "/networks?", namespace_, &list, err);
+	json_array_foreach (list, i, item) {
+		const char *id = json_string_value(json_object_get(item, "Id"));
+		cleanup_free char *path = xasprintf("/networks/%s", id ? id : "");
+		if (id && r == 0)
+			r = remove_thing(t, "its network", path, err);
+	}
+	json_decref(list);
+	return r;
+}
+
+int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err)
+{
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	int r = engine_target_resolve(address, address, &t, err);
+	if (r == 0)
+		r = sweep_containers(&t, namespace_, remove, found, err);
+	return r == 0 && remove ? sweep_networks(&t, namespace_, err) : r;
+}
+
+/* ---- the end of a volume ---- */
+
+static bool is_of(const json_t *volume, const char *namespace_)
+{
+	const char *owner = engine_label(json_object_get(volume, "Labels"), ENGINE_LABEL_NAMESPACE);
+	return owner && !strcmp(owner, namespace_);
+}
+
+static int discard_volume(const struct engine_target *t, const char *volume, const char *namespace_, struct error *err)
+{
+	cleanup_free char *name = engine_escape(volume), *path = xasprintf("/volumes/%s", name), *what = xasprintf("the volume %s", volume);
+	struct answer a;
+	int r = ask(t, "GET", path, DISCARD_MS, &a, err);
+	bool ours = r == 0 && a.status == 200 && is_of(a.json, namespace_);
+	if (r == 0 && a.status != 200 && a.status != 404)
+		r = failed(t, what, &a, err);
+	json_decref(a.json);
+	return r < 0 || !ours ? r : remove_thing(t, what, path, err);
+}
+
+int engine_discard(const json_t *record, const char *namespace_, struct error *err)
+{
+	const char *backend = json_string_value(json_object_get(record, "backend")), *url = json_string_value(json_object_get(record, "engine"));
+	const char *volume = json_string_value(json_object_get(record, "volume"));
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	if (!url || !volume)
+		return 0;
+	int r = engine_target_resolve(backend, url, &t, err);
+	return r < 0 ? r : discard_volume(&t, volume, namespace_, err);
+}

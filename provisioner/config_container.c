@@ -1,0 +1,293 @@
+/* The fields of a service that only a container has (compose-spec 05-services). A process of this machine takes none of them: their names are
+ * kept for the warning that says so. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/config_private.h"
+
+#define ULIMITS_MAX 100
+
+static struct container_options *options(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	if (f->key && !strv_contains(s->container_fields, f->key))
+		strv_push(&s->container_fields, xstrdup(f->key));
+	return &s->container;
+}
+
+#define TEXT(member)                                                                                                   \
+	static int take_##member(const struct field *f, void *out)                                                         \
+	{                                                                                                                  \
+		free(move_ptr(((struct config_service *)out)->container.member));                                              \
+		return field_text(f, &options(f, out)->member);                                                                \
+	}
+#define LIST(member)                                                                                                   \
+	static int take_##member(const struct field *f, void *out)                                                         \
+	{                                                                                                                  \
+		strv_free(move_ptr(((struct config_service *)out)->container.member));                                         \
+		return field_strings_or_one(f, &options(f, out)->member);                                                      \
+	}
+#define SWITCH(member)                                                                                                 \
+	static int take_##member(const struct field *f, void *out)                                                         \
+	{                                                                                                                  \
+		return field_bool(f, &options(f, out)->member);                                                                \
+	}
+#define BYTES(member)                                                                                                  \
+	static int take_##member(const struct field *f, void *out)                                                         \
+	{                                                                                                                  \
+		return field_bytes(f, &options(f, out)->member);                                                               \
+	}
+#define NUMBER(member, least, most)                                                                                    \
+	static int take_##member(const struct field *f, void *out)                                                         \
+	{                                                                                                                  \
+		return field_int(f, least, most, &options(f, out)->member);                                                    \
+	}
+
+TEXT(user)
+TEXT(domainname)
+TEXT(platform)
+TEXT(pid)
+TEXT(ipc)
+TEXT(uts)
+TEXT(userns)
+TEXT(cgroup)
+TEXT(runtime)
+TEXT(cpuset)
+LIST(cap_add)
+LIST(cap_drop)
+LIST(group_add)
+LIST(security_opt)
+LIST(device_rules)
+LIST(dns)
+LIST(dns_search)
+LIST(dns_options)
+SWITCH(privileged)
+SWITCH(read_only)
+SWITCH(init)
+SWITCH(tty)
+SWITCH(stdin_open)
+SWITCH(oom_kill_disable)
+BYTES(shm_bytes)
+BYTES(memory_reservation_bytes)
+NUMBER(memory_swappiness, 0, 100)
+NUMBER(cpu_shares, 0, INT64_MAX)
+NUMBER(oom_score_adj, -1000, 1000)
+
+/* The shared name is also one by which its peers know it. */
+static int take_hostname(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	char *name = NULL;
+	int r = field_string(f, &name);
+	if (r < 0)
+		return r;
+	strv_push(&s->aliases, xstrdup(name));
+	free(s->container.hostname);
+	s->container.hostname = name;
+	return 0;
+}
+
+static int take_labels(const struct field *f, void *out)
+{
+	return read_variables(f, &options(f, out)->labels);
+}
+
+static int take_sysctls(const struct field *f, void *out)
+{
+	return read_variables(f, &options(f, out)->sysctls);
+}
+
+static int take_memory_swap(const struct field *f, void *out)
+{
+	struct container_options *o = options(f, out);
+	uint64_t bytes = 0;
+	if (f->node->type == YAML_SCALAR && !strcmp(f->node->text, "-1")) {
+		o->memory_swap_bytes = -1;
+		return 0;
+	}
+	int r = field_bytes(f, &bytes);
+	o->memory_swap_bytes = (int64_t)bytes;
+	return r;
+}
+
+static int take_pull(const struct field *f, void *out)
+{
+	static const char *const words[] = {"missing", "if_not_present", "always", "never", "build", "daily", "weekly", NULL};
+	static const enum pull_policy policies[] = {PULL_MISSING, PULL_MISSING, PULL_ALWAYS, PULL_NEVER, PULL_NEVER, PULL_MISSING, PULL_MISSING};
+	size_t i;
+	int r = field_choice(f, words, &i);
+	if (r == 0)
+		options(f, out)->pull = policies[i];
+	return r;
+}
+
+/* ---- extra_hosts: a list of NAME:ADDRESS or NAME=ADDRESS, or a mapping ---- */
+
+static int take_host(const struct field *f, struct container_options *o)
+{
+	cleanup_free char *text = NULL;
+	int r = field_text(f, &text);
+	if (r < 0)
+		return r;
+	char *at = strpbrk(text, "=:");
+	if (!f->key && (!at || at == text || !at[1]))
+		return field_expected(f, "NAME:ADDRESS");
+	if (f->key)
+		strv_pushf(&o->extra_hosts, "%s:%s", f->key, text);
+	else
+		strv_pushf(&o->extra_hosts, "%.*s:%s", (int)(at - text), text, at + 1);
+	return 0;
+}
+
+static int take_extra_hosts(const struct field *f, void *out)
+{
+	struct container_options *o = options(f, out);
+	int r = 0;
+	if (f->node->type != YAML_LIST && f->node->type != YAML_MAP)
+		return field_expected(f, "a list of NAME:ADDRESS, or a mapping");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		bool several = child.key && child.node->type == YAML_LIST;
+		for (size_t k = 0; r == 0 && several && k < child.node->count; k++) {
+			struct field address = field_child(&child, k);
+			address.key = child.key;
+			r = take_host(&address, o);
+		}
+		if (!several)
+			r = take_host(&child, o);
+	}
+	return r;
+}
+
+/* ---- devices ---- */
+
+struct device {
+	char *source, *target, *permissions;
+};
+
+static int take_device_source(const struct field *f, void *out)
+{
+	return field_text(f, &((struct device *)out)->source);
+}
+
+static int take_device_target(const struct field *f, void *out)
+{
+	return field_text(f, &((struct device *)out)->target);
+}
+
+static int take_device_permissions(const struct field *f, void *out)
+{
+	return field_text(f, &((struct device *)out)->permissions);
+}
+
+static const struct field_reader device_fields[] = {
+    {"source", take_device_source}, {"target", take_device_target}, {"permissions", take_device_permissions}, {NULL, NULL}};
+
+static int take_device(const struct field *f, struct container_options *o)
+{
+	struct device d = {NULL, NULL, NULL};
+	char *text = NULL;
+	int r = 0;
+	if (f->node->type == YAML_MAP) {
+		r = field_read_map(f, device_fields, UNKNOWN_WARNS, "a device", &d);
+		if (r == 0 && !d.source)
+			r = field_error(f, "a device needs a source");
+		if (r == 0)
+			text = xasprintf("%s:%s:%s", d.source, d.target ? d.target : d.source, d.permissions ? d.permissions : "rwm");
+	} else {
+		r = field_text(f, &text);
+	}
+	free(d.source);
+	free(d.target);
+	free(d.permissions);
+	if (r == 0)
+		strv_push(&o->devices, text);
+	return r;
+}
+
+static int take_devices(const struct field *f, void *out)
+{
+	struct container_options *o = options(f, out);
+	int r = f->node->type == YAML_LIST ? 0 : field_expected(f, "a list of devices");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		r = take_device(&child, o);
+	}
+	return r;
+}
+
+/* ---- ulimits: NAME: N, or NAME: {soft: N, hard: N} ---- */
+
+static int take_soft(const struct field *f, void *out)
+{
+	return field_int(f, -1, INT64_MAX, &((struct ulimit_option *)out)->soft);
+}
+
+static int take_hard(const struct field *f, void *out)
+{
+	return field_int(f, -1, INT64_MAX, &((struct ulimit_option *)out)->hard);
+}
+
+static const struct field_reader ulimit_fields[] = {{"soft", take_soft}, {"hard", take_hard}, {NULL, NULL}};
+
+static int take_ulimits(const struct field *f, void *out)
+{
+	struct container_options *o = options(f, out);
+	int r = f->node->type == YAML_MAP && f->node->count <= ULIMITS_MAX ? 0 : field_expected(f, "a mapping of limits");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		struct ulimit_option limit = {NULL, -1, -1};
+		if (child.node->type == YAML_MAP)
+			r = field_read_map(&child, ulimit_fields, UNKNOWN_FAILS, "a number, or soft and hard", &limit);
+		else if ((r = take_soft(&child, &limit)) == 0)
+			limit.hard = limit.soft;
+		if (r < 0)
+			break;
+		limit.name = xstrdup(child.key);
+		array_grow(o->ulimits, o->n_ulimits);
+		o->ulimits[o->n_ulimits++] = limit;
+	}
+	return r;
+}
+
+const struct field_reader container_fields[] = {
+    {"cap_add", take_cap_add},
+    {"cap_drop", take_cap_drop},
+    {"cgroup", take_cgroup},
+    {"cpu_shares", take_cpu_shares},
+    {"cpuset", take_cpuset},
+    {"device_cgroup_rules", take_device_rules},
+    {"devices", take_devices},
+    {"dns", take_dns},
+    {"dns_opt", take_dns_options},
+    {"dns_search", take_dns_search},
+    {"domainname", take_domainname},
+    {"extra_hosts", take_extra_hosts},
+    {"group_add", take_group_add},
+    {"hostname", take_hostname},
+    {"init", take_init},
+    {"ipc", take_ipc},
+    {"labels", take_labels},
+    {"mem_reservation", take_memory_reservation_bytes},
+    {"mem_swappiness", take_memory_swappiness},
+    {"memswap_limit", take_memory_swap},
+    {"oom_kill_disable", take_oom_kill_disable},
+    {"oom_score_adj", take_oom_score_adj},
+    {"pid", take_pid},
+    {"platform", take_platform},
+    {"privileged", take_privileged},
+    {"pull_policy", take_pull},
+    {"read_only", take_read_only},
+    {"runtime", take_runtime},
+    {"security_opt", take_security_opt},
+    {"shm_size", take_shm_bytes},
+    {"stdin_open", take_stdin_open},
+    {"sysctls", take_sysctls},
+    {"tty", take_tty},
+    {"ulimits", take_ulimits},
+    {"user", take_user},
+    {"userns_mode", take_userns},
+    {"uts", take_uts},
+    {NULL, NULL},
+};
