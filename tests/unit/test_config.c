@@ -112,6 +112,13 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_text(out, "working_dir", s->working_dir);
 	put_text(out, "container_name", s->container_name);
 	put_list(out, "aliases", s->aliases);
+	put_list(out, "only containers have", s->container_fields);
+	put_text(out, "user", s->container.user);
+	put_list(out, "extra_hosts", s->container.extra_hosts);
+	for (size_t k = 0; k < s->container.n_ulimits; k++)
+		buffer_printf(out, "\tulimit %s %lld %lld\n", s->container.ulimits[k].name, (long long)s->container.ulimits[k].soft, (long long)s->container.ulimits[k].hard);
+	for (size_t k = 0; k < s->container.labels.count; k++)
+		buffer_printf(out, "\tlabel %s=%s\n", s->container.labels.items[k].key, s->container.labels.items[k].value);
 	if (s->memory_bytes || s->cpus > 0 || s->pids)
 		buffer_printf(out, "\tlimits memory %llu cpus %g pids %lld\n", (unsigned long long)s->memory_bytes, s->cpus,
 		              (long long)s->pids);
