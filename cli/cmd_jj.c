@@ -1,9 +1,9 @@
 #include "cli/commands.h"
-#include "cli/jj.h"
+#include "cli/jj_guarded.h"
 
 static int run(const struct arguments *args, struct error *err)
 {
-	return jj_exec(args->words, err);
+	return jj_guarded(args->words, err);
 }
 
 const struct command command_jj = {

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/client.h"
 #include "cli/jj.h"
+#include "cli/jj_guarded.h"
 #include "cli/output.h"
 #include "cli/reports.h"
 
@@ -19,7 +20,7 @@ static int then_jj(const struct client *c, const struct arguments *args, struct 
 	for (char **rest = args->rest; rest && *rest; rest++)
 		strv_push(&line, *rest);
 	output_line("%s", "");
-	return jj_exec(line, err);
+	return jj_guarded(line, err);
 }
 
 static int run(const struct arguments *args, struct error *err)

@@ -72,6 +72,8 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 	}
 	if (!r)
 		r = mounting_attach(c, arguments_flag(args, "plain") ? "plain" : NULL, &mounted_now, &why);
+	if (!r && mounted_now && c->native) /* without an overlay more counts (cli/tracked.h) */
+		tracked_settle(c);
 	if (!r && interrupted())
 		r = error_set(&why, ERROR_CANCELED, "interrupted");
 	if (!r)

@@ -314,7 +314,7 @@ int include_and_attach(struct client *c, const char *options, bool *ret_mounted,
 	if (!was_mounted)
 		include_copy(&c->id, ret);
 	int r = mounting_attach(c, options, ret_mounted, err);
-	if (!r && was_dead)
+	if (!r && (was_dead || c->native)) /* without an overlay more counts (cli/tracked.h) */
 		tracked_settle(c);
 	if (!r && was_mounted)
 		include_copy(&c->id, ret);

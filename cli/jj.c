@@ -102,6 +102,16 @@ static int run(char *const *argv, struct buffer *out, bool keep_stderr, struct e
 	return r;
 }
 
+int jj_wait(char *const *argv, struct error *err)
+{
+	cleanup_free char *path = NULL;
+	cleanup_free char **line = command_line(argv);
+	int r = jj_find(&path, err);
+	output_flush();
+	struct process p = {.program = path, .argv = line};
+	return r ? r : process_run(&p, err);
+}
+
 int jj_run(char *const *argv, struct error *err)
 {
 	return run(argv, NULL, output_is_json(), err);

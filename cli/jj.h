@@ -12,6 +12,9 @@ int jj_find(char **ret, struct error *err);
 /* Becomes `jj argv...` (without "jj" itself). Returns only on failure. */
 int jj_exec(char *const *argv, struct error *err);
 
+/* Runs it as it is and waits. Returns the exit code, or a negative errno. */
+int jj_wait(char *const *argv, struct error *err);
+
 /* Runs it and waits. Its messages go to the terminal, or with --json into the error: then a failure is JJ_FAILED
  * with {"exit_code","stderr"}. Returns the exit code, or a negative errno with `err` set. */
 int jj_run(char *const *argv, struct error *err);

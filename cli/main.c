@@ -7,7 +7,7 @@
 #include "base/cleanup.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
-#include "cli/jj.h"
+#include "cli/jj_guarded.h"
 #include "cli/output.h"
 #include "cli/reconcile.h"
 #include "cli/whereabouts.h"
@@ -76,13 +76,13 @@ static int to_jj(char *const *argv)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	reconcile(false);
-	int r = jj_exec(argv, &err);
+	int r = jj_guarded(argv, &err);
 	if (!*argv &&
 	    err.code == ERROR_JJ_NOT_FOUND) { /* a bare `ajj` is a bare jj; without jj it may as well say what it can do */
 		help_print(NULL);
 		return output_flush() ? EXIT_CODE_FAILED : 0;
 	}
-	return failed(&err, r);
+	return r < 0 ? failed(&err, r) : r;
 }
 
 static int global_option(const char *option)

@@ -14,7 +14,9 @@
 #include "cli/git.h"
 #include "cli/jj.h"
 #include "cli/output.h"
+#include "cli/registry.h"
 #include "provisioner/env_name.h"
+#include "provisioner/native.h"
 
 /* ---- jj ---- */
 
@@ -34,8 +36,19 @@ static char *jj_state(const struct identity *id)
 	return buffer_detach(&out);
 }
 
+/* Does ours really stand in one of its workspaces? There it would get into a commit that is checked out and edited, too. */
+static bool has_native(const struct identity *id)
+{
+	cleanup_registry_list struct registry_list list = {NULL, 0};
+	registry_list(&list, NULL);
+	for (size_t i = 0; i < list.count; i++)
+		if (!strcmp(list.items[i].repository, id->repository) && native_find_at(list.items[i].root) != NATIVE_NONE)
+			return true;
+	return false;
+}
+
 /* Those of `names` that are tracked somewhere, one a line. */
-static int ask_jj(const struct identity *id, char *const *names, struct buffer *out)
+static int ask_jj(const struct identity *id, char *const *names, bool native, struct buffer *out)
 {
 	cleanup_buffer struct buffer template = BUFFER_INIT;
 	cleanup_strv char **argv = NULL;
@@ -43,11 +56,12 @@ static int ask_jj(const struct identity *id, char *const *names, struct buffer *
 	for (size_t i = 0; names[i]; i++)
 		buffer_printf(&template, "%sroot-file:\\\"%s\\\"", i ? "|" : "", names[i]);
 	buffer_adds(&template, "\").map(|f| f.path() ++ \"\\n\").join(\"\")");
-	static const char *const words[] = {"--ignore-working-copy", "log", "--no-graph", "-r", "bookmarks() | remote_bookmarks() | working_copies()-"};
+	static const char *const words[] = {"--ignore-working-copy", "log", "--no-graph", "-r"};
 	strv_pushf(&argv, "-R");
 	strv_pushf(&argv, "%s", id->root);
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
 		strv_pushf(&argv, "%s", words[i]);
+	strv_pushf(&argv, "bookmarks() | remote_bookmarks() | working_copies()-%s", native ? " | working_copies()" : "");
 	strv_pushf(&argv, "-T");
 	strv_pushf(&argv, "%s", buffer_str(&template));
 	return jj_capture(argv, out, NULL);
@@ -195,13 +209,13 @@ static void take(struct client *c, const struct answer *before, const struct ans
 }
 
 /* The state that was asked about: the repository's and, as the configuration's files may be others now, theirs. new */
-static char *full_state(const struct identity *id, char *const *names)
+static char *full_state(const struct identity *id, char *const *names, bool native)
 {
 	cleanup_free char *jj = jj_state(id);
 	uint64_t h = HASH_INIT;
 	for (char *const *n = names; *n; n++)
 		h = hash_str(h, *n);
-	return *jj ? xasprintf("%s %016llx", jj, (unsigned long long)h) : move_ptr(jj);
+	return *jj ? xasprintf("%s %016llx%s", jj, (unsigned long long)h, native ? " native" : "") : move_ptr(jj);
 }
 
 void tracked_settle(struct client *c)
@@ -212,13 +226,13 @@ void tracked_settle(struct client *c)
 		return;
 	cleanup_strv char **names = list_names(&c->id), **files = env_name_tracked(c->id.shared_dir, c->id.repository), **now = NULL;
 	const char *before = env_name_read(c->id.shared_dir, c->id.repository, &old_state);
-	bool jj = c->id.kind == WORKSPACE_JJ;
-	state = jj ? full_state(&c->id, names) : xstrdup("");
+	bool jj = c->id.kind == WORKSPACE_JJ, native = jj && has_native(&c->id);
+	state = jj ? full_state(&c->id, names, native) : xstrdup("");
 	if (jj && *state && !strcmp(state, old_state)) {
 		c->id.env_name = before;
 		return;
 	}
-	if ((jj ? ask_jj(&c->id, names, &tracked) : ask_git(&c->id, names, &tracked)) < 0)
+	if ((jj ? ask_jj(&c->id, names, native, &tracked) : ask_git(&c->id, names, &tracked)) < 0)
 		return;
 	now = tracked_files(names, buffer_str(&tracked));
 	const struct answer was = {before, files, old_state}, is = {choose(buffer_str(&tracked)), now, state};

@@ -8,7 +8,8 @@
 #define TRACKED_REFS_MAX 5000 /* branches that are looked at */
 
 /* Asks, writes down what follows, and says it where it is new; `c->id.env_name` is right then. What is mounted follows. Where jj or git
- * cannot be asked all stays as it was. */
+ * cannot be asked all stays as it was. Once one of the repository's workspaces has no overlay, what is checked out counts, too: there ours really stands
+ * where jj looks. */
 void tracked_settle(struct client *c);
 
 #endif
