@@ -212,7 +212,7 @@ static const struct field_reader known_keys[] = {
     {"services", field_ignore}, {"name", field_ignore},    {"volumes", field_ignore},
     {"x-aether", field_ignore}, {"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
     {"networks", read_networks}, {"secrets", NULL},         {"configs", NULL},
-    {"include", NULL},          {"models", NULL},          {NULL, NULL},
+    {"include", field_ignore},  {"models", NULL},          {NULL, NULL},
 };
 
 /* Whatever the file's order: services name volumes, x-aether names services. */
@@ -295,6 +295,8 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 	c->text_hash = xasprintf("%016llx", (unsigned long long)l.hash);
 	keyvals_release(&l.env_files);
 	keyvals_release(&l.strange_env);
+	keyvals_release(&l.included_env);
+	related_release(&l);
 	free(l.project);
 	recipes_free(l.recipes);
 	if (l.dir_fd >= 0 && l.dir_fd != params->root_fd)

@@ -200,7 +200,7 @@ void approve_variables(const struct field *f)
 /* More of the machine than a container has, other code in it, or code beside it. */
 static const char *const powers[] = {
     "build",         "cap_add",  "cgroup",     "cgroup_parent", "configs",   "credential_spec", "device_cgroup_rules",
-    "devices",       "develop",  "extends",    "gpus",          "group_add", "ipc",             "network_mode",
+    "devices",       "develop",  "gpus",       "group_add",     "ipc",       "network_mode",
     "pid",           "post_start", "pre_stop", "privileged",    "provider",  "runtime",         "secrets",
     "security_opt",  "sysctls",  "use_api_socket", "user",      "userns_mode", "uts",           "volumes_from",
 };
@@ -321,7 +321,7 @@ static void approve_volumes(const struct field *top)
 
 int approve_top(const struct field *f, struct config *c)
 {
-	static const char *const files[] = {"configs", "secrets", "include"};
+	static const char *const files[] = {"configs", "secrets"};
 	struct field child;
 	if (!wanted(f))
 		return 0;
@@ -357,6 +357,8 @@ static void approve_tracked(struct loading *l)
 	cleanup_keyvals struct keyvals tracked = KEYVALS_INIT;
 	const struct yaml nowhere = {.type = YAML_MAP};
 	const struct field f = {.reader = &l->reader, .node = &nowhere};
+	for (size_t i = 0; l->config->n_approvals && i < l->included_env.count; i++)
+		approve_at(&f, xasprintf("include.env_file.%s", l->included_env.items[i].key), l->included_env.items[i].key, l->included_env.items[i].value);
 	if (!l->config->n_approvals || !l->params->tracked_text)
 		return;
 	envfile_parse(l->params->tracked_text, NULL, NULL, NULL, &tracked);

@@ -10,6 +10,7 @@
 /* A name alone: from where the caller stands; not set there, the service does not have it either. */
 static void take_from_caller(const struct field *f, const char *key, struct keyvals *out)
 {
+	f->reader->file = f->file;
 	const char *value = loading_variable(loading_of(f), key);
 	if (value)
 		keyvals_set(out, key, value);

@@ -60,28 +60,6 @@ static int read_file(struct loading *l, int dirfd, const char *path, struct buff
 
 /* ---- paths ---- */
 
-/* "./a//b/../c" -> "a/c"; leading ".." stay. new */
-static char *normalized(const char *path)
-{
-	cleanup_strv char **parts = NULL;
-	struct buffer out = BUFFER_INIT;
-	while (*path) {
-		size_t len = strcspn(path, "/"), n = strv_len(parts);
-		if (len == 2 && !strncmp(path, "..", 2) && n && strcmp(parts[n - 1], "..")) {
-			free(parts[n - 1]);
-			parts[n - 1] = NULL;
-		} else if (len && !(len == 1 && *path == '.')) {
-			strv_push(&parts, xstrndup(path, len));
-		}
-		path += len + (path[len] == '/');
-	}
-	for (char **part = parts; part && *part; part++)
-		buffer_printf(&out, "%s%s", out.len ? "/" : "", *part);
-	if (!out.len)
-		buffer_adds(&out, ".");
-	return buffer_detach(&out);
-}
-
 /* What follows `directory` in an absolute path; NULL: it does not lie below. borrowed */
 static const char *below(const char *path, const char *directory)
 {
@@ -94,9 +72,9 @@ static char *relative_to_root(const struct loading *l, const char *path)
 {
 	const char *begin = l->config->subdirectory;
 	if (path[0] == '/' || !begin || !*begin)
-		return normalized(path);
+		return config_path_normalized(path);
 	cleanup_free char *whole = xasprintf("%s/%s", begin, path);
-	return normalized(whole);
+	return config_path_normalized(whole);
 }
 
 static bool has_main(const struct config_params *p)
@@ -130,7 +108,7 @@ bool loading_is_outside(const struct loading *l, const char *path)
 	const char *inside = path[0] == '/' ? below(path, l->params->root) : NULL;
 	if (path[0] == '/' && !inside)
 		return false; /* the main checkout's, which is the user's own */
-	cleanup_free char *relative = inside ? normalized(inside) : relative_to_root(l, path);
+	cleanup_free char *relative = inside ? config_path_normalized(inside) : relative_to_root(l, path);
 	return leads_out(inside ? l->params->root_fd : l->dir_fd, relative);
 }
 
@@ -158,7 +136,7 @@ static void watch_path(struct loading *l, const char *path)
 		strv_push(&l->config->env_files, xstrdup(path));
 		return;
 	}
-	cleanup_free char *relative = relative_to_root(l, path), *beside = normalized(path);
+	cleanup_free char *relative = relative_to_root(l, path), *beside = config_path_normalized(path);
 	strv_pushf(&l->config->env_files, "%s/%s", l->config->directory, beside);
 	if (l->place == IN_WORKSPACE && has_main(p))
 		strv_pushf(&l->config->env_files, "%s/%s", p->main_root, relative);
@@ -428,7 +406,7 @@ static int read_listed_one(struct loading *l, const struct field *f, const char 
 {
 	const struct config_params *p = l->params;
 	const char *inside = text[0] == '/' ? below(text, p->root) : text;
-	cleanup_free char *relative = normalized(inside ? inside : text);
+	cleanup_free char *relative = config_path_normalized(inside ? inside : text);
 	if (!inside || is_written_outside(l, relative))
 		return field_error(f, "expected a file of this repository, got %s", text);
 	return read_listed_inside(l, f, relative, first);
@@ -453,7 +431,7 @@ static int read_listed(struct loading *l, const struct field *list)
 static int read_from_outside(struct loading *l, const char *text, bool first)
 {
 	const struct config_params *p = l->params;
-	cleanup_free char *joined = text[0] == '/' ? xstrdup(text) : join(p->root, text), *relative = normalized(joined),
+	cleanup_free char *joined = text[0] == '/' ? xstrdup(text) : join(p->root, text), *relative = config_path_normalized(joined),
 	                  *path = xasprintf("/%s", relative);
 	const char *name = strrchr(path, '/') + 1;
 	cleanup_free char *directory = xstrndup(path, name - path > 1 ? (size_t)(name - path) - 1 : 1);
@@ -478,7 +456,7 @@ static int read_named_one(struct loading *l, const char *text, bool first)
 	const char *inside = text[0] == '/' ? below(text, p->root) : text;
 	if (!inside)
 		inside = below(text, p->main_root);
-	cleanup_free char *relative = normalized(inside ? inside : text);
+	cleanup_free char *relative = config_path_normalized(inside ? inside : text);
 	if (!inside || !strcmp(relative, "..") || !strncmp(relative, "../", 3) || leads_out(p->root_fd, relative))
 		return read_from_outside(l, text, first);
 	return read_listed_inside(l, NULL, relative, first);
@@ -588,7 +566,7 @@ static int read_base(struct loading *l, struct yaml_document *const locals[2], s
 }
 
 /* The files come into the order in which they lie on each other. */
-static void lay_on(struct loading *l, struct yaml_document *doc, size_t at)
+static int lay_on(struct loading *l, struct yaml_document *doc, size_t at)
 {
 	const struct yaml *root = yaml_root(doc);
 	struct config_file *files = l->config->files;
@@ -598,7 +576,10 @@ static void lay_on(struct loading *l, struct yaml_document *doc, size_t at)
 	const struct config_file own = files[from];
 	memmove(&files[at + 1], &files[at], (from - at) * sizeof *files);
 	files[at] = own;
-	l->root = !l->root ? root : config_merge(doc, l->root, root);
+	int r = related_resolve(l, doc, own.path, &root);
+	if (r == 0)
+		l->root = !l->root ? root : config_merge(doc, l->root, root);
+	return r;
 }
 
 int loading_read(struct loading *l)
@@ -608,13 +589,101 @@ int loading_read(struct loading *l)
 	size_t n = 0;
 	if (r == 0)
 		r = read_base(l, locals, &own);
-	for (size_t i = 0; r == 0 && i < l->n_docs; i++)
+	for (size_t i = 0, count = l->n_docs; r == 0 && i < count; i++)
 		if (l->docs[i] != locals[0] && l->docs[i] != locals[1] && l->docs[i] != own)
-			lay_on(l, l->docs[i], n++);
+			r = lay_on(l, l->docs[i], n++);
 	struct yaml_document *const last[] = {own, locals[0], locals[1]};
 	for (size_t i = 0; r == 0 && i < 3; i++)
 		if (last[i])
-			lay_on(l, last[i], n++);
+			r = lay_on(l, last[i], n++);
+	return r;
+}
+
+/* ---- files that others extend or include ---- */
+
+struct whereabouts {
+	int dirfd; /* owned */
+	char *name, *path, *shown;
+	bool outside;
+};
+
+static void whereabouts_release(struct whereabouts *w)
+{
+	if (w->dirfd >= 0)
+		close(w->dirfd);
+	free(w->name);
+	free(w->path);
+	free(w->shown);
+}
+
+static const char *place_of(const struct loading *l)
+{
+	return l->place == IN_WORKSPACE ? l->params->root : l->place == IN_MAIN ? l->params->main_root : l->config->directory;
+}
+
+/* An absolute path anywhere but in the workspace. */
+static void stands_alone(const struct loading *l, const char *path, struct whereabouts *ret)
+{
+	cleanup_free char *plain = config_path_normalized(path);
+	ret->dirfd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ret->name = move_ptr(plain);
+	ret->path = xasprintf("/%s", ret->name);
+	ret->shown = xstrdup(ret->path);
+	ret->outside = !below(ret->path, l->params->main_root);
+}
+
+static int locate(struct loading *l, const char *path, struct whereabouts *ret)
+{
+	const struct config_params *p = l->params;
+	const char *home = path[0] == '~' && path[1] == '/' ? loading_variable(l, "HOME") : NULL;
+	cleanup_free char *of_home = home ? join(home, path + 2) : NULL;
+	const char *given = of_home ? of_home : path, *inside = given[0] == '/' ? below(given, p->root) : NULL;
+	cleanup_free char *relative = inside ? config_path_normalized(inside) : relative_to_root(l, given);
+	bool above = !strcmp(relative, "..") || !strncmp(relative, "../", 3);
+	struct stat st;
+	if (given[0] == '/' && !inside) {
+		stands_alone(l, given, ret);
+	} else if (above) {
+		cleanup_free char *joined = join(inside ? p->root : place_of(l), relative);
+		stands_alone(l, joined, ret);
+	} else {
+		ret->dirfd = fcntl(inside ? p->root_fd : l->dir_fd, F_DUPFD_CLOEXEC, 0);
+		ret->name = xstrdup(relative);
+		ret->path = join(inside ? p->root : place_of(l), relative);
+		ret->shown = xstrdup(l->place == ABOVE && !inside ? ret->path : relative);
+		ret->outside = leads_out(ret->dirfd, relative);
+	}
+	cleanup_close int fd = open_to_look(ret->dirfd, ret->name, &st);
+	if (fd != -ENOENT || above || given[0] == '/' || l->place != IN_WORKSPACE || !has_main(p))
+		return fd < 0 ? fd : 0;
+	close(ret->dirfd);
+	ret->dirfd = open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	free(ret->path);
+	ret->path = join(p->main_root, relative);
+	cleanup_close int main_fd = open_to_look(ret->dirfd, ret->name, &st);
+	return main_fd < 0 ? main_fd : 0;
+}
+
+char *loading_find_file(struct loading *l, const char *path)
+{
+	__attribute__((cleanup(whereabouts_release))) struct whereabouts w = {.dirfd = -1};
+	return locate(l, path, &w) < 0 ? NULL : move_ptr(w.path);
+}
+
+int loading_read_file(struct loading *l, const struct field *f, const char *path, char **ret_path, struct yaml_document **ret)
+{
+	__attribute__((cleanup(whereabouts_release))) struct whereabouts w = {.dirfd = -1};
+	if (strstr(path, "://") || !strncmp(path, "git@", 4))
+		return field_error(f, "%s: only files are read, nothing is fetched", path);
+	watch_path(l, path);
+	int r = locate(l, path, &w);
+	if (r < 0)
+		return field_error(f, "%s: %s", path, strerror(-r));
+	if (w.outside)
+		approve_file(l, path);
+	r = read_document(l, w.dirfd, w.name, w.path, w.shown, ret);
+	if (r == 0)
+		*ret_path = move_ptr(w.path);
 	return r;
 }
 
@@ -624,7 +693,7 @@ static int read_anywhere(struct loading *l, const char *path, struct buffer *out
 {
 	const struct config_params *p = l->params;
 	const char *inside = path[0] == '/' ? below(path, p->root) : NULL;
-	cleanup_free char *relative = inside ? normalized(inside) : relative_to_root(l, path);
+	cleanup_free char *relative = inside ? config_path_normalized(inside) : relative_to_root(l, path);
 	bool above = !strcmp(relative, "..") || !strncmp(relative, "../", 3);
 	int r;
 	*ret_outside = above || l->place == ABOVE;
@@ -652,7 +721,7 @@ static bool is_users_env(const struct loading *l, const char *path)
 		inside = below(path, l->params->main_root);
 	if (l->place == ABOVE || (path[0] == '/' && !inside))
 		return false;
-	cleanup_free char *relative = inside ? normalized(inside) : relative_to_root(l, path);
+	cleanup_free char *relative = inside ? config_path_normalized(inside) : relative_to_root(l, path);
 	return !strcmp(relative, ".env");
 }
 
@@ -690,5 +759,7 @@ const char *loading_variable(void *arg, const char *name)
 		if (!strncmp(*e, name, len) && (*e)[len] == '=')
 			return *e + len + 1;
 	const char *value = l->params->variables ? keyvals_get(l->params->variables, name) : NULL;
+	if (!value)
+		value = related_variable(l, l->reader.file, name);
 	return value || strcmp(name, "COMPOSE_PROJECT_NAME") ? value : l->project;
 }

@@ -257,6 +257,12 @@ static const struct yaml *merge(struct yaml_document *doc, const struct yaml *be
 	return above;
 }
 
+const struct yaml *config_merge_service(struct yaml_document *doc, const struct yaml *below, const struct yaml *above)
+{
+	const struct place top = {NULL, NULL}, services = {&top, "services"};
+	return merge(doc, below, above, &(struct place){&services, "*"});
+}
+
 const struct yaml *config_merge(struct yaml_document *doc, const struct yaml *below, const struct yaml *above)
 {
 	return merge(doc, below, above, &(struct place){NULL, NULL});

@@ -8,6 +8,8 @@
  *   config_approval.c   what runs code, for the user to approve
  *   config_files.c      which files, and reading below the workspace
  *   config_merge.c      one laid on another
+ *   config_related.c    extends and include
+ *   config_paths.c      the paths of a file that lies elsewhere
  */
 #ifndef PROVISIONER_CONFIG_PRIVATE_H
 #define PROVISIONER_CONFIG_PRIVATE_H
@@ -15,11 +17,19 @@
 #include "base/buffer.h"
 #include "provisioner/config_reader.h"
 
+struct related; /* a file that another one extends or includes */
+
 struct loading {
 	struct reader reader; /* first: a field leads to its loading */
 	struct yaml_document **docs; /* of config->files, not in their order */
 	size_t n_docs;
 	size_t bytes; /* of their texts */
+	struct related *related;
+	size_t n_related;
+	size_t merged_nodes; /* that extends has made */
+	unsigned includes;   /* that were followed */
+	struct keyvals **included_envs; /* of include.env_file */
+	size_t n_included_envs;
 	const struct yaml *root; /* borrowed of them */
 	const struct config_params *params;
 	struct config *config;
@@ -30,6 +40,7 @@ struct loading {
 	uint64_t hash;
 	struct keyvals env_files; /* of the service being read */
 	struct keyvals strange_env; /* what of it stands in files that come with the repository */
+	struct keyvals included_env; /* of include.env_file, as it is written there */
 };
 
 static inline struct loading *loading_of(const struct field *f)
@@ -41,6 +52,10 @@ static inline struct loading *loading_of(const struct field *f)
 
 /* Finds and parses the files, and lays them on each other; sets l->root, config->files, file and directory, place, dir_fd. */
 int loading_read(struct loading *l);
+/* One more file, which stands for itself: its path as an env_file's. `f` is where it is named, and where what fails is told. *ret_path: new, absolute */
+int loading_read_file(struct loading *l, const struct field *f, const char *path, char **ret_path, struct yaml_document **ret);
+/* Where it is, absolute: what tells one file from another. new; NULL: nowhere */
+char *loading_find_file(struct loading *l, const char *path);
 /* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
  * lies outside of the workspace and the main checkout. */
 int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
@@ -55,6 +70,27 @@ const char *loading_variable(void *arg, const char *name);
 
 /* `above` laid on `below`, made of their nodes and new ones of `doc`. borrowed of all three */
 const struct yaml *config_merge(struct yaml_document *doc, const struct yaml *below, const struct yaml *above);
+
+/* The same of two services. */
+const struct yaml *config_merge_service(struct yaml_document *doc, const struct yaml *below, const struct yaml *above);
+
+/* ---- config_related.c ---- */
+
+/* The file without `extends` and `include`: what they name is read and laid beneath, or beside. *ret is borrowed of l->docs. */
+int related_resolve(struct loading *l, struct yaml_document *doc, const char *path, const struct yaml **ret);
+/* What the env_file of an include says, for texts of the files that it includes. borrowed; NULL: nothing */
+const char *related_variable(const struct loading *l, const char *file, const char *name);
+void related_release(struct loading *l);
+
+/* ---- config_paths.c ---- */
+
+char *config_path_normalized(const char *path); /* new: "./a//b/../c" -> "a/c"; leading ".." stay */
+/* `path` as seen from where `directory` begins; absolute ones, and such of a home directory, stay. new */
+char *config_path_join(const char *directory, const char *path);
+char *config_path_parent(const char *path); /* new; "": none */
+/* The service, and what beside services holds paths, with all of them seen from where `directory` begins. Nodes of `doc`. */
+int config_paths_of_service(struct yaml_document *doc, const struct field *service, const char *directory, const struct yaml **ret);
+int config_paths_of_top(struct yaml_document *doc, const struct field *root, const char *directory, const struct yaml **ret);
 
 /* ---- services ---- */
 

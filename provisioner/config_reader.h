@@ -22,6 +22,7 @@ struct reader {
 	void *lookup_arg;
 	void (*warn)(void *arg, const char *text);
 	void *warn_arg;
+	const char *file; /* of the text that is being interpolated: whose variables count; borrowed */
 	size_t bytes; /* that texts came to, bounded by READER_BYTES_MAX */
 	/* kept by the reader; reader_finish releases them */
 	char **unset; /* names warned of */

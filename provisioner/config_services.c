@@ -251,10 +251,10 @@ static const struct field_reader dependency_fields[] = {
 };
 
 /* steals `name` */
-static int add_dependency(const struct field *f, struct config_service *s, char *name)
+static int add_dependency(const struct field *f, struct config_service *s, char *name, bool has_fields)
 {
 	struct config_dependency d = {name, DEPENDS_STARTED, true};
-	int r = f->key && !field_is_null(f)
+	int r = has_fields && !field_is_null(f)
 	            ? field_read_map(f, dependency_fields, UNKNOWN_WARNS, "a mapping with condition", &d)
 	            : 0;
 	if (r < 0) {
@@ -279,7 +279,77 @@ static int read_depends_on(const struct field *f, void *out)
 		else
 			r = field_string(&child, &name);
 		if (r == 0)
-			r = add_dependency(&child, out, name);
+			r = add_dependency(&child, out, name, child.key != NULL);
+	}
+	return r;
+}
+
+/* ---- links: a dependency, and a name for it that, on our one network, all see ---- */
+
+static bool is_dependency(const struct config_service *s, const char *name)
+{
+	for (size_t i = 0; i < s->n_depends_on; i++)
+		if (!strcmp(s->depends_on[i].service, name))
+			return true;
+	return false;
+}
+
+static int add_links(const struct field *service, struct config_service *s)
+{
+	struct field list;
+	cleanup_strv char **links = NULL;
+	if (!field_find(service, "links", &list) || field_is_null(&list))
+		return 0;
+	int r = field_strings(&list, &links);
+	for (char **link = links; r == 0 && link && *link; link++) {
+		cleanup_free char *name = xstrndup(*link, strcspn(*link, ":"));
+		if (!is_dependency(s, name))
+			r = add_dependency(&list, s, move_ptr(name), false);
+	}
+	return r;
+}
+
+static struct config_service *find_service(struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (!strcmp(c->services[i].name, name))
+			return &c->services[i];
+	return NULL;
+}
+
+static int name_linked(const struct field *link, struct config *c)
+{
+	cleanup_free char *text = NULL;
+	int r = field_text(link, &text);
+	if (r < 0)
+		return r;
+	char *colon = strchr(text, ':');
+	if (colon)
+		*colon = '\0';
+	struct config_service *to = find_service(c, text);
+	if (!to) {
+		r = field_error(link, "there is no service '%s'", text);
+		const char *near = nearest_service(c, text);
+		if (near)
+			error_hint(link->reader->err, "did you mean %s?", near);
+		return r;
+	}
+	if (colon && colon[1] && strcmp(colon + 1, to->name) && !strv_contains(to->aliases, colon + 1))
+		strv_push(&to->aliases, xstrdup(colon + 1));
+	return 0;
+}
+
+static int name_all_linked(const struct field *services, struct config *c)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < services->node->count; i++) {
+		struct field service = field_child(services, i), list;
+		if (!strncmp(service.key, "x-", 2) || !field_find(&service, "links", &list))
+			continue;
+		for (size_t k = 0; r == 0 && k < list.node->count; k++) {
+			struct field link = field_child(&list, k);
+			r = name_linked(&link, c);
+		}
 	}
 	return r;
 }
@@ -329,7 +399,7 @@ static const struct field_reader service_fields[] = {
     {"gpus", NULL},
     {"isolation", NULL},
     {"label_file", NULL},
-    {"links", NULL},
+    {"links", field_ignore}, /* add_links */
     {"logging", NULL},
     {"mac_address", NULL},
     {"models", NULL},
@@ -367,6 +437,8 @@ static int read_service(const struct field *f, struct config *c)
 	*s = (struct config_service){
 	    .name = xstrdup(f->key), .container = CONTAINER_OPTIONS_INIT, .stop_grace_ms = -1, .file = f->key_file, .line = f->key_line, .column = f->key_column};
 	r = field_read_map(f, service_fields, UNKNOWN_WARNS, "a mapping with image, build or x-aether", s);
+	if (r == 0)
+		r = add_links(f, s);
 	if (r < 0)
 		return r;
 	cleanup_keyvals struct keyvals own = s->environment;
@@ -411,11 +483,13 @@ static int copy_service(struct loading *l, const struct field *name, const char 
 
 /* ---- whom they depend on ---- */
 
-/* The place of a dependency in the file: entries and s->depends_on are parallel. */
-static struct field dependency_field(const struct field *service, size_t i, struct field *depends_on)
+/* The place of a dependency in the file: entries and s->depends_on are parallel; behind them come the links'. */
+static struct field dependency_field(const struct field *service, size_t i, struct field *list)
 {
-	field_find(service, "depends_on", depends_on);
-	return field_child(depends_on, i);
+	if (field_find(service, "depends_on", list) && i < list->node->count)
+		return field_child(list, i);
+	field_find(service, "links", list);
+	return *list;
 }
 
 const char *nearest_service(const struct config *c, const char *wrong)
@@ -511,6 +585,8 @@ int read_services(const struct field *f, void *out)
 		if (strncmp(child.key, "x-", 2))
 			r = read_service(&child, c);
 	}
+	if (r == 0)
+		r = name_all_linked(f, c);
 	for (size_t i = 0; r == 0 && i < c->n_services; i++)
 		r = check_dependencies(f, c, &c->services[i]);
 	if (r == 0)

@@ -65,6 +65,7 @@ int field_text(const struct field *f, char **ret)
 	const struct yaml *node = f->node;
 	cleanup_free char *text = NULL;
 	int r = 0;
+	f->reader->file = node->file;
 	if (node->type == YAML_MAP || node->type == YAML_LIST)
 		return field_expected(f, "a text");
 	if (strlen(node->text) != node->len)

@@ -331,6 +331,34 @@ static void a_named_file_outside_is_a_matter_of_trust(void **state)
 	assert_string_equal(err.message, "COMPOSE_FILE of .env: gone.yml: No such file or directory");
 }
 
+static void what_is_included_is_found_like_the_rest(void **state)
+{
+	cleanup_free char *outside = xasprintf("%s/shared", base);
+	put(root, "compose.yaml", "include: [infra/db.yml, ../shared/cache.yml]\nservices: { web: { extends: { file: infra/common.yml, service: web } } }\n");
+	put(main_root, "infra/db.yml", "services: { db: { image: 'postgres:16', volumes: ['./seed:/docker-entrypoint-initdb.d'] } }\n"); /* not tracked */
+	put(main_root, "infra/seed", "select 1;\n");
+	put(root, "infra/common.yml", "services: { web: { environment: { X: '1' } } }\n");
+	put(outside, "cache.yml", "services: { cache: { image: 'redis:7' } }\n");
+	struct config *c = loaded();
+	expect_files(c, "feature/compose.yaml", "feature/infra/common.yml", "main/infra/db.yml", "shared/cache.yml");
+	assert_string_equal(value(c, "X"), "1");
+	assert_int_equal(c->n_services, 3);
+	assert_string_equal(config_service(c, "db")->volumes[0].source, "./infra/seed");
+	assert_non_null(config_service(c, "db")->volumes[0].digest);
+	assert_string_equal(c->approvals[0].path, "config_files");
+	assert_string_equal(c->approvals[0].value, "\"../shared/cache.yml\"");
+	cleanup_free char *hash = xstrdup(c->text_hash), *approved = xstrdup(c->approval_hash);
+	config_free(c);
+	put(outside, "cache.yml", "services: { cache: { image: 'redis:7', command: other } }\n");
+	c = loaded();
+	assert_string_not_equal(c->text_hash, hash);
+	assert_string_not_equal(c->approval_hash, approved);
+	config_free(c);
+	put(outside, "cache.yml", "services: { cache: { image: 'redis:7', ports: [x] } }\n");
+	cleanup_free char *file = xasprintf("%s/cache.yml", outside), *says = xasprintf("%s:1:48: services.cache.ports[0]", file);
+	expect_failure(says, file);
+}
+
 static void the_users_env_names_profiles(void **state)
 {
 	put(root, "compose.yaml", "services: { db: { image: a, profiles: [p] } }\n");
@@ -358,6 +386,7 @@ int main(void)
 	    CASE(the_users_env_names_files),
 	    CASE(a_file_that_we_made_is_not_named),
 	    CASE(a_named_file_outside_is_a_matter_of_trust),
+	    CASE(what_is_included_is_found_like_the_rest),
 	    CASE(the_users_env_names_profiles),
 	};
 	const char *build = getenv("BUILD");
