@@ -21,6 +21,15 @@
 #define ENGINE_LABEL_GENERATION "aether.generation"
 #define ENGINE_LABEL_VOLUME "aether.volume"
 
+/* What docker compose goes by, so that its `ps`, `logs`, `exec` show what is here: https://github.com/docker/compose/blob/main/pkg/api/labels.go */
+#define COMPOSE_LABEL_PROJECT "com.docker.compose.project"
+#define COMPOSE_LABEL_SERVICE "com.docker.compose.service"
+#define COMPOSE_LABEL_NUMBER "com.docker.compose.container-number"
+#define COMPOSE_LABEL_ONEOFF "com.docker.compose.oneoff"
+#define COMPOSE_LABEL_NETWORK "com.docker.compose.network"
+#define COMPOSE_LABEL_VOLUME "com.docker.compose.volume"
+#define COMPOSE_NETWORK "default" /* the key of ours */
+
 #define ENGINE_API_MIN 40 /* 1.40: Docker 19.03 */
 #define ENGINE_API_MAX 51
 #define ENGINE_CALL_MS 30000   /* of a call that only asks */

@@ -27,7 +27,9 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 	cleanup_error struct error foreign = ERROR_INIT;
 	const char *ns = engine_label(json_object_get(json, "Labels"), ENGINE_LABEL_NAMESPACE);
 	if (err && status == 404) { /* looked for first: two of one name are possible on older engines */
-		json_t *body = json_pack("{s:s, s:b, s:o}", "Name", name, "CheckDuplicate", true, "Labels", engine_labels(e));
+		json_t *labels = engine_labels(e);
+		json_object_set_new(labels, COMPOSE_LABEL_NETWORK, json_string(COMPOSE_NETWORK));
+		json_t *body = json_pack("{s:s, s:b, s:o}", "Name", name, "CheckDuplicate", true, "Labels", labels);
 		engine_call(e, "POST", "/networks/create", body, ENGINE_CHANGE_MS, on_created, e);
 		return;
 	}

@@ -26,6 +26,7 @@ struct engine_op {
 	char **volumes; /* REMOVE: without a name, of the container */
 	unsigned grace_ms;
 	unsigned tries, dropped;
+	bool again; /* START: its network had gone, and it was made once more */
 	uv_timer_t timer;
 	struct error failed;
 	backend_done *done;
@@ -194,6 +195,27 @@ static void on_started_seen(void *arg, const struct error *err, int status, cons
 		end_start(op, status == 200 ? json : NULL);
 }
 
+static bool misses_network(const struct error *err)
+{
+	return err->message && strcasestr(err->message, "network") && (strcasestr(err->message, "not found") || strcasestr(err->message, "unable to find"));
+}
+
+static void on_old_removed(void *arg, const struct error *err, int status, const json_t *json);
+
+/* Somebody has pruned it. */
+static bool made_again(struct engine_op *op, const struct error *err, bool container)
+{
+	if (op->again || !misses_network(err) || op->e->closing)
+		return false;
+	op->again = true;
+	op->e->network.open = false;
+	if (container)
+		call(op, "DELETE", "?force=1", NULL, on_old_removed);
+	else
+		make(op);
+	return true;
+}
+
 static void on_rolled_back(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
@@ -214,6 +236,8 @@ static void on_started(void *arg, const struct error *err, int status, const jso
 	struct engine_op *op = arg;
 	if (!err)
 		call(op, "GET", "/json", NULL, on_started_seen);
+	else if (made_again(op, err, true))
+		return;
 	else if (status && !op->e->closing)
 		roll_back(op, err);
 	else
@@ -232,6 +256,8 @@ static void on_created(void *arg, const struct error *err, int status, const jso
 {
 	struct engine_op *op = arg;
 	const char *id = json_string_value(json_object_get(json, "Id"));
+	if (err && made_again(op, err, false))
+		return;
 	if (err || !id) {
 		cleanup_error struct error none = ERROR_INIT;
 		error_set(&none, ERROR_BACKEND_SPAWN_FAILED, "the engine made a container and does not say which");

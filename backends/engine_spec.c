@@ -19,8 +19,8 @@ char *engine_network_name(const struct engine *e)
 
 json_t *engine_labels(const struct engine *e)
 {
-	return json_pack("{s:s, s:s, s:s}", ENGINE_LABEL_MANAGED, "true", ENGINE_LABEL_NAMESPACE, e->namespace_, ENGINE_LABEL_WORKSPACE,
-	                 e->workspace ? e->workspace : "");
+	return json_pack("{s:s, s:s, s:s, s:s}", ENGINE_LABEL_MANAGED, "true", ENGINE_LABEL_NAMESPACE, e->namespace_, ENGINE_LABEL_WORKSPACE,
+	                 e->workspace ? e->workspace : "", COMPOSE_LABEL_PROJECT, e->namespace_);
 }
 
 static json_t *strings(char *const *words)
@@ -100,6 +100,9 @@ static json_t *labels(const struct engine *e, const struct service_spec *spec)
 	json_object_set_new(all, ENGINE_LABEL_SERVICE, json_string(spec->name));
 	json_object_set_new(all, ENGINE_LABEL_CONFIG_HASH, json_string(spec->config_hash ? spec->config_hash : ""));
 	json_object_set_new(all, ENGINE_LABEL_GENERATION, json_string(generation));
+	json_object_set_new(all, COMPOSE_LABEL_SERVICE, json_string(spec->name));
+	json_object_set_new(all, COMPOSE_LABEL_NUMBER, json_string("1"));
+	json_object_set_new(all, COMPOSE_LABEL_ONEOFF, json_string("False"));
 	return all;
 }
 

@@ -104,6 +104,7 @@ static void make_next(struct making *m)
 	json_t *labels = engine_labels(m->e);
 	json_object_set_new(labels, ENGINE_LABEL_VOLUME, json_string(m->plan->volumes[i]));
 	json_object_set_new(labels, ENGINE_LABEL_GENERATION, json_string(generation));
+	json_object_set_new(labels, COMPOSE_LABEL_VOLUME, json_string(m->plan->volumes[i]));
 	json_t *body = json_pack("{s:s, s:o}", "Name", m->names[i], "Labels", labels);
 	engine_call(m->e, "POST", "/volumes/create", body, ENGINE_CHANGE_MS, on_made, m);
 }

@@ -422,6 +422,8 @@ static void on_started(void *arg, const struct error *err)
 	if (!end(s))
 		return;
 	s->restart = s->recreate = false;
+	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES)
+		return; /* taken since it was looked at: the next start looks again, and gets another */
 	if (err) {
 		cleanup_error struct error copy = ERROR_INIT;
 		error_copy(&copy, err);
