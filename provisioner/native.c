@@ -46,23 +46,19 @@ static bool is_our_target(const char *target)
 	return target[0] == '/' && slash && !strncmp(slash + 1, "aether-", 7);
 }
 
-/* A commit may bring a directory of this name, with whatever in it, but not with its own inode number. */
-static bool is_made_here(int root_fd)
+/* A commit may bring a directory of this name, with whatever in it, but not with its own inode number, and git and jj make it as open as the umask has it.
+ * A copy does not keep the number either, but ours is closed to others, and that it does keep. Where root unpacks it, it may be another user's. */
+static enum native_kind find_directory(int root_fd)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	struct stat st;
-	if (fstatat(root_fd, NATIVE_DIRECTORY, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
-	    file_read(root_fd, MARK, MARK_MAX, &text))
-		return false;
+	if (fstatat(root_fd, NATIVE_DIRECTORY, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode) || file_read(root_fd, MARK, MARK_MAX, &text))
+		return NATIVE_NONE;
 	cleanup_free char *mark = xasprintf(MARK_TEXT, (unsigned long long)st.st_ino);
-	return !strcmp(buffer_str(&text), mark);
-}
-
-/* Made by us, but elsewhere. */
-static bool is_copied(int root_fd)
-{
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	return !is_made_here(root_fd) && !file_read(root_fd, MARK, MARK_MAX, &text) && !strncmp(buffer_str(&text), MARK_TEXT, strcspn(MARK_TEXT, "%"));
+	if (st.st_uid == geteuid() && !strcmp(buffer_str(&text), mark))
+		return NATIVE_PLAIN;
+	bool may_be_ours = (st.st_uid == geteuid() || geteuid() == 0) && !(st.st_mode & 077);
+	return may_be_ours && !strncmp(buffer_str(&text), MARK_TEXT, strcspn(MARK_TEXT, "%")) ? NATIVE_COPY : NATIVE_NONE;
 }
 
 enum native_kind native_find(int root_fd)
@@ -73,7 +69,7 @@ enum native_kind native_find(int root_fd)
 		target[n] = '\0';
 		return is_our_target(target) ? NATIVE_LINKS : NATIVE_NONE;
 	}
-	return is_made_here(root_fd) ? NATIVE_PLAIN : NATIVE_NONE;
+	return find_directory(root_fd);
 }
 
 enum native_kind native_find_at(const char *root)
@@ -134,10 +130,11 @@ static int take_away_env(int root_fd, const char *name, bool plain, struct error
 int native_take_away(int root_fd, struct error *err)
 {
 	enum native_kind kind = native_find(root_fd);
+	bool plain = kind == NATIVE_PLAIN || kind == NATIVE_COPY;
 	int r = 0;
 	for (size_t i = 0; env_names[i]; i++)
 		if (kind != NATIVE_NONE || layers_is_copied_link(root_fd, env_names[i]))
-			r = take_away_env(root_fd, env_names[i], kind == NATIVE_PLAIN, err) ? -EIO : r;
+			r = take_away_env(root_fd, env_names[i], plain, err) ? -EIO : r;
 	if (r || kind == NATIVE_NONE) /* last: it says that there is something to be taken away */
 		return r;
 	r = tree_remove(root_fd, NATIVE_DIRECTORY);
@@ -161,13 +158,9 @@ static void keep_out(const struct identity *id)
 }
 
 /* Something of the user's has the name of ours. */
-static int refuse(const struct identity *id, int root_fd, const char *name, struct error *err)
+static int refuse(const struct identity *id, const char *name, struct error *err)
 {
-	const char *own = env_name_own(id->env_name);
 	error_set_errno(err, ERROR_MOUNT_FAILED, EEXIST, "%s/%s is not of aetherfs", id->root, name);
-	if (is_copied(root_fd))
-		return error_hint(err, "it was copied from where `ajj up --plain` had made it: in %s, rm -r " NATIVE_DIRECTORY "%s%s %s", id->root,
-		                  exists(root_fd, own) ? "; mv " : "; rm", exists(root_fd, own) ? own : "", id->env_name);
 	return error_hint(err, "rename it: that name is needed");
 }
 
@@ -176,11 +169,11 @@ static int check_names(const struct identity *id, int root_fd, struct error *err
 	const char *name = id->env_name, *own = env_name_own(name);
 	struct stat st;
 	if (exists(root_fd, NATIVE_DIRECTORY))
-		return refuse(id, root_fd, NATIVE_DIRECTORY, err);
+		return refuse(id, NATIVE_DIRECTORY, err);
 	if (exists(root_fd, own))
-		return refuse(id, root_fd, own, err);
+		return refuse(id, own, err);
 	if (!fstatat(root_fd, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISDIR(st.st_mode))
-		return refuse(id, root_fd, name, err);
+		return refuse(id, name, err);
 	return 0;
 }
 

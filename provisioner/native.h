@@ -21,7 +21,8 @@
 enum native_kind {
 	NATIVE_NONE,
 	NATIVE_LINKS, /* overlay=off */
-	NATIVE_PLAIN
+	NATIVE_PLAIN,
+	NATIVE_COPY /* of a plain one: made elsewhere, or unpacked; served by nobody, and taken away as a plain one is */
 };
 
 /* What `.aether` says; whether anybody serves it is another question. */

@@ -174,13 +174,35 @@ static void what_is_not_ours(void **state)
 	error_release(&err);
 	assert_int_equal(unlinkat(root_fd, ".env.user", 0), 0);
 	/* a commit may bring a copy of a plain workspace's directory */
-	assert_int_equal(mkdirat(root_fd, NATIVE_DIRECTORY, 0700), 0);
+	assert_int_equal(mkdirat(root_fd, NATIVE_DIRECTORY, 0755), 0);
 	put(NATIVE_DIRECTORY "/.placed", "made by aetherfs, removed by it: 1\n");
 	put(NATIVE_DIRECTORY "/status.json", "{}\n");
 	assert_int_equal(native_find(root_fd), NATIVE_NONE);
 	assert_int_equal(native_take_away(root_fd, NULL), 0);
 	assert_int_equal(native_place(&id, root_fd, NATIVE_PLAIN, &err), -EEXIST);
 	assert_true(is_there(NATIVE_DIRECTORY "/status.json") && err.hint);
+}
+
+static void a_copy_has_the_users_lines(void **state)
+{
+	put(".env", "A=1\n");
+	place(NATIVE_PLAIN);
+	put(".env", "A=1\n" ENVFILE_BEGIN "\nB=9\n" ENVFILE_END "\n");
+	put(NATIVE_DIRECTORY "/.placed", "made by aetherfs, removed by it: 1\n"); /* another's number */
+	assert_int_equal(native_find(root_fd), NATIVE_COPY);
+	place(NATIVE_PLAIN); /* replaces what was generated */
+	holds(".env.user", "A=1\n");
+	assert_false(is_there(".env"));
+	put(NATIVE_DIRECTORY "/.placed", "made by aetherfs, removed by it: 1\n");
+	put(".env", "A=1\n" ENVFILE_BEGIN "\nB=9\n" ENVFILE_END "\nLATE=1\n");
+	take_away();
+	holds(".env", "A=1\nLATE=1\n");
+	/* and over it links may be placed */
+	place(NATIVE_PLAIN);
+	put(NATIVE_DIRECTORY "/.placed", "made by aetherfs, removed by it: 1\n");
+	place(NATIVE_LINKS);
+	take_away();
+	holds(".env", "A=1\nLATE=1\n");
 }
 
 int main(void)
@@ -194,6 +216,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(another_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_name_of_a_plain_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_not_ours, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_copy_has_the_users_lines, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
