@@ -31,7 +31,7 @@ def alive(pid):
     try:
         with open(f'/proc/{pid}/status') as f:
             return 'State:\tZ' not in f.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
