@@ -22,6 +22,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/program.h"
+#include "fs/children.h"
+#include "fs/drain.h"
 #include "fs/keeper.h"
 #include "fs/keeper_private.h"
 #include "fs/mount.h"
@@ -29,7 +31,6 @@
 
 #define AREA "keeper"
 #define TELL_SECONDS 5 /* a server that does not take its descriptors must not hold the keeper */
-#define CHILDREN_MAX 256
 #define RETRY_STEP_MS 25
 #define TABLE_DELAY_MS 200 /* from a change of the mount table until it is read: changes come in bursts, and there may be many keepers */
 #define INIT_HAS_RESEND (UINT64_C(1) << 39) /* include/uapi/linux/fuse.h, 7.40 */
@@ -145,9 +146,13 @@ static void unmount_both(struct keeper *k)
 			continue;
 		cleanup_free char *point = point_of(k, i, mount_is_over(k->devices[i]));
 		if (point)
-			mount_detach(point);
+			mount_end(point);
 		mount_abort(k->devices[i], k->minors[i]); /* a helper may hold the device as well */
-		close(k->devices[i]);
+	}
+	drain(k->devices, SESSION_COUNT, k->server); /* the two together: a helper may wait for either */
+	for (int i = 0; i < SESSION_COUNT; i++) {
+		if (k->devices[i] >= 0)
+			close(k->devices[i]);
 		k->devices[i] = -1;
 	}
 	if (k->shared)
@@ -623,16 +628,6 @@ static void keep(struct keeper *k)
 
 /* ---- the end ---- */
 
-static unsigned children(pid_t *ret, unsigned max)
-{
-	cleanup_free char *path = xasprintf("/proc/self/task/%d/children", (int)getpid());
-	cleanup_fclose FILE *f = fopen(path, "re");
-	unsigned count = 0;
-	while (f && count < max && fscanf(f, "%d", &ret[count]) == 1)
-		count++;
-	return count;
-}
-
 static bool contains(const pid_t *pids, unsigned count, pid_t pid)
 {
 	for (unsigned i = 0; i < count; i++)
@@ -650,7 +645,7 @@ static void end_children(struct keeper *k)
 	uint64_t until = now_monotonic_ms() + KEEPER_END_MS;
 	struct pollfd wake = {k->signal_fd, POLLIN, 0};
 	struct signalfd_siginfo info;
-	while ((n = children(now, CHILDREN_MAX))) {
+	while ((n = children_list(now, CHILDREN_MAX))) {
 		for (unsigned i = 0; i < n; i++) {
 			if (now_monotonic_ms() >= until)
 				kill(now[i], SIGKILL);

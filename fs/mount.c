@@ -262,6 +262,13 @@ int mount_detach(const char *path)
 	return run((const char *const[]){"fusermount3", "-u", "-z", "-q", "--", path, NULL});
 }
 
+int mount_end(const char *path)
+{
+	if (geteuid() == 0 && !umount2(path, MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW))
+		return 0;
+	return mount_detach(path); /* in a container's user namespace root may not force */
+}
+
 bool mount_is_over(int fuse)
 {
 	struct pollfd alive = {fuse, 0, 0};

@@ -38,8 +38,11 @@ bool mount_is_over(int fuse);
 
 /* Takes away what stands on top at `path`, lazily: whoever is inside keeps what he has open. 0 or -errno */
 int mount_detach(const char *path);
+/* The same, of a mount that shall answer nobody any more: where we may, its connection is aborted by that. */
+int mount_end(const char *path);
 /* Aborts the connection that `fd` is of, so that nobody waits for an answer any more, whoever else still holds a descriptor of it: everything in
- * flight fails with ECONNABORTED. Where the kernel does not let us (/sys/fs/fuse is not mounted) closing all descriptors does it. */
+ * flight fails with ECONNABORTED. Where the kernel does not let us (/sys/fs/fuse/connections is not mounted, as in containers) closing all
+ * descriptors does it: see fs/drain.h. */
 void mount_abort(int fd, unsigned device);
 /* The canonical path of a directory, from which dead mounts of type `type` (nobody serves them any more: ENOTCONN) were taken
  * away first; other dead mounts are an error, and so is one whose server does not answer. new */

@@ -21,6 +21,7 @@
 #include "base/strv.h"
 #include "fs/beneath.h"
 #include "fs/control.h"
+#include "fs/drain.h"
 #include "fs/keeper.h"
 #include "fs/mount.h"
 #include "fs/overlay.h"
@@ -328,6 +329,7 @@ static void leave(const struct server *s)
 		native_take_away(KEEPER_FD_ROOT, NULL);
 	if (wants(s, SESSION_CONTROL))
 		mount_detach(s->id.control_dir);
+	drain((const int[]){KEEPER_FD_CONTROL}, 1, 0); /* this thread was the one that served it */
 	rmdir(s->id.control_dir);
 	rmdir(s->id.socket_dir); /* while a service has its sockets there, it is for that one's shim */
 	_exit(1);

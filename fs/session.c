@@ -23,7 +23,6 @@
 #define PROCESS_MAX 64 /* requests handled per call, so that the loop's other work gets its turn */
 #define INIT_WAIT_MS 5000
 #define PAGE 4096
-#define BUFFER_BYTES ((1u << 20) + PAGE) /* libfuse's: 256 pages and the header of a write */
 #define READY_BYTES (132u << 10)         /* of these are touched beforehand: a write of 128 KiB */
 #define POISON_DEATHS 2 /* servers that died by a fault of their own while they handled the same request */
 
@@ -122,10 +121,10 @@ static bool refuse_poison(struct session *s, const struct fuse_in_header *h)
  * writes, and no fork (uv_spawn) takes away the right to write to them. */
 static void *buffer_new(void)
 {
-	char *buffer = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *buffer = mmap(NULL, SHARED_REQUEST_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (buffer == MAP_FAILED)
 		return NULL;
-	madvise(buffer, BUFFER_BYTES, MADV_DONTFORK);
+	madvise(buffer, SHARED_REQUEST_BYTES, MADV_DONTFORK);
 	for (size_t at = 0; at < READY_BYTES; at += PAGE)
 		*(volatile char *)(buffer + at) = 0;
 	return buffer;
@@ -134,7 +133,7 @@ static void *buffer_new(void)
 static void buffer_free(void *buffer)
 {
 	if (buffer)
-		munmap(buffer, BUFFER_BYTES);
+		munmap(buffer, SHARED_REQUEST_BYTES);
 }
 
 static void touch(const struct iovec *iov, int count)
@@ -151,7 +150,7 @@ static ssize_t hook_read(int fd, void *buf, size_t len, void *userdata)
 	ssize_t n;
 	handle(s, 0);
 	do {
-		n = read(fd, buf, len < BUFFER_BYTES ? len : BUFFER_BYTES);
+		n = read(fd, buf, len < SHARED_REQUEST_BYTES ? len : SHARED_REQUEST_BYTES);
 		if (n < (ssize_t)sizeof *h)
 			return n;
 		resent = h->unique & UNIQUE_RESEND;

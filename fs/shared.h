@@ -18,6 +18,7 @@
 #define SHARED_VERSION 2u
 
 #define SHARED_INIT_MAX 256        /* bytes of a stored FUSE_INIT request (header + fuse_init_in is 104) */
+#define SHARED_REQUEST_BYTES ((1u << 20) + 4096) /* for which a read of /dev/fuse must have room; libfuse's: 256 pages and the header of a write */
 
 /* ---- FUSE sessions ---- */
 enum { SESSION_OVERLAY, SESSION_CONTROL, SESSION_COUNT };
