@@ -637,7 +637,8 @@ static bool contains(const pid_t *pids, unsigned count, pid_t pid)
 }
 
 /* As the sub-reaper of everything that the servers started, the keeper knows when nothing is left: what loses its parent becomes
- * a child here. Each is asked once, and killed when its time is up. */
+ * a child here. Each is asked once, and killed when its time is up. What hangs in the kernel even then (on a dead network's file system)
+ * is left. */
 static void end_children(struct keeper *k)
 {
 	pid_t now[CHILDREN_MAX], asked[CHILDREN_MAX];
@@ -646,6 +647,10 @@ static void end_children(struct keeper *k)
 	struct pollfd wake = {k->signal_fd, POLLIN, 0};
 	struct signalfd_siginfo info;
 	while ((n = children_list(now, CHILDREN_MAX))) {
+		if (now_monotonic_ms() >= until + KEEPER_KILL_MS) {
+			log_error(AREA, "%u processes cannot be killed, %d is one: they are left", n, (int)now[0]);
+			return;
+		}
 		for (unsigned i = 0; i < n; i++) {
 			if (now_monotonic_ms() >= until)
 				kill(now[i], SIGKILL);

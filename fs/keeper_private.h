@@ -12,6 +12,7 @@
 #define KEEPER_START_MS 30000 /* until a server must answer */
 #define KEEPER_STOP_MS 60000  /* what the server may take to stop its services; a second signal ends the patience */
 #define KEEPER_END_MS 20000   /* what processes that are still there then may take before they are killed */
+#define KEEPER_KILL_MS 5000   /* ... and what they may take to die then */
 
 struct keeper_params {
 	const struct identity *id;
