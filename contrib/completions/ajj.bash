@@ -4,7 +4,7 @@ _ajj() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		[[ ${COMP_WORDS[i]} == -* ]] || words+=("${COMP_WORDS[i]}")
 	done
-	local commands='workspace attach detach up down destroy run env ports trust status list logs trash cleanup init jj help'
+	local commands='workspace attach detach up down destroy restart stop start run env ports trust status list logs stats trash cleanup init jj help'
 	case "${words[0]-} ${words[1]-}" in
 	' ') # the command itself, or one of jj's
 		mapfile -t COMPREPLY < <(compgen -W "$commands --version $options" -- "$word")
@@ -19,6 +19,7 @@ _ajj() {
 	attach*) options+=' --options' ;;
 	up*) options+=" --all --plain --profile $(_ajj_services)" ;;
 	env*) options+=' --explain --format sh docker json nul' ;;
+	restart* | stop* | 'start '*) options+=" $(_ajj_services)" ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
 	trust*) options+=' --show --revoke' ;;
 	cleanup* | down*) options+=' --force' ;;
@@ -27,7 +28,7 @@ _ajj() {
 		mapfile -t COMPREPLY < <(compgen -c -- "$word")
 		return
 		;;
-	'workspace list' | 'trash '* | detach* | down* | destroy* | ports* | status* | list*) ;;
+	'workspace list' | 'trash '* | detach* | down* | destroy* | ports* | status* | stats* | list*) ;;
 	*)
 		_ajj_jj
 		return

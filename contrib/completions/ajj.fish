@@ -1,5 +1,5 @@
 # fish completion for ajj. `ajj help --json` is the table that a test compares this file with.
-set -l commands workspace attach detach up down destroy run env ports trust status list logs trash cleanup init jj help
+set -l commands workspace attach detach up down destroy restart stop start run env ports trust status list logs stats trash cleanup init jj help
 
 # looking starts nothing: the directory of the services is no demand
 function __ajj_services
@@ -24,7 +24,7 @@ complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_compl
 complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l plain -d 'without FUSE'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these profiles'
-complete -c ajj -n '__fish_seen_subcommand_from up logs' -a '(__ajj_services)'
+complete -c ajj -n '__fish_seen_subcommand_from up logs restart stop start' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
 complete -c ajj -n '__fish_seen_subcommand_from env' -l explain
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'

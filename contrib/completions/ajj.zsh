@@ -4,7 +4,7 @@
 _ajj() {
 	local -a commands options
 	local -a words_=(${(@)words[2,CURRENT-1]:#-*})
-	commands=(workspace attach detach up down destroy run env ports trust status list logs trash cleanup init jj help)
+	commands=(workspace attach detach up down destroy restart stop start run env ports trust status list logs stats trash cleanup init jj help)
 	options=(--json --help)
 	case "${words_[1]} ${words_[2]}" in
 	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
@@ -17,12 +17,13 @@ _ajj() {
 	detach*) _directories ;;
 	up*) options+=(--all --plain --profile); _ajj_services ;;
 	env*) options+=(--explain --format sh docker json nul) ;;
+	restart*|stop*|'start '*) _ajj_services ;;
 	logs*) options+=(--follow); _ajj_services ;;
 	trust*) options+=(--show --revoke) ;;
 	cleanup*|down*) options+=(--force) ;;
 	'help '*) options=($commands) ;;
 	'run '*) _normal; return ;;
-	'workspace list'|'trash '*|down*|destroy*|ports*|status*|list*) ;;
+	'workspace list'|'trash '*|down*|destroy*|ports*|status*|stats*|list*) ;;
 	*) _ajj_jj; return ;;
 	esac
 	compadd -- $options
