@@ -59,7 +59,7 @@ int configuration_check(const char *root, bool *up, struct error *err)
 	return r;
 }
 
-static int load(const struct identity *id, const struct keyvals *variables, struct config **ret, struct error *err)
+static int load_shape(const struct identity *id, const struct keyvals *variables, struct config **ret, json_t **ret_shape, struct error *err)
 {
 	cleanup_close int fd = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct config_params params = {.root_fd = fd,
@@ -70,17 +70,34 @@ static int load(const struct identity *id, const struct keyvals *variables, stru
 	                               .environ_ = environ};
 	if (fd < 0)
 		return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, errno, "%s", id->root);
-	return config_load(&params, ret, err);
+	return config_load_shape(&params, ret, ret_shape, err);
+}
+
+static int load(const struct identity *id, const struct keyvals *variables, struct config **ret, struct error *err)
+{
+	return load_shape(id, variables, ret, NULL, err);
+}
+
+static void read_lines(const struct identity *id, struct keyvals *ret)
+{
+	if (id->main_root && strcmp(id->main_root, id->root))
+		configuration_read_env(id->main_root, ret);
+	configuration_read_env(id->root, ret);
 }
 
 static int load_with_lines(const struct identity *id, struct config **ret, struct error *err)
 {
 	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
-	if (id->main_root && strcmp(id->main_root, id->root))
-		configuration_read_env(id->main_root, &variables);
-	configuration_read_env(id->root, &variables);
+	read_lines(id, &variables);
 	error_release(err);
 	return load(id, &variables, ret, err);
+}
+
+int configuration_shape(const struct identity *id, struct config **ret, json_t **ret_shape, struct error *err)
+{
+	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
+	read_lines(id, &variables);
+	return load_shape(id, &variables, ret, ret_shape, err);
 }
 
 void configuration_more_files(const struct identity *id, char ***names)

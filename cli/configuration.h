@@ -8,6 +8,8 @@
 #include "base/strv.h"
 #include "provisioner/identity.h"
 
+struct config;
+
 /* Reads the configuration that a new workspace of the repository will have: the main checkout's, or that of `root` where there is no main
  * checkout. Broken is an error, missing is none. `*up` becomes true when it asks for `up: on-add`. Warnings go to stderr. */
 int configuration_check(const char *root, bool *up, struct error *err);
@@ -20,5 +22,8 @@ void configuration_more_files(const struct identity *id, char ***names);
 
 /* Is there one for this workspace, as its server will look for it? CONFIG_NOT_FOUND. A broken one is there. */
 int configuration_find(const struct identity *id, struct error *err);
+
+/* The configuration of this workspace, and its shape as config_load_shape gives it. Both new. */
+int configuration_shape(const struct identity *id, struct config **ret, json_t **ret_shape, struct error *err);
 
 #endif

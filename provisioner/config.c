@@ -9,7 +9,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/hash.h"
-#include "provisioner/config_private.h"
+#include "provisioner/config_shape.h"
 #include "provisioner/recipe.h"
 
 #define VOLUMES_MAX 10000
@@ -265,7 +265,7 @@ static char **profiles_of(const struct keyvals *user)
 	return profiles;
 }
 
-static int load(struct loading *l)
+static int load(struct loading *l, json_t **ret_shape)
 {
 	l->config->profiles = profiles_of(l->params->variables);
 	int r = loading_read(l);
@@ -274,18 +274,20 @@ static int load(struct loading *l)
 	l->project = project_name(l->config);
 	struct field root = field_root(&l->reader, l->root);
 	r = read_top(&root, l->config);
+	if (r == 0 && ret_shape)
+		r = config_shape(l, ret_shape);
 	reader_finish(&l->reader);
 	return r;
 }
 
-int config_load(const struct config_params *params, struct config **ret, struct error *err)
+int config_load_shape(const struct config_params *params, struct config **ret, json_t **ret_shape, struct error *err)
 {
 	struct config *c = xcalloc(1, sizeof *c);
 	struct loading l = {.params = params, .config = c, .dir_fd = -1, .hash = HASH_INIT};
 	l.reader = (struct reader){
 	    .err = err, .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
 	c->inherit = c->rewrite = true;
-	int r = load(&l);
+	int r = load(&l, ret_shape);
 	for (size_t i = 0; i < l.n_docs; i++)
 		yaml_free(l.docs[i]);
 	free(l.docs);
@@ -307,4 +309,9 @@ int config_load(const struct config_params *params, struct config **ret, struct 
 	}
 	*ret = c;
 	return 0;
+}
+
+int config_load(const struct config_params *params, struct config **ret, struct error *err)
+{
+	return config_load_shape(params, ret, NULL, err);
 }

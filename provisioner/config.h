@@ -197,6 +197,10 @@ struct config_params {
 int config_load(const struct config_params *params, struct config **ret, struct error *err);
 void config_free(struct config *c);
 
+/* The same, and in *ret_shape (new; NULL: not wanted) as `docker compose config --format json` prints it: every form written out,
+ * paths absolute, variables resolved and env_files read, without what no service of the active profiles uses. */
+int config_load_shape(const struct config_params *params, struct config **ret, json_t **ret_shape, struct error *err);
+
 /* Where this process opens what a bind mount names: in the workspace beneath our own mount (`root_fd`); what is not there (because
  * it is not tracked) in the main checkout. new */
 char *config_source_path(const struct config *c, int root_fd, const char *root, const char *main_root, const char *source);

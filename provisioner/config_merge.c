@@ -12,10 +12,12 @@ enum how {
 	REPLACED,  /* a command is one thing */
 	VARIABLES, /* a list of KEY=value is a mapping */
 	NAMES,     /* a list of names is a mapping, each to nothing */
-	LISTED,    /* one text is a list of one */
+	LISTED,    /* one text is a list of one, in which equal items stand once */
 	BUILD,     /* a text is its context */
 	BY_TEXT,   /* a list in which equal items stand once */
 	BY_TARGET, /* the same of mounts: one for each place */
+	HOSTS,     /* a mapping is a list of HOST=ADDRESS, in which equal items stand once */
+	LOGGING,   /* options are of their driver */
 };
 
 /* `*` is any one key. */
@@ -35,8 +37,16 @@ static const struct {
     {"services.*.labels", VARIABLES},
     {"services.*.annotations", VARIABLES},
     {"services.*.sysctls", VARIABLES},
-    {"services.*.extra_hosts", VARIABLES},
+    {"services.*.extra_hosts", HOSTS},
+    {"services.*.deploy.labels", VARIABLES},
     {"services.*.build.args", VARIABLES},
+    {"services.*.build.labels", VARIABLES},
+    {"services.*.build.additional_contexts", VARIABLES},
+    {"services.*.build.extra_hosts", HOSTS},
+    {"networks.*.labels", VARIABLES},
+    {"volumes.*.labels", VARIABLES},
+    {"services.*.logging", LOGGING},
+    {"services.*.ulimits.*", REPLACED},
     {"services.*.build", BUILD},
     {"services.*.depends_on", NAMES},
     {"services.*.networks", NAMES},
@@ -44,6 +54,10 @@ static const struct {
     {"services.*.tmpfs", LISTED},
     {"services.*.dns", LISTED},
     {"services.*.dns_search", LISTED},
+    {"services.*.dns_opt", LISTED},
+    {"services.*.label_file", LISTED},
+    {"services.*.links", BY_TEXT},
+    {"services.*.networks.*.aliases", BY_TEXT},
     {"services.*.ports", BY_TEXT},
     {"services.*.expose", BY_TEXT},
     {"services.*.profiles", BY_TEXT},
@@ -114,12 +128,32 @@ static const struct yaml *as_map(struct yaml_document *doc, const struct yaml *l
 	return map;
 }
 
+static void add_host(struct yaml_document *doc, struct yaml *list, const char *host, const struct yaml *address)
+{
+	for (size_t i = 0; address->type == YAML_LIST && i < address->count; i++)
+		add_host(doc, list, host, address->items[i]);
+	if (address->type != YAML_SCALAR)
+		return;
+	cleanup_free char *text = xasprintf("%s=%s", host, address->text);
+	yaml_add_item(list, text_node(doc, address, text));
+}
+
+static const struct yaml *as_hosts(struct yaml_document *doc, const struct yaml *map)
+{
+	struct yaml *list = yaml_new(doc, YAML_LIST, map);
+	for (size_t i = 0; i < map->count; i++)
+		add_host(doc, list, map->pairs[i].key, map->pairs[i].value);
+	return list;
+}
+
 static const struct yaml *one_form(struct yaml_document *doc, const struct yaml *node, enum how how)
 {
 	const struct yaml_pair place = {NULL, node->file, node->line, node->column, NULL};
 	struct yaml *whole;
 	if ((how == VARIABLES || how == NAMES) && node->type == YAML_LIST)
 		return as_map(doc, node, how == VARIABLES);
+	if (how == HOSTS && node->type == YAML_MAP)
+		return as_hosts(doc, node);
 	if (how == LISTED && node->type == YAML_SCALAR) {
 		yaml_add_item(whole = yaml_new(doc, YAML_LIST, node), node);
 		return whole;
@@ -165,7 +199,8 @@ static char *identity(const struct yaml *item, enum how how)
 {
 	static const char *const targets[] = {"target", "dst", "destination", "source", NULL}, *const port[] = {"target", NULL},
 	                         *const published[] = {"published", NULL}, *const host[] = {"host_ip", NULL},
-	                         *const protocol[] = {"protocol", NULL};
+	                         *const protocol[] = {"protocol", NULL},
+	                         *const path[] = {"path", NULL};
 	if (item->type == YAML_SCALAR && how == BY_TARGET)
 		return target_of(item->text);
 	if (item->type == YAML_SCALAR) {
@@ -177,6 +212,8 @@ static char *identity(const struct yaml *item, enum how how)
 		return NULL;
 	if (how == BY_TARGET)
 		return xstrdup(member(item, targets));
+	if (*member(item, path)) /* an env_file */
+		return xstrdup(member(item, path));
 	const char *ip = member(item, host), *number = member(item, published), *kind = member(item, protocol);
 	bool other = *kind && strcmp(kind, "tcp") != 0;
 	return xasprintf("%s%s%s%s%s%s%s", ip, *ip ? ":" : "", number, *number ? ":" : "", member(item, port), other ? "/" : "",
@@ -200,7 +237,7 @@ static const struct yaml *merge_lists(struct yaml_document *doc, const struct ya
                                       enum how how)
 {
 	struct yaml *list = yaml_new(doc, YAML_LIST, above);
-	enum how items = how == BY_TEXT || how == BY_TARGET ? how : BY_TYPE;
+	enum how items = how == LISTED || how == HOSTS ? BY_TEXT : how == BY_TEXT || how == BY_TARGET ? how : BY_TYPE;
 	for (size_t i = 0; i < below->count; i++)
 		yaml_add_item(list, below->items[i]);
 	for (size_t i = 0; i < above->count; i++)
@@ -241,13 +278,19 @@ static const struct yaml *merge_maps(struct yaml_document *doc, const struct yam
 	return map;
 }
 
+static bool is_other_driver(const struct yaml *below, const struct yaml *above)
+{
+	const struct yaml *old = yaml_get(below, "driver"), *new = yaml_get(above, "driver");
+	return old && new && old->type == YAML_SCALAR && new->type == YAML_SCALAR && strcmp(old->text, new->text);
+}
+
 static const struct yaml *merge(struct yaml_document *doc, const struct yaml *below, const struct yaml *above,
                                 const struct place *at)
 {
 	enum how how = how_at(at);
 	if (above->type == YAML_NULL && above->change != YAML_OVERRIDES)
 		return below;
-	if (how == REPLACED || above->change == YAML_OVERRIDES)
+	if (how == REPLACED || above->change == YAML_OVERRIDES || (how == LOGGING && is_other_driver(below, above)))
 		return above;
 	const struct yaml *old = one_form(doc, below, how), *new = one_form(doc, above, how);
 	if (old->type == YAML_MAP && new->type == YAML_MAP)

@@ -10,6 +10,7 @@
  *   config_merge.c      one laid on another
  *   config_related.c    extends and include
  *   config_paths.c      the paths of a file that lies elsewhere
+ *   config_shape*.c     all of it as docker compose prints it
  */
 #ifndef PROVISIONER_CONFIG_PRIVATE_H
 #define PROVISIONER_CONFIG_PRIVATE_H

@@ -1,6 +1,6 @@
 /* Configurations as data: tests/data/valid/CASE/{compose.yaml,expected} and
  * tests/data/invalid/CASE/{compose.yaml,error}. A file `dotenv` beside them is the user's `.env`. AETHER_TEST_WRITE=1
- * writes `expected` and `error` anew: read the difference. */
+ * writes `expected` and `error` anew: read the difference. tests/data/compose/CASE are read as they are, `.env` with them. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -228,6 +228,43 @@ static bool invalid_case(const char *directory)
 	return matches(directory, "error", &out);
 }
 
+/* ---- as docker compose prints it ---- */
+
+/* The folder of the cases stands as @. */
+static void put_shape(struct buffer *out, const json_t *shape, const char *folder)
+{
+	cleanup_free char *text = json_dumps(shape, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(7));
+	const char *at = text;
+	for (const char *found; (found = strstr(at, folder)); at = found + strlen(folder)) {
+		buffer_add(out, at, (size_t)(found - at));
+		buffer_addc(out, '@');
+	}
+	buffer_printf(out, "%s\n", at);
+}
+
+static bool shape_case(const char *directory)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_buffer struct buffer out = BUFFER_INIT, text = BUFFER_INIT;
+	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
+	cleanup_close int fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	cleanup_free char *folder = xstrndup(directory, (size_t)(strrchr(directory, '/') - directory));
+	struct config *c = NULL;
+	json_t *shape = NULL;
+	if (file_read(fd, ".env", ENVFILE_MAX, &text) == 0)
+		envfile_parse(buffer_str(&text), NULL, NULL, NULL, &variables);
+	const struct config_params params = {
+	    .root_fd = fd, .root = directory, .variables = &variables, .environ_ = shell_variables, .recipes = recipes};
+	if (config_load_shape(&params, &c, &shape, &err) < 0) {
+		print_message("%s: %s\n", directory, err.message);
+		return false;
+	}
+	put_shape(&out, shape, folder);
+	json_decref(shape);
+	config_free(c);
+	return matches(directory, "expected.json", &out);
+}
+
 /* Another user sees copies of the tests and of the build only, which TESTS and BUILD name. */
 static char *test_data(const char *folder)
 {
@@ -260,6 +297,12 @@ static void valid_files_are_read(void **state)
 static void invalid_files_are_refused_with_the_place(void **state)
 {
 	run_cases("invalid", invalid_case, 20);
+}
+
+/* That docker compose says the same: tests/e2e/compose_config. */
+static void files_have_the_shape_of_compose(void **state)
+{
+	run_cases("compose", shape_case, 8);
 }
 
 /* ---- where it is looked for ---- */
@@ -487,6 +530,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(valid_files_are_read),
 	    cmocka_unit_test(invalid_files_are_refused_with_the_place),
+	    cmocka_unit_test(files_have_the_shape_of_compose),
 	    cmocka_unit_test(names_have_an_order),
 	    cmocka_unit_test(nothing_is_found_and_the_names_are_told),
 	    cmocka_unit_test(the_main_checkout_comes_second),

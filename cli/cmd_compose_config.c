@@ -1,0 +1,75 @@
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/configuration.h"
+#include "cli/output.h"
+#include "provisioner/config.h"
+#include "provisioner/config_effective.h"
+#include "provisioner/yaml_text.h"
+
+static const struct option options[] = {
+	{"format", 0, "yaml|json", "yaml when it is not given"},
+	{"effective", 0, NULL, "with this workspace's ports and names instead of those that are written"},
+	{NULL, 0, NULL, NULL},
+};
+
+static int make_effective(const struct client *c, json_t *shape, struct error *err)
+{
+	json_t *status = NULL;
+	int r = client_need_mounted(c, err);
+	if (!r)
+		r = client_status(c, &status, err);
+	if (!r)
+		config_effective(shape, c->id.namespace_, c->id.workspace, json_object_get(status, "services"));
+	json_decref(status);
+	return r;
+}
+
+static void print(json_t *shape, bool as_json)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *dumped = as_json ? json_dumps(shape, JSON_INDENT(2) | JSON_REAL_PRECISION(7)) : NULL;
+	if (!as_json)
+		yaml_text(shape, &text);
+	if (as_json)
+		output_line("%s", dumped);
+	else
+		output_line("%.*s", (int)text.len - 1, buffer_str(&text)); /* it ends in a newline */
+}
+
+static int run(const struct arguments *args, struct error *err)
+{
+	cleanup_client struct client c = CLIENT_INIT;
+	struct config *config = NULL;
+	json_t *shape = NULL;
+	const char *format = arguments_value(args, "format");
+	if (format && strcmp(format, "json") && strcmp(format, "yaml"))
+		return error_set(err, ERROR_USAGE, "expected --format=yaml or --format=json, got %s", format);
+	int r = client_find(NULL, &c, err);
+	if (!r)
+		r = configuration_shape(&c.id, &config, &shape, err);
+	for (size_t i = 0; !r && i < config->n_warnings; i++)
+		output_note("Warning: %s", config->warnings[i].text);
+	if (!r && arguments_flag(args, "effective"))
+		r = make_effective(&c, shape, err);
+	if (!r) {
+		print(shape, format && !strcmp(format, "json"));
+		output_document(json_incref(shape));
+	}
+	json_decref(shape);
+	config_free(config);
+	return r;
+}
+
+const struct command command_compose_config = {
+	.name = "compose-config",
+	.arguments = "",
+	.summary = "the configuration as docker compose config prints it, resolved",
+	.help = "All files laid on each other, extends and include followed, short forms written out, variables and env_files resolved, "
+	        "paths absolute: as the files are written, or with --effective as it runs here. Starts nothing.",
+	.options = options,
+	.run = run,
+};

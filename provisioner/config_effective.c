@@ -1,0 +1,123 @@
+#include "provisioner/config_effective.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+
+static void set_ports(json_t *service, const json_t *leased)
+{
+	size_t i;
+	json_t *port, *ports = json_array();
+	json_array_foreach(leased, i, port) {
+		const char *protocol = json_string_value(json_object_get(port, "protocol"));
+		json_int_t internal = json_integer_value(json_object_get(port, "internal")), external = json_integer_value(json_object_get(port, "external"));
+		if (internal && external)
+			json_array_append_new(ports, json_pack("{s:s, s:s, s:I, s:o, s:s}", "mode", "ingress", "host_ip", "127.0.0.1", "target", internal,
+			                                       "published", json_sprintf("%lld", (long long)external), "protocol", protocol ? protocol : "tcp"));
+	}
+	if (json_array_size(ports))
+		json_object_set(service, "ports", ports);
+	else
+		json_object_del(service, "ports");
+	json_decref(ports);
+}
+
+static void add_alias(json_t *aliases, json_t *name)
+{
+	size_t i;
+	json_t *old;
+	json_array_foreach(aliases, i, old)
+		if (json_equal(old, name))
+			return;
+	json_array_append(aliases, name);
+}
+
+/* Services meet on the environment's one network, by all the names that they have. */
+static void set_network(json_t *service)
+{
+	const char *key;
+	json_t *network, *aliases = json_array(), *alias, *hostname = json_object_get(service, "hostname");
+	size_t i;
+	if (!json_object_get(service, "networks")) {
+		json_decref(aliases);
+		return;
+	}
+	if (hostname)
+		add_alias(aliases, hostname);
+	json_object_foreach(json_object_get(service, "networks"), key, network)
+		json_array_foreach(json_object_get(network, "aliases"), i, alias)
+			add_alias(aliases, alias);
+	json_object_set_new(service, "networks",
+	                    json_array_size(aliases) ? json_pack("{s:{s:O}}", "default", "aliases", aliases) : json_pack("{s:n}", "default"));
+	json_decref(aliases);
+}
+
+/* The name that a link gives is the linked service's own, there. */
+static void set_links(json_t *services)
+{
+	const char *key;
+	json_t *service, *link;
+	size_t i;
+	json_object_foreach(services, key, service) {
+		json_array_foreach(json_object_get(service, "links"), i, link) {
+			const char *text = json_string_value(link), *colon = strchr(text, ':');
+			cleanup_free char *name = xstrndup(text, strcspn(text, ":"));
+			json_t *networks = json_object_get(json_object_get(services, name), "networks"), *network = json_object_get(networks, "default");
+			if (!colon || !network)
+				continue;
+			if (!json_is_object(network))
+				json_object_set_new(networks, "default", network = json_object());
+			if (!json_object_get(network, "aliases"))
+				json_object_set_new(network, "aliases", json_array());
+			json_t *alias = json_string(colon + 1);
+			add_alias(json_object_get(network, "aliases"), alias);
+			json_decref(alias);
+		}
+		json_object_del(service, "links");
+	}
+}
+
+static void set_labels(json_t *service, const char *namespace_, const char *workspace, const char *name)
+{
+	if (!json_object_get(service, "labels"))
+		json_object_set_new(service, "labels", json_object());
+	json_t *labels = json_object_get(service, "labels");
+	json_object_set_new(labels, "aether.managed", json_string("true"));
+	json_object_set_new(labels, "aether.namespace", json_string(namespace_));
+	json_object_set_new(labels, "aether.workspace", json_string(workspace ? workspace : ""));
+	json_object_set_new(labels, "aether.service", json_string(name));
+}
+
+/* Others' keep their names. */
+static void name_all(json_t *resources, const char *namespace_)
+{
+	const char *key;
+	json_t *resource;
+	json_object_foreach(resources, key, resource)
+		if (!json_object_get(resource, "external"))
+			json_object_set_new(resource, "name", json_sprintf("%s_%s", namespace_, key));
+}
+
+void config_effective(json_t *shape, const char *namespace_, const char *workspace, const json_t *services)
+{
+	const char *key;
+	json_t *service, *all = json_object_get(shape, "services");
+	bool meets = false;
+	json_object_set_new(shape, "name", json_string(namespace_));
+	json_object_foreach(all, key, service) {
+		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
+		set_ports(service, json_object_get(json_object_get(services, key), "ports"));
+		set_network(service);
+		set_labels(service, namespace_, workspace, key);
+		meets = meets || json_object_get(service, "networks");
+	}
+	set_links(all);
+	json_object_del(shape, "networks");
+	if (meets)
+		json_object_set_new(shape, "networks", json_pack("{s:{s:s, s:{}}}", "default", "name", namespace_, "ipam"));
+	name_all(json_object_get(shape, "volumes"), namespace_);
+	name_all(json_object_get(shape, "secrets"), namespace_);
+	name_all(json_object_get(shape, "configs"), namespace_);
+}
