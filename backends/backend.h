@@ -155,6 +155,10 @@ typedef void backend_diagnostic(void *arg, enum diagnostic_level level, const ch
 /* Called on the loop thread when an instance changes by itself (it exits, it is removed by others). */
 typedef void backend_changed(void *arg, const struct instance *instance);
 
+/* How far the work for a service has come that takes long (its image is pulled), borrowed: {"image", "percent", "layers": [{"id", "status", "current",
+ * "total"}]}, bytes; NULL: it is over. On the loop thread, a few times a second at most. */
+typedef void backend_progress(void *arg, const char *service, const json_t *progress);
+
 struct backend_params {
 	uv_loop_t *loop;
 	const char *target;      /* the backend's name, or an engine's address */
@@ -168,7 +172,8 @@ struct backend_params {
 	int keeper_pidfd;        /* services end when this process does; -1: they are bound to the calling process */
 	uid_t uid;               /* under root: the environment's leased uid and gid; else (uid_t)-1 */
 	backend_changed *changed;
-	void *changed_arg;
+	backend_progress *progress; /* NULL: nobody wants to know */
+	void *changed_arg;       /* of both */
 };
 
 struct backend_ops {

@@ -57,6 +57,7 @@ static int engine_open(const struct backend_ops *ops, const struct backend_param
 	e->state_dir = xstrdup(params->state_dir);
 	e->workspace_root = xstrdup(params->workspace_root);
 	e->changed = params->changed;
+	e->progress = params->progress;
 	e->changed_arg = params->changed_arg;
 	e->no_target = (struct error)ERROR_INIT;
 	int r = engine_target_resolve(asked, params->address, &e->target, &e->no_target);

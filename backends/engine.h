@@ -62,6 +62,7 @@ struct engine {
 	struct backend base;
 	char *namespace_, *workspace, *state_dir, *workspace_root;
 	backend_changed *changed;
+	backend_progress *progress;
 	void *changed_arg;
 	struct engine_target target;
 	struct error no_target; /* why there is none; told by every call */

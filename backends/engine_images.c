@@ -10,14 +10,27 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/log.h"
 
 #define SILENCE_S 120 /* a registry that says nothing for so long */
+#define LAYERS_MAX 200
+#define TELL_EVERY_MS 200
 #define LINE_MAX_BYTES (1u << 20)
+
+struct layer {
+	char *id;
+	char *status;
+	json_int_t current, total;
+};
 
 struct pull {
 	struct engine *e;
 	struct pull *next;
+	char **services; /* that wait for it */
+	struct layer *layers;
+	size_t n_layers;
+	uint64_t told_ms;
 	char *image, *platform;
 	enum pull_policy policy;
 	struct engine_gate gate;
@@ -26,6 +39,84 @@ struct pull {
 	char *auth;
 };
 
+/* ---- how far it has come ---- */
+
+static struct layer *layer_of(struct pull *p, const char *id)
+{
+	for (size_t i = 0; i < p->n_layers; i++)
+		if (!strcmp(p->layers[i].id, id))
+			return &p->layers[i];
+	if (p->n_layers == LAYERS_MAX)
+		return NULL;
+	array_grow(p->layers, p->n_layers);
+	p->layers[p->n_layers] = (struct layer){.id = xstrdup(id)};
+	return &p->layers[p->n_layers++];
+}
+
+/* Downloading is most of it; what is extracted is there. Layers whose size is not known yet count nothing. */
+static json_int_t percent_of(const struct pull *p)
+{
+	json_int_t current = 0, total = 0;
+	for (size_t i = 0; i < p->n_layers; i++) {
+		const struct layer *l = &p->layers[i];
+		bool loads = l->status && !strcmp(l->status, "Downloading");
+		total += l->total;
+		current += loads ? l->current : l->total;
+	}
+	return total ? current * 100 / total : 0;
+}
+
+static void tell(struct pull *p)
+{
+	json_t *layers = json_array(), *progress;
+	for (size_t i = 0; i < p->n_layers; i++)
+		json_array_append_new(layers, json_pack("{s:s, s:s, s:I, s:I}", "id", p->layers[i].id, "status", p->layers[i].status ? p->layers[i].status : "", "current",
+		                                        p->layers[i].current, "total", p->layers[i].total));
+	progress = json_pack("{s:s, s:I, s:o}", "image", p->image, "percent", percent_of(p), "layers", layers);
+	for (char **service = p->services; service && *service; service++)
+		p->e->progress(p->e->changed_arg, *service, progress);
+	json_decref(progress);
+}
+
+static void tell_over(struct pull *p)
+{
+	for (char **service = p->services; p->told_ms && service && *service; service++)
+		p->e->progress(p->e->changed_arg, *service, NULL);
+}
+
+static void take_progress(struct pull *p, const json_t *json)
+{
+	const char *id = json_string_value(json_object_get(json, "id")), *status = json_string_value(json_object_get(json, "status"));
+	const json_t *detail = json_object_get(json, "progressDetail");
+	struct layer *l = id && status && detail ? layer_of(p, id) : NULL;
+	json_int_t total = json_integer_value(json_object_get(detail, "total"));
+	if (!l)
+		return;
+	if (!l->status || strcmp(l->status, status)) {
+		free(l->status);
+		l->status = xstrdup(status);
+	}
+	l->current = json_integer_value(json_object_get(detail, "current"));
+	if (total > 0)
+		l->total = total;
+	if (!p->e->progress || p->e->closing || now_monotonic_ms() - p->told_ms < TELL_EVERY_MS)
+		return;
+	p->told_ms = now_monotonic_ms();
+	tell(p);
+}
+
+static void layers_free(struct pull *p)
+{
+	for (size_t i = 0; i < p->n_layers; i++) {
+		free(p->layers[i].id);
+		free(p->layers[i].status);
+	}
+	free(p->layers);
+	strv_free(p->services);
+}
+
+/* ---- a pull ---- */
+
 static void pull_end(struct pull *p, const struct error *err)
 {
 	for (struct pull **at = &p->e->pulls; *at; at = &(*at)->next)
@@ -33,12 +124,15 @@ static void pull_end(struct pull *p, const struct error *err)
 			*at = p->next;
 			break;
 		}
+	if (!p->e->closing)
+		tell_over(p);
 	engine_gate_done(&p->gate, err);
 	engine_end(p->e);
 	buffer_release(&p->line);
 	error_release(&p->failed);
 	free(p->image);
 	free(p->platform);
+	layers_free(p);
 	free(p->auth);
 	free(p);
 }
@@ -70,6 +164,7 @@ static void take_line(struct pull *p, const char *line)
 		failed = json_string_value(json_object_get(json_object_get(json, "errorDetail"), "message"));
 	if (failed && !error_is_set(&p->failed))
 		explain(p, 0, failed, &p->failed);
+	take_progress(p, json);
 	json_decref(json);
 }
 
@@ -157,11 +252,14 @@ void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backe
 	while (p && (strcmp(p->image, image) || !is_same(p->platform, plan->platform) || p->policy != plan->pull))
 		p = p->next;
 	if (p) {
+		if (!strv_contains(p->services, plan->service))
+			strv_push(&p->services, xstrdup(plan->service));
 		engine_gate_enter(&p->gate, e->base.loop, done, arg);
 		return;
 	}
 	p = xcalloc(1, sizeof *p);
 	*p = (struct pull){.e = e, .next = e->pulls, .image = xstrdup(image), .platform = xstrdup(plan->platform), .policy = plan->pull, .line = BUFFER_INIT, .failed = ERROR_INIT};
+	strv_push(&p->services, xstrdup(plan->service));
 	e->pulls = p;
 	engine_begin(e);
 	engine_gate_enter(&p->gate, e->base.loop, done, arg);

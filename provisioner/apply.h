@@ -65,6 +65,7 @@ struct apply_service {
 	int64_t started_ms, exited_ms; /* wall clock */
 	uint64_t started_at;           /* monotonic */
 	uint64_t memory_bytes;
+	json_t *progress; /* of its image's pull, as backend_progress tells it; NULL: none goes on */
 	unsigned restarts, quick_exits;
 	uint64_t log_offset;
 	uv_timer_t *backoff; /* NULL: none runs */

@@ -1,5 +1,6 @@
 /* An environment's blocking work, one job after the other on the thread pool: reading the configuration, the store,
  * data directories. And the backend that the configuration leads to. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +12,8 @@
 #include "provisioner/env_name.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
+
+#define PULL_STEP_PERCENT 5 /* between two events of one pull */
 
 /* ---- jobs ---- */
 
@@ -701,6 +704,24 @@ static void on_backend_changed(void *arg, const struct instance *instance)
 	apply_instance_changed(e->apply, instance);
 }
 
+static void on_backend_progress(void *arg, const char *service, const json_t *progress)
+{
+	struct environment *e = arg;
+	struct apply_service *s = apply_find(e->apply, service);
+	json_int_t percent = json_integer_value(json_object_get(progress, "percent"));
+	if (!s || e->halted)
+		return;
+	bool step = progress && (!s->progress || percent / PULL_STEP_PERCENT != json_integer_value(json_object_get(s->progress, "percent")) / PULL_STEP_PERCENT);
+	json_decref(s->progress);
+	s->progress = progress ? json_deep_copy(progress) : NULL;
+	if (step) {
+		char state[32];
+		snprintf(state, sizeof state, "pulling %d %%", (int)percent);
+		environment_event(e, "pull", json_pack("{s:s, s:s, s:O}", "service", service, "state", state, "image", json_object_get(progress, "image")));
+	}
+	environment_mark(e, CHANGED_STATUS);
+}
+
 static void on_backend_closed(void *arg)
 {
 	struct environment *e = arg;
@@ -741,6 +762,7 @@ static void open_backend(struct environment *e, const char *name)
 	    .keeper_pidfd = e->params.keeper_pidfd,
 	    .uid = e->uid,
 	    .changed = on_backend_changed,
+	    .progress = on_backend_progress,
 	    .changed_arg = e,
 	};
 	cleanup_error struct error err = ERROR_INIT;

@@ -100,6 +100,8 @@ json_t *status_service(const struct model *m, const struct apply_service *s)
 			error = &s->model->unsupported;
 	}
 	add_process(json, s);
+	if (s->progress)
+		json_object_set(json, "pulling", s->progress);
 	json_object_set_new(json, "restarts", json_integer(s->restarts));
 	if (s->probe && *probe_last(s->probe)) {
 		cleanup_free char *last = model_mask(m, probe_last(s->probe));
