@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "provisioner/config_private.h"
 
 enum how {
@@ -95,6 +96,52 @@ static enum how how_at(const struct place *at)
 	return BY_TYPE;
 }
 
+/* ---- texts to where they stand ---- */
+
+struct index {
+	struct slot {
+		char *key;
+		size_t at;
+	} * slots;
+	size_t size; /* a power of two */
+};
+
+static struct index index_new(size_t for_how_many)
+{
+	struct index x = {NULL, 16};
+	while (x.size < 2 * (for_how_many + 1))
+		x.size *= 2;
+	x.slots = xcalloc(x.size, sizeof *x.slots);
+	return x;
+}
+
+static void index_release(struct index *x)
+{
+	for (size_t i = 0; i < x->size; i++)
+		free(x->slots[i].key);
+	free(x->slots);
+}
+
+static struct slot *slot_of(const struct index *x, const char *key)
+{
+	size_t i = hash_str(HASH_INIT ^ (uintptr_t)x->slots, key) & (x->size - 1);
+	while (x->slots[i].key && strcmp(x->slots[i].key, key))
+		i = (i + 1) & (x->size - 1);
+	return &x->slots[i];
+}
+
+/* steals `key`; what is there already stays. At most as many as it was made for. */
+static void index_put(struct index *x, char *key, size_t at)
+{
+	struct slot *slot = slot_of(x, key);
+	if (slot->key)
+		free(key);
+	else
+		*slot = (struct slot){key, at};
+}
+
+#define cleanup_index __attribute__((cleanup(index_release)))
+
 /* ---- one form for two ---- */
 
 static struct yaml *text_node(struct yaml_document *doc, const struct yaml *like, const char *text)
@@ -115,6 +162,7 @@ static struct yaml *nothing(struct yaml_document *doc, const struct yaml *like)
 static const struct yaml *as_map(struct yaml_document *doc, const struct yaml *list, bool values)
 {
 	struct yaml *map = yaml_new(doc, YAML_MAP, list);
+	cleanup_index struct index known = index_new(list->count);
 	for (size_t i = 0; i < list->count; i++) {
 		const struct yaml *item = list->items[i];
 		const struct yaml_pair place = {NULL, item->file, item->line, item->column, NULL};
@@ -122,8 +170,14 @@ static const struct yaml *as_map(struct yaml_document *doc, const struct yaml *l
 			return list;
 		const char *equals = values ? strchr(item->text, '=') : NULL;
 		cleanup_free char *key = equals ? xstrndup(item->text, (size_t)(equals - item->text)) : xstrdup(item->text);
-		if (!yaml_get(map, key))
-			yaml_add_pair(map, key, &place, equals ? text_node(doc, item, equals + 1) : nothing(doc, item));
+		struct yaml *value = equals ? text_node(doc, item, equals + 1) : nothing(doc, item);
+		const struct slot *same = slot_of(&known, key);
+		if (same->key) {
+			map->pairs[same->at].value = value; /* the last one counts */
+			continue;
+		}
+		index_put(&known, xstrdup(key), map->count);
+		yaml_add_pair(map, key, &place, value);
 	}
 	return map;
 }
@@ -220,16 +274,22 @@ static char *identity(const struct yaml *item, enum how how)
 	                 other ? kind : "");
 }
 
-static void add_item(struct yaml *list, const struct yaml *item, enum how how)
+static void note_item(struct index *known, const struct yaml *item, enum how how, size_t at)
+{
+	char *own = how == BY_TYPE ? NULL : identity(item, how);
+	if (own)
+		index_put(known, own, at);
+}
+
+static void add_item(struct yaml *list, struct index *known, const struct yaml *item, enum how how)
 {
 	cleanup_free char *own = how == BY_TYPE ? NULL : identity(item, how);
-	for (size_t i = 0; own && i < list->count; i++) {
-		cleanup_free char *other = identity(list->items[i], how);
-		if (other && !strcmp(own, other)) {
-			list->items[i] = item;
-			return;
-		}
+	const struct slot *same = own ? slot_of(known, own) : NULL;
+	if (same && same->key) {
+		list->items[same->at] = item;
+		return;
 	}
+	note_item(known, item, how, list->count);
 	yaml_add_item(list, item);
 }
 
@@ -238,10 +298,13 @@ static const struct yaml *merge_lists(struct yaml_document *doc, const struct ya
 {
 	struct yaml *list = yaml_new(doc, YAML_LIST, above);
 	enum how items = how == LISTED || how == HOSTS ? BY_TEXT : how == BY_TEXT || how == BY_TARGET ? how : BY_TYPE;
-	for (size_t i = 0; i < below->count; i++)
+	cleanup_index struct index known = index_new(below->count + above->count);
+	for (size_t i = 0; i < below->count; i++) {
 		yaml_add_item(list, below->items[i]);
+		note_item(&known, below->items[i], items, i);
+	}
 	for (size_t i = 0; i < above->count; i++)
-		add_item(list, above->items[i], items);
+		add_item(list, &known, above->items[i], items);
 	return list;
 }
 
@@ -250,20 +313,27 @@ static const struct yaml *merge_lists(struct yaml_document *doc, const struct ya
 static const struct yaml *merge(struct yaml_document *doc, const struct yaml *below, const struct yaml *above,
                                 const struct place *at);
 
-static const struct yaml_pair *find_pair(const struct yaml *map, const char *key)
+static struct index keys_of(const struct yaml *map)
 {
+	struct index x = index_new(map->count);
 	for (size_t i = 0; i < map->count; i++)
-		if (!strcmp(map->pairs[i].key, key))
-			return &map->pairs[i];
-	return NULL;
+		index_put(&x, xstrdup(map->pairs[i].key), i);
+	return x;
+}
+
+static const struct yaml_pair *find_pair(const struct yaml *map, const struct index *keys, const char *key)
+{
+	const struct slot *slot = slot_of(keys, key);
+	return slot->key ? &map->pairs[slot->at] : NULL;
 }
 
 static const struct yaml *merge_maps(struct yaml_document *doc, const struct yaml *below, const struct yaml *above,
                                      const struct place *at)
 {
 	struct yaml *map = yaml_new(doc, YAML_MAP, below->count ? below : above);
+	cleanup_index struct index old_keys = keys_of(below), new_keys = keys_of(above);
 	for (size_t i = 0; i < below->count; i++) {
-		const struct yaml_pair *old = &below->pairs[i], *new = find_pair(above, old->key);
+		const struct yaml_pair *old = &below->pairs[i], *new = find_pair(above, &new_keys, old->key);
 		const struct place child = {at, old->key};
 		if (!new)
 			yaml_add_pair(map, old->key, old, old->value);
@@ -272,7 +342,7 @@ static const struct yaml *merge_maps(struct yaml_document *doc, const struct yam
 	}
 	for (size_t i = 0; i < above->count; i++) {
 		const struct yaml_pair *new = &above->pairs[i];
-		if (!find_pair(below, new->key) && new->value->change != YAML_RESETS)
+		if (!find_pair(below, &old_keys, new->key) && new->value->change != YAML_RESETS)
 			yaml_add_pair(map, new->key, new, new->value);
 	}
 	return map;

@@ -505,7 +505,8 @@ static bool is_satisfied(struct environment *e, const char *service, const char 
 		return false;
 	if (!trust_is_given(&e->trust))
 		return false;
-	if (layers_root_stamp(e->params.root_fd) != e->root_stamp) /* changed a moment ago: not noticed by the clock yet */
+	if (layers_root_stamp(e->params.root_fd) != e->root_stamp ||
+	    layers_files_stamp(e->id, e->params.root_fd, e->model->config) != e->files_stamp) /* changed a moment ago: not noticed by the clock yet */
 		return false;
 	if (e->model->config->start == START_MANUAL)
 		return true;

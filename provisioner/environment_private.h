@@ -111,6 +111,7 @@ struct environment {
 	bool load_queued;
 	uint64_t config_stamp;
 	uint64_t root_stamp; /* the part of it that a read may look at: the workspace's own files */
+	uint64_t files_stamp; /* layers_files_stamp of the model */
 	bool plan; /* ports may be leased: false from a teardown to the next demand */
 	bool config_changed;
 	bool adopted, adopting;

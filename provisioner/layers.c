@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/config.h"
 #include "provisioner/env_name.h"
 #include "provisioner/envfile.h"
 
@@ -163,6 +164,18 @@ static uint64_t stamp_directory(uint64_t h, int dirfd)
 {
 	for (size_t i = 0; i < sizeof config_names / sizeof *config_names; i++)
 		h = layers_stamp(h, dirfd, config_names[i], 0);
+	return h;
+}
+
+uint64_t layers_files_stamp(const struct identity *id, int root_fd, const struct config *config)
+{
+	uint64_t h = HASH_INIT;
+	size_t len = strlen(id->root);
+	for (size_t i = 0; config && i < config->n_files; i++) {
+		const char *path = config->files[i].path;
+		if (!strncmp(path, id->root, len) && path[len] == '/')
+			h = layers_stamp(h, root_fd, path + len + 1, 0);
+	}
 	return h;
 }
 

@@ -42,6 +42,10 @@ bool layers_is_copied_link(int root_fd, const char *name);
  * are those that were: the configuration and its env_files. Worker thread: the main checkout may lie on a slow file system. */
 uint64_t layers_config_stamp(const struct identity *id, int root_fd, char *const *files);
 
+/* Of those that a configuration was made of and that lie in the workspace: stats beneath the mount, so on the loop, too. */
+struct config;
+uint64_t layers_files_stamp(const struct identity *id, int root_fd, const struct config *config);
+
 /* The same of the files in the workspace alone: a few stats beneath the mount, so on the loop, too. */
 uint64_t layers_root_stamp(int root_fd);
 

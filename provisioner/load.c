@@ -502,6 +502,7 @@ static void load_after(struct job *base)
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
 		take_model(e, job);
+		e->files_stamp = e->model ? layers_files_stamp(e->id, e->params.root_fd, e->model->config) : 0;
 		more_files_take(e);
 		if (was_error != error_is_set(&e->config_error))
 			environment_mark(e, CHANGED_STATUS);

@@ -525,6 +525,25 @@ static void expanded_size_is_bounded(void **state)
 	tree_remove(AT_FDCWD, root);
 }
 
+/* Two lists of many items, one laid on the other: compared each with each this takes minutes. */
+static void merging_takes_no_square_of_time(void **state)
+{
+	cleanup_free char *root = scratch();
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	struct config *c = NULL;
+	const char *const heads[] = {"services:\n  base:\n    cap_add:\n", "  own:\n    extends: base\n    cap_add:\n"};
+	for (int k = 0; k < 2; k++) {
+		buffer_adds(&text, heads[k]);
+		for (int i = 0; i < 45000; i++)
+			buffer_printf(&text, "    - x%d-%d\n", k, i);
+	}
+	put_file(root, "compose.yaml", buffer_str(&text));
+	assert_int_equal(load(root, NULL, &c, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "more than 10000 items"));
+	tree_remove(AT_FDCWD, root);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -543,6 +562,7 @@ int main(void)
 	    cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
 	    cmocka_unit_test(one_line_stays_one_line),
 	    cmocka_unit_test(expanded_size_is_bounded),
+	    cmocka_unit_test(merging_takes_no_square_of_time),
 	};
 	const char *build = getenv("BUILD");
 	cleanup_strv char **directories = NULL;
