@@ -11,7 +11,7 @@ static void ends_by_itself(struct service *s)
 {
 	keyvals_set(&s->env, "MEMORY_EXIT_AFTER_MS", "50");
 	keyvals_set(&s->env, "MEMORY_EXIT_CODE", "3");
-	s->command[2] = (char *)"sleep 0.05; exit 3";
+	s->command[2] = s->container_command[2] = (char *)"sleep 0.05; exit 3";
 }
 
 static void start_is_idempotent(void **state)
@@ -200,6 +200,7 @@ static void an_adopted_service_tells_of_its_exit(void **state)
 	keyvals_set(&s.env, "MEMORY_EXIT_AFTER_MS", "300");
 	keyvals_set(&s.env, "MEMORY_EXIT_CODE", "4");
 	s.command[2] = (char *)"sleep 0.3; exit 4";
+	s.container_command[2] = (char *)"sleep 2; exit 4"; /* its start takes longer */
 	start(w, &s);
 	world_close(w);
 	world_open(w);
@@ -218,7 +219,7 @@ static void close_answers_everything_once(void **state)
 	service_init(&a, "a", FOREVER);
 	service_init(&b, "b", FOREVER);
 	keyvals_set(&b.env, "MEMORY_IGNORE_STOP", "yes");
-	b.command[2] = (char *)"trap '' TERM; while :; do sleep 1000; done";
+	b.command[2] = b.container_command[2] = (char *)"trap '' TERM; while :; do sleep 1000; done";
 	start(w, &b);
 	struct outcome o[N] = {{0}};
 	char *sleep[] = {(char *)"/bin/sleep", (char *)"1000", NULL};

@@ -285,7 +285,7 @@ struct service {
 	struct service_spec spec;
 	struct process_spec process;
 	struct keyvals env;
-	char *command[8];
+	char *command[8], *container_command[4];
 	struct port_binding port;
 };
 
@@ -295,6 +295,10 @@ static void service_release(struct service *s)
 }
 #define SERVICE __attribute__((cleanup(service_release))) struct service
 
+static const char *const FOREVER = "exec sleep 1000";
+/* In a container it is process 1, which no signal ends that it does not handle. */
+static const char *const FOREVER_AS_FIRST = "trap 'exit 143' TERM; sleep 1000 & wait";
+
 /* A service that runs `script` with sh; the memory backend has its own ways. */
 static void service_init(struct service *s, const char *name, const char *script)
 {
@@ -303,11 +307,14 @@ static void service_init(struct service *s, const char *name, const char *script
 	s->command[0] = (char *)"/bin/sh";
 	s->command[1] = (char *)"-c";
 	s->command[2] = (char *)script;
+	memcpy(s->container_command, s->command, sizeof s->container_command);
+	if (script == FOREVER)
+		s->container_command[2] = (char *)FOREVER_AS_FIRST;
 	s->process = (struct process_spec){.command = s->command, .env = &s->env, .directory = "/"};
 	s->spec = (struct service_spec){.name = name,
 	                                .image = "busybox:1",
 	                                .env = &s->env,
-	                                .command = s->command,
+	                                .command = s->container_command,
 	                                .stop_signal = SIGTERM,
 	                                .stop_grace_ms = 3000,
 	                                .config_hash = "c0ffee",
@@ -315,8 +322,6 @@ static void service_init(struct service *s, const char *name, const char *script
 	                                .process = &s->process};
 }
 
-/* In a container it is process 1, which no signal ends that it does not handle. */
-static const char *const FOREVER = "trap 'exit 0' TERM; sleep 1000 & wait";
 
 #define must(o)                                                                                                        \
 	do {                                                                                                               \
