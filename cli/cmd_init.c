@@ -51,7 +51,10 @@ static struct config *load(const char *root, const char *file, const struct keyv
 		return NULL;
 	cleanup_free char *directory = slash ? xasprintf("%s/%.*s", root, (int)(slash - file), file) : xstrdup(root);
 	cleanup_close int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct config_params params = {.root_fd = fd, .root = directory, .variables = variables};
+	cleanup_keyvals struct keyvals others = KEYVALS_INIT;
+	keyvals_copy(&others, variables);
+	keyvals_unset(&others, "COMPOSE_FILE"); /* it is this file that is asked about */
+	struct config_params params = {.root_fd = fd, .root = directory, .variables = &others};
 	struct config *config = NULL;
 	return fd < 0 || config_load(&params, &config, NULL) ? NULL : config;
 }
