@@ -22,7 +22,7 @@ static void database_init(struct world *w, struct database *db, const char *name
 		assert_int_equal(chmod(db->out, 0777), 0);
 	service_init(&db->s, name, FOREVER);
 	db->data = xasprintf("%s/data/1/%s", w->state, name);
-	db->run_dir = xasprintf("%s/run/%s", w->dir, name);
+	db->run_dir = xasprintf("%s/run/%s", w->state, name);
 	db->script =
 	    xasprintf("echo made >> %s/made; mkdir {{data}}/sub; cat > {{data}}/sub/input; echo whole > {{data}}/whole; %s",
 	              db->out, then);
