@@ -191,12 +191,31 @@ int backend_sweep(const char *backend, const char *address, const char *namespac
 	return ops && ops->sweep && address ? ops->sweep(address, namespace_, remove, found, err) : 0;
 }
 
-int backend_discard(const char *path, const char *namespace_, struct error *err)
+/* new; NULL: it is none */
+static json_t *read_record(const char *path)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	if (file_read(AT_FDCWD, path, RECORD_MAX, &text))
-		return 0;
-	json_t *record = json_loads(buffer_str(&text), 0, NULL);
+		return NULL;
+	return json_loads(buffer_str(&text), 0, NULL);
+}
+
+int backend_record_read(const char *path, char **volume, char **target)
+{
+	json_t *record = read_record(path);
+	const char *name = json_string_value(json_object_get(record, "volume")), *at = json_string_value(json_object_get(record, "target"));
+	int r = name && at ? 0 : -ENOENT;
+	if (r == 0) {
+		*volume = xstrdup(name);
+		*target = xstrdup(at);
+	}
+	json_decref(record);
+	return r;
+}
+
+int backend_discard(const char *path, const char *namespace_, struct error *err)
+{
+	json_t *record = read_record(path);
 	const char *name = json_string_value(json_object_get(record, "backend"));
 	const struct backend_ops *ops = name ? backend_find(name) : NULL;
 	int r = ops && ops->discard ? ops->discard(record, namespace_, err) : 0;

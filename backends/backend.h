@@ -242,6 +242,8 @@ const struct backend_ops *const *backend_all(void); /* NULL-terminated */
 int backend_locate(const char *asked, bool answering, char **address, char **from, struct error *err);
 /* `backend`, `address`: as they were stored; backend NULL: nothing was ever started. */
 int backend_sweep(const char *backend, const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
+/* new: what a record names and where it was mounted first; 0, or -ENOENT: it is no record. */
+int backend_record_read(const char *path, char **volume, char **target);
 /* Deletes what the record at `path` stands for, not the record. A file that is no record is left alone: success. May block. */
 int backend_discard(const char *path, const char *namespace_, struct error *err);
 

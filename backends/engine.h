@@ -26,6 +26,7 @@
 #define COMPOSE_LABEL_SERVICE "com.docker.compose.service"
 #define COMPOSE_LABEL_NUMBER "com.docker.compose.container-number"
 #define COMPOSE_LABEL_ONEOFF "com.docker.compose.oneoff"
+#define COMPOSE_LABEL_CONFIG_HASH "com.docker.compose.config-hash" /* it lists nothing without one */
 #define COMPOSE_LABEL_NETWORK "com.docker.compose.network"
 #define COMPOSE_LABEL_VOLUME "com.docker.compose.volume"
 #define COMPOSE_NETWORK "default" /* the key of ours */
@@ -130,6 +131,7 @@ struct engine_plan {
 	json_t *create;   /* the body of POST /containers/create */
 	char **records;   /* of volumes: the files that name them (engine_volumes.c) */
 	char **volumes;   /* their keys */
+	char **targets;   /* where they are mounted */
 	uint32_t generation;
 	unsigned stop_grace_ms;
 };

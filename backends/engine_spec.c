@@ -60,6 +60,7 @@ static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_
 	case VOLUME_ANONYMOUS:
 		strv_push(&p->volumes, xstrdup(v->name));
 		strv_push(&p->records, xstrdup(v->source));
+		strv_push(&p->targets, xstrdup(v->target));
 		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:b}", "Type", "volume", "Source", v->name, "Target", v->target, "ReadOnly", v->read_only));
 		return;
 	case VOLUME_BIND:
@@ -103,6 +104,7 @@ static json_t *labels(const struct engine *e, const struct service_spec *spec)
 	json_object_set_new(all, COMPOSE_LABEL_SERVICE, json_string(spec->name));
 	json_object_set_new(all, COMPOSE_LABEL_NUMBER, json_string("1"));
 	json_object_set_new(all, COMPOSE_LABEL_ONEOFF, json_string("False"));
+	json_object_set_new(all, COMPOSE_LABEL_CONFIG_HASH, json_string(spec->config_hash ? spec->config_hash : ""));
 	return all;
 }
 
@@ -211,6 +213,7 @@ void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image)
 			continue;
 		strv_pushf(&p->volumes, "%s.%s", p->service, flat);
 		strv_pushf(&p->records, "%s/%s.volume", p->data, flat);
+		strv_push(&p->targets, xstrdup(target));
 		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}", "Type", "volume", "Source", flat, "Target", target));
 	}
 }
@@ -228,5 +231,6 @@ void engine_plan_free(struct engine_plan *p)
 	json_decref(p->create);
 	strv_free(p->records);
 	strv_free(p->volumes);
+	strv_free(p->targets);
 	free(p);
 }

@@ -57,11 +57,11 @@ static char *new_name(const struct engine *e, const char *key)
 	return name;
 }
 
-static char *write_record(const struct engine *e, const char *path, const char *key, struct error *err)
+static char *write_record(const struct engine *e, const char *path, const char *key, const char *target, struct error *err)
 {
 	cleanup_free char *name = new_name(e, key);
 	cleanup_free char *dir = xstrndup(path, (size_t)(strrchr(path, '/') - path));
-	json_t *json = json_pack("{s:s, s:s, s:s}", "backend", e->base.ops->name, "engine", e->target.url, "volume", name);
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s}", "backend", e->base.ops->name, "engine", e->target.url, "volume", name, "target", target);
 	cleanup_free char *text = json_dumps(json, JSON_INDENT(1));
 	json_decref(json);
 	int r = dir_make(AT_FDCWD, dir, 0711);
@@ -131,7 +131,7 @@ void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done
 	for (size_t i = 0; p->records && p->records[i] && !error_is_set(&f->error); i++) {
 		char *name = read_record(p->records[i], &f->error);
 		if (!name && !error_is_set(&f->error))
-			name = write_record(e, p->records[i], p->volumes[i], &f->error);
+			name = write_record(e, p->records[i], p->volumes[i], p->targets[i], &f->error);
 		if (name)
 			strv_push(&names, name);
 	}

@@ -38,7 +38,7 @@ static char *by_words(const char *path)
 /* The server of a mount that it leads into does not answer: whatever is asked for there would wait, too. */
 static int refuse_hung(const char *path, struct error *err)
 {
-	cleanup_free char *whole = mounts_any_hung() ? by_words(path) : NULL;
+	cleanup_free char *whole = by_words(path);
 	cleanup_free char *hung = whole ? mounts_hung_above(whole) : NULL;
 	if (!hung)
 		return 0;

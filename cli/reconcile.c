@@ -263,12 +263,22 @@ static bool look_at_each(const struct repository *repo, const struct registry_li
 	return done;
 }
 
+static bool any_hung(const struct registry_list *list)
+{
+	cleanup_strv char **points = NULL;
+	for (size_t i = 0; i < list->count; i++) {
+		strv_push(&points, xstrdup(list->items[i].root));
+		strv_push(&points, xstrdup(list->items[i].control_dir));
+	}
+	return mounts_any_hung(points);
+}
+
 void reconcile(bool closely)
 {
 	cleanup_registry_list struct registry_list list = {NULL, 0};
 	struct repository repo = {.here = NULL};
 	/* who waits for one that hangs says nothing of the others either */
-	if (registry_list(&list, NULL) || !list.count || mounts_any_hung() || !find_repository(&repo)) {
+	if (registry_list(&list, NULL) || !list.count || any_hung(&list) || !find_repository(&repo)) {
 		repository_release(&repo);
 		return;
 	}

@@ -21,7 +21,7 @@ void whereabouts_recover(void)
 	const char *pwd = getenv("PWD");
 	if (whereabouts_known() || !pwd || pwd[0] != '/')
 		return;
-	cleanup_free char *hung = mounts_any_hung() ? mounts_hung_above(pwd) : NULL;
+	cleanup_free char *hung = mounts_hung_above(pwd);
 	if (!hung && !chdir(pwd))
 		output_note("Note: this shell stands in a directory that is not there any more: cd \"$PWD\"");
 }

@@ -24,6 +24,12 @@ static int render_env_json(struct environment *e, const char *service, struct bu
 	return environment_env_json(e, out, err);
 }
 
+static int render_compose(struct environment *e, const char *service, struct buffer *out, struct error *err)
+{
+	environment_compose(e, out);
+	return 0;
+}
+
 static int render_ports(struct environment *e, const char *service, struct buffer *out, struct error *err)
 {
 	environment_ports(e, out);
@@ -112,6 +118,8 @@ const struct control_file control_files[] = {
 	{"ports", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_ENVIRONMENT, POLL_ALWAYS, CHANGED_PORTS, 0, render_ports},
 	{"env.json", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
 	 CHANGED_ENV | CHANGED_PORTS | CHANGED_ENV_OWN, 0, render_env_json},
+	{"compose.yaml", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
+	 CHANGED_ENV | CHANGED_PORTS | CHANGED_SERVICES, 0, render_compose},
 	{"status.json", IN_ROOT, 0600, DEMAND_NONE, WRITE_REFUSED, UNLINK_ENVIRONMENT, POLL_CHANGED,
 	 CHANGED_STATUS | CHANGED_ENV | CHANGED_PORTS | CHANGED_SERVICES, 1000, render_status},
 	{"env.own", IN_ROOT, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV_OWN, 1000, render_env_own},

@@ -482,6 +482,24 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up)
 	}
 }
 
+/* Somebody else has started it, or made it anew: it is ours all the same. */
+static void take_over(struct apply_service *s, const struct instance *i)
+{
+	service_backoff_end(s);
+	error_release(&s->error);
+	s->made = true;
+	s->gone = s->stuck = false;
+	s->changes++;
+	free(s->config_hash);
+	s->config_hash = i->config_hash && *i->config_hash ? xstrdup(i->config_hash) : NULL;
+	s->present = PRESENT_RUNNING;
+	take_details(s, i);
+	if (s->goal == GOAL_UP && s->model)
+		service_probe(s);
+	service_tell(s, false);
+	apply_wake(s->apply);
+}
+
 void apply_instance_changed(struct apply *a, const struct instance *i)
 {
 	struct apply_service *s = a->halted ? NULL : apply_find(a, i->service);
@@ -490,6 +508,8 @@ void apply_instance_changed(struct apply *a, const struct instance *i)
 	if (i->state == INSTANCE_RUNNING) {
 		if (service_runs(s))
 			take_details(s, i);
+		else if (s->operation == OPERATION_NONE)
+			take_over(s, i);
 		return;
 	}
 	if (s->operation == OPERATION_START && i->started_ms && i->started_ms < s->started_ms)

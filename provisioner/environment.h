@@ -118,6 +118,8 @@ const char *environment_command_list(void);
 /* ---- texts: each appends to `out` what the file holds now ---- */
 
 int environment_env(struct environment *e, struct buffer *out, struct error *err);
+/* What docker compose is led to (beside_compose.h); nothing where the services are no containers. */
+void environment_compose(struct environment *e, struct buffer *out);
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err);
 void environment_ports(struct environment *e, struct buffer *out);
 void environment_status(struct environment *e, struct buffer *out);

@@ -291,6 +291,7 @@ static void load_work(struct job *base)
 	    .backend_reason = job->stored.backend_reason,
 	    .generation = job->stored.generation,
 	    .uid = job->stored.uid,
+	    .beside_compose = !e->params.keep_own_lines,
 	    .plan = job->plan,
 	    .move = job->flags & LOAD_APPLY,
 	    .approve = job->approves,

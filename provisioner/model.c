@@ -54,6 +54,7 @@ void model_free(struct model *m)
 	free(m->backend_reason);
 	strv_free(m->warnings);
 	free(m->signature);
+	json_decref(m->shape);
 	free(m);
 }
 
@@ -589,6 +590,13 @@ static void set_base(struct model *m, const struct model_params *params)
 		           workspace);
 	keyvals_set(&m->base, "AETHER_WORKSPACE", workspace);
 	keyvals_set(&m->base, "AETHER_BACKEND", m->backend);
+	if (!m->shape)
+		return;
+	cleanup_free char *file = xasprintf("%s/" MODEL_COMPOSE_FILE, params->id->root);
+	if (!has_form(file))
+		return;
+	keyvals_set(&m->base, "COMPOSE_PROJECT_NAME", params->id->namespace_);
+	keyvals_set(&m->base, "COMPOSE_FILE", file);
 }
 
 /* ---- values that .env can hold ---- */
@@ -689,7 +697,7 @@ static void sign(struct model *m)
 	m->signature = xasprintf("%016llx", (unsigned long long)h);
 }
 
-static int read_config(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
+static int read_config(const struct model_params *params, const struct keyvals *user, struct config **ret, json_t **ret_shape, struct error *err)
 {
 	const struct config_params config = {
 	    .root_fd = params->root_fd,
@@ -702,7 +710,17 @@ static int read_config(struct model *m, const struct model_params *params, const
 	    .recipes = params->recipes,
 	    .environ_ = environ,
 	};
-	return config_load(&config, &m->config, err);
+	return ret_shape ? config_load_shape(&config, ret, ret_shape, err) : config_load(&config, ret, err);
+}
+
+/* Nobody misses it where there is no engine. */
+static void read_shape(struct model *m, const struct model_params *params, const struct keyvals *user)
+{
+	struct config *again = NULL;
+	cleanup_error struct error ignored = ERROR_INIT;
+	if (params->beside_compose && strcmp(m->backend, "process") && strcmp(m->backend, "memory"))
+		read_config(params, user, &again, &m->shape, &ignored);
+	config_free(again);
 }
 
 /* Interpolation sees the user's layers as they are written. The main checkout's is one of them until the configuration says otherwise. */
@@ -710,12 +728,12 @@ static int load(struct model *m, const struct model_params *params, struct error
 {
 	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
 	envset_user(params->main_text, params->user_text, &user);
-	int r = read_config(m, params, &user, err);
+	int r = read_config(params, &user, &m->config, NULL, err);
 	if (r == 0 && !m->config->inherit && *params->main_text) {
 		config_free(move_ptr(m->config));
 		keyvals_release(&user);
 		envset_user(NULL, params->user_text, &user);
-		r = read_config(m, params, &user, err);
+		r = read_config(params, &user, &m->config, NULL, err);
 	}
 	if (r == 0)
 		r = plan_check_circles(m->config, err);
@@ -723,6 +741,7 @@ static int load(struct model *m, const struct model_params *params, struct error
 		r = decide_backend(m, params, err);
 	if (r < 0)
 		return r;
+	read_shape(m, params, &user);
 	m->generation = params->generation;
 	m->planned = params->plan;
 	keyvals_copy(&m->app_preferred, &m->config->app_ports);

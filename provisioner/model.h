@@ -13,6 +13,7 @@
 #include "provisioner/store.h"
 #include "provisioner/trust.h"
 
+#define MODEL_COMPOSE_FILE ".aether/compose.yaml" /* what docker compose is led to (beside_compose.h) */
 #define SPEC_VOLUMES "+volumes" /* named volumes, in a generation's directory; no service can have that name */
 #define MODEL_HOST "127.0.0.1" /* services are never bound to anything else */
 
@@ -59,6 +60,7 @@ struct model {
 	char *backend, *backend_target, *backend_reason; /* target: NULL where there is but one */
 	uint32_t generation;
 	char **warnings;
+	json_t *shape;   /* config_load_shape's, for what docker compose reads; NULL: not on an engine */
 	char *signature; /* equal signatures: nothing that is generated or started differs */
 };
 
@@ -75,6 +77,7 @@ struct model_params {
 	const char *backend_reason;
 	uint32_t generation;
 	uid_t uid;
+	bool beside_compose; /* .env leads docker compose to what runs, where that is on an engine */
 	bool plan;    /* lease ports */
 	bool move;    /* to the numbers that the file publishes, where others are held and those are free */
 	const char *approve; /* as in trust_look */

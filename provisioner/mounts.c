@@ -171,17 +171,19 @@ static void hear_answers(int answers, bool *waiting, size_t count)
 		}
 }
 
-/* new, all that do not answer */
-static char **ask_for_hung(const struct mounts *m)
+/* Each point is asked once in the life of this process. */
+static char **asked, **hung;
+
+/* Of those that were not asked yet, all at once. */
+static void ask_for_hung(const struct mounts *m)
 {
 	cleanup_free bool *waiting = xcalloc(m->count + 1, sizeof *waiting);
-	char **points = NULL;
 	size_t count = 0;
 	int pipes[2];
 	for (size_t i = 0; i < m->count; i++)
 		count += waiting[i] = mount_kind(&m->items[i]) != MOUNT_FOREIGN;
 	if (!count || pipe2(pipes, O_CLOEXEC))
-		return NULL;
+		return;
 	pid_t pid = fork();
 	if (pid == 0)
 		ask_all(m, pipes[1]);
@@ -189,41 +191,64 @@ static char **ask_for_hung(const struct mounts *m)
 	if (pid > 0)
 		hear_answers(pipes[0], waiting, count);
 	close(pipes[0]);
-	if (pid > 0)
-		kill(pid, SIGKILL);
-	for (size_t i = 0; pid > 0 && i < m->count; i++)
+	if (pid < 0)
+		return;
+	kill(pid, SIGKILL);
+	bool any = false;
+	for (size_t i = 0; i < m->count; i++) {
+		strv_push(&asked, xstrdup(m->items[i].point));
 		if (waiting[i])
-			strv_push(&points, xstrdup(m->items[i].point));
-	if (pid > 0)
-		waitpid(pid, NULL, points ? WNOHANG : 0);
-	return points;
+			strv_push(&hung, xstrdup(m->items[i].point));
+		any = any || waiting[i];
+	}
+	waitpid(pid, NULL, any ? WNOHANG : 0);
 }
 
-/* borrowed; NULL: none */
-static char *const *hung_points(void)
+/* Asks those mounts of ours that `wanted` says, and no other: one that hangs costs whoever asks it MOUNT_ANSWER_MS. */
+static void ask_wanted(bool (*wanted)(const struct mount *m, const void *arg), const void *arg)
 {
-	static char **points;
-	static bool asked;
-	cleanup_mounts struct mounts m = MOUNTS_INIT;
-	if (!asked && !mounts_read(&m))
-		points = ask_for_hung(&m);
-	asked = true;
-	return points;
+	cleanup_mounts struct mounts all = MOUNTS_INIT;
+	struct mounts some = MOUNTS_INIT;
+	if (mounts_read(&all))
+		return;
+	some.items = xcalloc(all.count + 1, sizeof *some.items);
+	for (size_t i = 0; i < all.count; i++)
+		if (mount_kind(&all.items[i]) && wanted(&all.items[i], arg) && !strv_contains(asked, all.items[i].point))
+			some.items[some.count++] = all.items[i];
+	ask_for_hung(&some);
+	free(some.items);
 }
 
-bool mounts_any_hung(void)
+static bool is_one_of(const struct mount *m, const void *points)
 {
-	return hung_points() != NULL;
+	return strv_contains((char *const *)points, m->point);
+}
+
+bool mounts_any_hung(char *const *points)
+{
+	ask_wanted(is_one_of, points);
+	for (; points && *points; points++)
+		if (strv_contains(hung, *points))
+			return true;
+	return false;
 }
 
 bool mount_is_hung(const char *point)
 {
-	return strv_contains(hung_points(), point);
+	char *const points[] = {(char *)(uintptr_t)point, NULL};
+	return mounts_any_hung(points);
+}
+
+static bool is_above(const struct mount *m, const void *path)
+{
+	size_t n = strlen(m->point);
+	return !strncmp(path, m->point, n) && (!((const char *)path)[n] || ((const char *)path)[n] == '/');
 }
 
 char *mounts_hung_above(const char *path)
 {
-	for (char *const *p = hung_points(); p && *p; p++) {
+	ask_wanted(is_above, path);
+	for (char *const *p = hung; p && *p; p++) {
 		size_t n = strlen(*p);
 		if (!strncmp(path, *p, n) && (!path[n] || path[n] == '/'))
 			return xstrdup(*p);

@@ -36,12 +36,12 @@ bool is_mounted_by_us(const char *point);
 bool mount_is_dead(const char *point);
 
 #define MOUNT_ANSWER_MS 3000
-/* Does its server give no answer in that time? Each mount of ours is asked once in the life of this process; whoever would
- * wait for it (realpath(3), stat(2) of it or below it) looks here first. Main thread. */
+/* Does its server give no answer in that time? A mount is asked once in the life of this process, and only by who has to do with it: others'
+ * cost nobody the time. Whoever would wait for it (realpath(3), stat(2) of it or below it) looks here first. Main thread. */
 bool mount_is_hung(const char *point);
 /* new: the mount that hangs and that a path, absolute and without `.` and `..`, leads into, links aside; NULL: none */
 char *mounts_hung_above(const char *path);
-bool mounts_any_hung(void);
+bool mounts_any_hung(char *const *points); /* asked at once; of those that are mounts of ours */
 
 /* Waits until nothing of ours is mounted at `point`. 0, or -ETIMEDOUT. */
 int mounts_wait_gone(const char *point, unsigned timeout_ms);

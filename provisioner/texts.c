@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/beside_compose.h"
 #include "provisioner/envfile.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
@@ -67,6 +68,12 @@ int environment_env_json(struct environment *e, struct buffer *out, struct error
 {
 	status_env_json(environment_variables(e), out);
 	return 0;
+}
+
+void environment_compose(struct environment *e, struct buffer *out)
+{
+	if (e->model)
+		beside_compose_text(e->model, e->id, out);
 }
 
 void environment_ports(struct environment *e, struct buffer *out)

@@ -108,7 +108,7 @@ static void made_once_and_cloned(void **state)
 	assert_whole(&a);
 	assert_whole(&b);
 	assert_int_equal(times_made(&a), 1);
-	assert_true(exists("%s/run/a", w->dir));
+	assert_true(exists("%s/run/a", w->state));
 }
 
 static void prepared_ahead_and_claimed(void **state)

@@ -16,10 +16,13 @@ LIBC = ctypes.CDLL(None)
 
 
 def quiet(*argv):
-    return subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    """Also false where there is no such program: then nothing of its was left either."""
+    return bool(shutil.which(argv[0])) and subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def output(*argv):
+    if not shutil.which(argv[0]):
+        return ''
     return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
 

@@ -206,6 +206,10 @@ int environment_env(struct environment *e, struct buffer *out, struct error *err
 	return 0;
 }
 
+void environment_compose(struct environment *e, struct buffer *out)
+{
+}
+
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err)
 {
 	buffer_printf(out, "{\"length\": %zu}\n", strlen(fake->env));

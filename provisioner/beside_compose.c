@@ -1,0 +1,142 @@
+#include "provisioner/beside_compose.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/config_effective.h"
+#include "provisioner/yaml_text.h"
+
+/* ---- ports and labels ---- */
+
+/* As status.json has them. new */
+static json_t *leases_of(const struct model *m)
+{
+	json_t *services = json_object();
+	for (size_t i = 0; i < m->n_services; i++) {
+		const struct model_service *s = &m->services[i];
+		json_t *ports = json_array();
+		for (size_t k = 0; k < s->n_ports; k++)
+			json_array_append_new(ports, json_pack("{s:i, s:i, s:s}", "internal", s->ports[k].internal, "external", s->ports[k].external, "protocol", s->ports[k].protocol));
+		json_object_set_new(services, s->config->name, json_pack("{s:o}", "ports", ports));
+	}
+	return services;
+}
+
+/* A container that docker compose makes anew is ours as much as the one before. */
+static void set_labels(json_t *service, const struct model *m, const struct model_service *s)
+{
+	json_t *labels = json_object_get(service, "labels");
+	json_object_set_new(labels, "aether.config-hash", json_string(s->spec.config_hash));
+	json_object_set_new(labels, "aether.generation", json_sprintf("%u", m->generation));
+}
+
+/* ---- volumes ---- */
+
+static bool is_at(const json_t *mount, const char *target)
+{
+	const char *at = json_string_value(json_object_get(mount, "target"));
+	return at && !strcmp(at, target);
+}
+
+/* By its own name, whatever the file calls it. */
+static void set_volume(json_t *service, json_t *volumes, const char *record)
+{
+	cleanup_free char *volume = NULL, *target = NULL;
+	if (backend_record_read(record, &volume, &target))
+		return;
+	json_t *mounts = json_object_get(service, "volumes");
+	if (!mounts)
+		json_object_set_new(service, "volumes", mounts = json_array());
+	for (size_t i = json_array_size(mounts); i-- > 0;)
+		if (is_at(json_array_get(mounts, i), target))
+			json_array_remove(mounts, i);
+	json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:{}}", "type", "volume", "source", volume, "target", target, "volume"));
+	json_object_set_new(volumes, volume, json_pack("{s:s, s:b}", "name", volume, "external", true));
+}
+
+static void set_volumes(json_t *service, json_t *volumes, const struct service_spec *spec)
+{
+	for (size_t i = 0; i < spec->n_volumes; i++)
+		if (spec->volumes[i].kind == VOLUME_NAMED || spec->volumes[i].kind == VOLUME_ANONYMOUS)
+			set_volume(service, volumes, spec->volumes[i].source);
+	cleanup_closedir DIR *dir = opendir(spec->data); /* of those that the image declares */
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		cleanup_free char *record = xasprintf("%s/%s", spec->data, d->d_name);
+		if (d->d_name[0] != '.')
+			set_volume(service, volumes, record);
+	}
+}
+
+/* What no service has any more under the name in the file. */
+static bool is_mounted(const json_t *services, const char *volume)
+{
+	const char *key;
+	json_t *service, *mount;
+	size_t i;
+	json_object_foreach ((json_t *)(uintptr_t)services, key, service)
+		json_array_foreach (json_object_get(service, "volumes"), i, mount) {
+			const char *source = json_string_value(json_object_get(mount, "source"));
+			if (source && !strcmp(source, volume))
+				return true;
+		}
+	return false;
+}
+
+static void drop_unused(json_t *volumes, const json_t *services)
+{
+	const char *key;
+	json_t *unused;
+	void *next;
+	json_object_foreach_safe (volumes, next, key, unused)
+		if (!is_mounted(services, key))
+			json_object_del(volumes, key);
+}
+
+/* ---- the whole ---- */
+
+/* docker compose puts variables in: what stands here is meant. */
+static void double_dollars(json_t *value)
+{
+	const char *key;
+	json_t *child;
+	size_t i;
+	json_object_foreach (value, key, child)
+		double_dollars(child);
+	json_array_foreach (value, i, child)
+		double_dollars(child);
+	const char *text = json_string_value(value);
+	if (!text || !strchr(text, '$'))
+		return;
+	struct buffer doubled = BUFFER_INIT;
+	for (; *text; text++)
+		buffer_adds(&doubled, *text == '$' ? "$$" : (const char[]){*text, '\0'});
+	json_string_set(value, buffer_str(&doubled));
+	buffer_release(&doubled);
+}
+
+void beside_compose_text(const struct model *m, const struct identity *id, struct buffer *out)
+{
+	if (!m->shape || !m->planned)
+		return;
+	json_t *shape = json_deep_copy(m->shape), *leases = leases_of(m), *services = json_object_get(shape, "services"), *volumes = json_object();
+	double_dollars(services);
+	config_effective(shape, id->namespace_, id->workspace, leases);
+	if (json_object_get(shape, "volumes"))
+		json_object_update(volumes, json_object_get(shape, "volumes"));
+	for (size_t i = 0; i < m->n_services; i++) {
+		json_t *service = json_object_get(services, m->services[i].config->name);
+		if (!service)
+			continue;
+		set_labels(service, m, &m->services[i]);
+		set_volumes(service, volumes, &m->services[i].spec);
+	}
+	drop_unused(volumes, services);
+	json_object_set_new(shape, "volumes", volumes);
+	json_object_set_new(shape, "networks", json_pack("{s:{s:s, s:b}}", "default", "name", id->namespace_, "external", true));
+	yaml_text(shape, out);
+	json_decref(shape);
+	json_decref(leases);
+}

@@ -1,0 +1,13 @@
+/* The file that docker compose is led to in a workspace whose services are containers (`.aether/compose.yaml`, by COMPOSE_FILE in `.env`):
+ * the configuration as it runs, with the containers', the network's and the volumes' own names, so that `docker compose up` finds what is
+ * there instead of starting it a second time. */
+#ifndef PROVISIONER_BESIDE_COMPOSE_H
+#define PROVISIONER_BESIDE_COMPOSE_H
+
+#include "base/buffer.h"
+#include "provisioner/model.h"
+
+/* Of a planned model with a shape; otherwise nothing is added. Reads the records of the volumes: small files. */
+void beside_compose_text(const struct model *m, const struct identity *id, struct buffer *out);
+
+#endif
