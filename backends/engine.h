@@ -111,8 +111,8 @@ void engine_end(struct engine *e);   /* answered; may free e when it is closing 
 
 /* new: percent-encoded for a path or a query */
 char *engine_escape(const char *text);
-/* new: "filters={...}" with one key and one value, escaped */
-char *engine_filter(const char *key, const char *value);
+/* new: `path`, which ends in ? or &, and the filter for what carries this namespace's label */
+char *engine_labelled(const char *path, const char *namespace_);
 const char *engine_label(const json_t *labels, const char *key); /* borrowed or NULL */
 /* What an engine said on failure, as an error of ours. */
 void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err);

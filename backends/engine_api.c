@@ -22,14 +22,14 @@ char *engine_escape(const char *text)
 	return buffer_detach(&out);
 }
 
-char *engine_filter(const char *key, const char *value)
+char *engine_labelled(const char *path, const char *namespace_)
 {
-	json_t *filters = json_pack("{s:[s]}", key, value);
-	char *text = json_dumps(filters, JSON_COMPACT);
+	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", namespace_);
+	json_t *filters = json_pack("{s:[s]}", "label", label);
+	cleanup_free char *text = json_dumps(filters, JSON_COMPACT);
 	cleanup_free char *escaped = engine_escape(text);
 	json_decref(filters);
-	free(text);
-	return xasprintf("filters=%s", escaped);
+	return xasprintf("%sfilters=%s", path, escaped);
 }
 
 const char *engine_label(const json_t *labels, const char *key)

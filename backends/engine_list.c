@@ -128,9 +128,7 @@ void engine_list(struct backend *b, backend_list_done *done, void *arg)
 	struct engine *e = (struct engine *)b;
 	struct listing *l = xcalloc(1, sizeof *l);
 	*l = (struct listing){.e = e, .open = 1, .failed = ERROR_INIT, .done = done, .arg = arg};
-	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
-	cleanup_free char *filter = engine_filter("label", label);
-	cleanup_free char *path = xasprintf("/containers/json?all=1&%s", filter);
+	cleanup_free char *path = engine_labelled("/containers/json?all=1&", e->namespace_);
 	engine_begin(e);
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, l);
 }

@@ -129,9 +129,7 @@ void engine_clear(struct backend *b, backend_done *done, void *arg)
 	struct engine *e = (struct engine *)b;
 	struct clearing *c = xcalloc(1, sizeof *c);
 	*c = (struct clearing){e, NULL, 0, done, arg};
-	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
-	cleanup_free char *filter = engine_filter("label", label);
-	cleanup_free char *path = xasprintf("/containers/json?all=1&%s", filter);
+	cleanup_free char *path = engine_labelled("/containers/json?all=1&", e->namespace_);
 	engine_begin(e);
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, c);
 }

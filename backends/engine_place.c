@@ -90,8 +90,7 @@ static int remove_thing(const struct engine_target *t, const char *what, const c
 /* new: the list at `path` of what carries this namespace's label */
 static int list_labelled(const struct engine_target *t, const char *path, const char *namespace_, json_t **ret, struct error *err)
 {
-	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", namespace_), *filter = engine_filter("label", label);
-	cleanup_free char *url = xasprintf("%s%s", path, filter);
+	cleanup_free char *url = engine_labelled(path, namespace_);
 	struct answer a;
 	int r = ask(t, "GET", url, DISCARD_MS, &a, err);
 	if (r == 0 && (a.status != 200 || !json_is_array(a.json)))

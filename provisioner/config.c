@@ -64,6 +64,11 @@ static void service_release(struct config_service *s)
 	free(s->working_dir);
 	free(s->container_name);
 	strv_free(s->aliases);
+	for (size_t i = 0; i < s->n_grants; i++) {
+		free(s->grants[i].source);
+		free(s->grants[i].target);
+	}
+	free(s->grants);
 	container_options_release(&s->container);
 	strv_free(s->container_fields);
 	strv_free(s->run_command);
@@ -92,6 +97,12 @@ void config_free(struct config *c)
 	for (size_t i = 0; i < c->n_services; i++)
 		service_release(&c->services[i]);
 	free(c->services);
+	for (size_t i = 0; i < c->n_sources; i++) {
+		free(c->sources[i].name);
+		free(c->sources[i].path);
+		free(c->sources[i].text);
+	}
+	free(c->sources);
 	free(c->file);
 	for (size_t i = 0; i < c->n_files; i++) {
 		free(c->files[i].path);
@@ -211,7 +222,7 @@ static int read_volume_names(const struct field *f, void *out)
 static const struct field_reader known_keys[] = {
     {"services", field_ignore}, {"name", field_ignore},    {"volumes", field_ignore},
     {"x-aether", field_ignore}, {"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
-    {"networks", read_networks}, {"secrets", NULL},         {"configs", NULL},
+    {"networks", read_networks}, {"secrets", field_ignore}, {"configs", field_ignore},
     {"include", field_ignore},  {"models", NULL},          {NULL, NULL},
 };
 
@@ -219,6 +230,8 @@ static const struct field_reader known_keys[] = {
 static const struct field_reader in_order[] = {
     {"name", read_name},
     {"volumes", read_volume_names},
+    {"secrets", read_secret_sources},
+    {"configs", read_config_sources},
     {"services", read_services},
     {"x-aether", read_aether},
 };

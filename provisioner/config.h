@@ -41,6 +41,21 @@ struct config_volume {
 	char *digest; /* of a bind mount that would be executed: of all that it brings in; NULL: none can be had */
 };
 
+/* A secret or a config of the top level. */
+struct config_source {
+	char *name;
+	char *path; /* as written; NULL: by text */
+	char *text;
+	bool secret, external;
+};
+
+/* One of them in a service. */
+struct config_grant {
+	char *source;
+	char *target; /* absolute */
+	bool secret;
+};
+
 enum depends_condition { DEPENDS_STARTED, DEPENDS_HEALTHY, DEPENDS_COMPLETED };
 
 struct config_dependency {
@@ -90,6 +105,8 @@ struct config_service {
 	char *working_dir;
 	char *container_name;
 	char **aliases;      /* more names that its peers know it by: hostname, aliases on networks */
+	struct config_grant *grants;
+	size_t n_grants;
 	struct container_options container;
 	char **container_fields; /* the names of those that it has */
 	uint64_t memory_bytes;
@@ -154,6 +171,8 @@ struct config {
 	struct config_service *services; /* in the file's order */
 	size_t n_services;
 	char **volumes;      /* top-level named volumes */
+	struct config_source *sources;
+	size_t n_sources;
 	char **external_volumes, **external_networks; /* made by somebody else, for more than this file */
 	/* x-aether of the top level */
 	char *backend;       /* "auto" when not given */
@@ -206,6 +225,9 @@ int config_load_shape(const struct config_params *params, struct config **ret, j
 char *config_source_path(const struct config *c, int root_fd, const char *root, const char *main_root, const char *source);
 
 void config_probe_release(struct config_probe *p);
+
+/* borrowed; never NULL for a grant of this configuration's */
+const struct config_source *config_source_of(const struct config *c, const struct config_grant *g);
 
 /* borrowed; NULL when there is none of that name */
 const struct config_service *config_service(const struct config *c, const char *name);

@@ -1,6 +1,7 @@
 /* What the files of the configuration share while one is being loaded; nobody else includes this.
  *   config.c            finding, reading, the top level, dependencies
  *   config_services.c   the table of a service's fields
+ *   config_secrets.c    secrets and configs
  *   config_container.c  those that only a container has
  *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
  *   config_aether.c     x-aether
@@ -105,6 +106,11 @@ void config_forget_since(struct config *c, size_t approvals, size_t warnings);
 
 /* Those that only containers have; the table of services goes on with them. */
 extern const struct field_reader container_fields[];
+
+/* ---- config_secrets.c ---- */
+
+field_read read_secret_sources, read_config_sources; /* of the top level, before the services */
+field_read read_secrets, read_configs;
 
 field_read read_environment, read_env_file, read_ports, read_expose, read_volumes, read_tmpfs, read_healthcheck;
 

@@ -1,4 +1,5 @@
 /* A service of the configuration, its recipe and its leases become the spec that a backend takes. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,12 +8,14 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "provisioner/model.h"
 #include "provisioner/template.h"
 
 #define STOP_GRACE_MS 10000 /* Compose's default */
 #define PROXY_MS 20 /* in which an engine's proxy, which takes every connection, closes one that leads nowhere */
+#define GRANT_MAX (1u << 20)
 #define RUN_DIR_NAME_MAX 20 /* of the 107 bytes of a Unix socket's path */
 
 /* ---- ownership: the spec points into the model ---- */
@@ -313,11 +316,54 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 static void build_volumes(struct build *b)
 {
 	const struct config_service *c = b->s->config;
-	b->volumes = keep_array(b->s, c->n_volumes, sizeof *b->volumes);
+	b->volumes = keep_array(b->s, c->n_volumes + c->n_grants, sizeof *b->volumes);
 	for (size_t i = 0; i < c->n_volumes; i++)
 		b->volumes[i] = volume(b, &c->volumes[i]);
 	b->s->spec.volumes = b->volumes;
 	b->s->spec.n_volumes = c->n_volumes;
+}
+
+/* ---- secrets and configs: copies, for an engine may not look into the workspace; another text is another name ---- */
+
+static int grant_text(const struct build *b, const struct config_grant *g, struct buffer *out)
+{
+	const struct config_source *source = config_source_of(b->m->config, g);
+	if (source->text) {
+		buffer_adds(out, source->text);
+		return 0;
+	}
+	cleanup_free char *path = config_source_path(b->m->config, b->params->root_fd, b->params->id->root, b->params->id->main_root, source->path);
+	int r = file_read(AT_FDCWD, path, GRANT_MAX, out);
+	if (r < 0 && !error_is_set(&b->s->unsupported)) {
+		error_set(&b->s->unsupported, ERROR_CONFIG_INVALID, "service %s: %s %s: %s: %s", b->s->config->name, g->secret ? "secret" : "config", g->source, source->path,
+		          strerror(-r));
+		error_hint(&b->s->unsupported, "make the file, here or in the main checkout");
+	}
+	return r;
+}
+
+static int build_grant(struct build *b, const struct config_grant *g)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (config_source_of(b->m->config, g)->external || grant_text(b, g, &text) < 0)
+		return 0;
+	cleanup_free char *dir = xasprintf("%s/files", b->params->id->state_dir);
+	char *path = keep(b->s, xasprintf("%s/%016llx", dir, (unsigned long long)hash_bytes(HASH_INIT, buffer_str(&text), text.len)));
+	b->volumes[b->s->spec.n_volumes++] = (struct volume_spec){VOLUME_BIND, NULL, path, g->target, true, NULL};
+	if (!b->params->plan || access(path, F_OK) == 0)
+		return 0;
+	int r = dir_make(AT_FDCWD, dir, 0700);
+	if (!r)
+		r = file_write_atomic(AT_FDCWD, path, buffer_str(&text), text.len, 0444); /* whoever runs in the container reads it */
+	return r < 0 ? error_set_errno(b->err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "%s", path) : 0;
+}
+
+static int build_grants(struct build *b)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < b->s->config->n_grants; i++)
+		r = build_grant(b, &b->s->config->grants[i]);
+	return r;
 }
 
 /* "/data/" and "/data" are one place; a mount of a parent (/var/lib/postgresql) holds the data, too. */
@@ -713,8 +759,10 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	build_volumes(&b);
 	bool as_process = !strcmp(m->backend, "process");
 	int r = as_process ? build_process(&b) : 0;
-	if (!as_process)
+	if (!as_process) {
 		bind_to_volume(&b);
+		r = build_grants(&b);
+	}
 	if (r == 0)
 		r = build_ready(&b);
 	s->ready.linger_ms = as_process ? 0 : PROXY_MS;

@@ -114,6 +114,8 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_list(out, "aliases", s->aliases);
 	put_list(out, "only containers have", s->container_fields);
 	put_text(out, "user", s->container.user);
+	for (size_t k = 0; k < s->n_grants; k++)
+		buffer_printf(out, "\t%s %s at %s\n", s->grants[k].secret ? "secret" : "config", s->grants[k].source, s->grants[k].target);
 	put_list(out, "extra_hosts", s->container.extra_hosts);
 	for (size_t k = 0; k < s->container.n_ulimits; k++)
 		buffer_printf(out, "\tulimit %s %lld %lld\n", s->container.ulimits[k].name, (long long)s->container.ulimits[k].soft, (long long)s->container.ulimits[k].hard);
