@@ -110,6 +110,7 @@ void engine_exec(struct backend *b, const struct service_spec *spec, char *const
 	engine_begin(e);
 	uv_timer_init(e->base.loop, &x->timer);
 	x->timer.data = x;
+	uv_update_time(e->base.loop); /* the caller may have been at work since the loop looked at its clock */
 	uv_timer_start(&x->timer, on_timeout, timeout_ms, 0);
 	json_t *cmd = json_array();
 	for (; *argv; argv++)
