@@ -85,6 +85,14 @@ static void call_free(struct call *c)
 	free(c);
 }
 
+static void explain_unreachable(const struct engine *e, struct error *err)
+{
+	if (err->err == EACCES)
+		error_hint(err, "your user may not use it: join its group (sudo usermod -aG docker $USER, then log in again), or use a rootless engine");
+	else
+		error_hint(err, "is it running? It was chosen by %s", e->target.from ? e->target.from : "an earlier start");
+}
+
 static void on_response(void *arg, const struct error *err, const struct http_response *res)
 {
 	struct call *c = arg;
@@ -95,7 +103,11 @@ static void on_response(void *arg, const struct error *err, const struct http_re
 		engine_error(e, "", res->status, json, &said);
 	else if (res && res->len && !json)
 		error_set(&said, ERROR_BACKEND_UNREACHABLE, "%s answered %s %s with what is no JSON", e->target.url, c->method, c->path);
-	c->done(c->arg, err ? err : error_is_set(&said) ? &said : NULL, res ? res->status : 0, json);
+	if (err)
+		error_copy(&said, err);
+	if (said.code == ERROR_BACKEND_UNREACHABLE && !said.hint)
+		explain_unreachable(e, &said);
+	c->done(c->arg, error_is_set(&said) ? &said : NULL, res ? res->status : 0, json);
 	json_decref(json);
 	call_free(c);
 	engine_end(e);
@@ -249,14 +261,6 @@ static int take_version(struct engine *e, const struct http_response *res, struc
 	e->api = newest < ENGINE_API_MAX ? newest : ENGINE_API_MAX;
 	e->podman = podman;
 	return 0;
-}
-
-static void explain_unreachable(const struct engine *e, struct error *err)
-{
-	if (err->err == EACCES)
-		error_hint(err, "your user may not use it: join its group (sudo usermod -aG docker $USER, then log in again), or use a rootless engine");
-	else
-		error_hint(err, "is it running? It was chosen by %s", e->target.from ? e->target.from : "an earlier start");
 }
 
 static void on_version(void *arg, const struct error *err, const struct http_response *res)
