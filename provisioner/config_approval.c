@@ -319,6 +319,15 @@ static void approve_volumes(const struct field *top)
 	}
 }
 
+/* An address is whose machine the services, and what they are given, go to. */
+static void approve_backend(const struct field *top)
+{
+	struct field aether, backend;
+	if (field_find(top, "x-aether", &aether) && aether.node->type == YAML_MAP && field_find(&aether, "backend", &backend) &&
+	    backend.node->type == YAML_SCALAR && strpbrk(backend.node->text, ":$"))
+		approve_node(&backend);
+}
+
 int approve_top(const struct field *f, struct config *c)
 {
 	static const char *const files[] = {"configs", "secrets"};
@@ -326,6 +335,7 @@ int approve_top(const struct field *f, struct config *c)
 	if (!wanted(f))
 		return 0;
 	approve_env(f);
+	approve_backend(f);
 	approve_volumes(f);
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		if (field_find(f, files[i], &child) && !field_is_null(&child))

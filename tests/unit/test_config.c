@@ -494,6 +494,14 @@ static void images_and_ports_need_no_approval(void **state)
 	assert_string_equal(text, "");
 }
 
+static void an_engines_address_is_approved(void **state)
+{
+	cleanup_free char *address = approval_of("services: { db: { image: \"postgres:16\" } }\nx-aether: { backend: \"tcp://10.1.2.3:2375\" }\n");
+	cleanup_free char *name = approval_of("services: { db: { image: \"postgres:16\" } }\nx-aether: { backend: docker }\n");
+	assert_string_equal(address, "x-aether.backend=\"tcp://10.1.2.3:2375\"\n");
+	assert_string_equal(name, "");
+}
+
 static void what_runs_code_is_approved_whatever_its_order(void **state)
 {
 	cleanup_free char *one =
@@ -561,6 +569,7 @@ int main(void)
 	    cmocka_unit_test(a_pipe_is_not_waited_for),
 	    cmocka_unit_test(the_hash_is_of_all_files),
 	    cmocka_unit_test(images_and_ports_need_no_approval),
+	    cmocka_unit_test(an_engines_address_is_approved),
 	    cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
 	    cmocka_unit_test(one_line_stays_one_line),
 	    cmocka_unit_test(expanded_size_is_bounded),
