@@ -252,11 +252,28 @@ static void start_container(struct engine_op *op)
 		call(op, "POST", "/start", NULL, on_started);
 }
 
+
+static void on_look_again(uv_timer_t *timer)
+{
+	op_begin(timer->data);
+}
+
+/* A call that a killed or closed predecessor of ours has left on its way has made it meanwhile, or removes it just now. */
+static bool looked_again(struct engine_op *op, const struct error *err, int status)
+{
+	bool taken = err->message && (strcasestr(err->message, "already in use") || strcasestr(err->message, "already in progress"));
+	if (!(status == 409 || taken) || op->tries++ >= GONE_TRIES || op->e->closing)
+		return false;
+	free(move_ptr(op->id));
+	uv_timer_start(&op->timer, on_look_again, GONE_DELAY_MS, 0);
+	return true;
+}
+
 static void on_created(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
 	const char *id = json_string_value(json_object_get(json, "Id"));
-	if (err && made_again(op, err, false))
+	if (err && (made_again(op, err, false) || looked_again(op, err, status)))
 		return;
 	if (err || !id) {
 		cleanup_error struct error none = ERROR_INIT;
