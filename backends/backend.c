@@ -15,13 +15,17 @@
 #define SERVICE_NAME_MAX 128
 #define RECORD_MAX 4096
 
+void instance_release(struct instance *i)
+{
+	free(i->service);
+	free(i->handle);
+	free(i->config_hash);
+}
+
 void instances_release(struct instances *list)
 {
-	for (size_t i = 0; i < list->count; i++) {
-		free(list->items[i].service);
-		free(list->items[i].handle);
-		free(list->items[i].config_hash);
-	}
+	for (size_t i = 0; i < list->count; i++)
+		instance_release(&list->items[i]);
 	free(list->items);
 	*list = (struct instances){NULL, 0};
 }

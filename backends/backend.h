@@ -134,6 +134,7 @@ struct instances {
 	size_t count;
 };
 
+void instance_release(struct instance *i); /* its strings */
 void instances_release(struct instances *list);
 
 /* ---- operations --------------------------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include "backends/backends.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/path.h"
 
 /* ---- life ---- */
 
@@ -132,12 +133,6 @@ static bool is_closed_mount(const char *root)
 	return closed;
 }
 
-static bool is_below(const char *path, const char *root)
-{
-	size_t len = strlen(root);
-	return !strncmp(path, root, len) && (!path[len] || path[len] == '/');
-}
-
 /* Rootless, it looks with the user's own eyes. */
 static bool is_users_own(const struct engine *e)
 {
@@ -149,7 +144,7 @@ static void check_binds(const struct engine *e, const struct service_spec *spec,
 {
 	for (size_t i = 0; i < spec->n_volumes; i++) {
 		const struct volume_spec *v = &spec->volumes[i];
-		if (v->kind != VOLUME_BIND || !is_below(v->source, e->workspace_root) || is_users_own(e) || !is_closed_mount(e->workspace_root))
+		if (v->kind != VOLUME_BIND || !path_is_within(v->source, e->workspace_root) || is_users_own(e) || !is_closed_mount(e->workspace_root))
 			continue;
 		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this workspace's mount", v->source);
 		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text,

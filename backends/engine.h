@@ -49,8 +49,7 @@ struct engine_slot {
 	char *id;                  /* of the container that was seen */
 	pid_t pid;
 	bool local; /* the pid is of this machine and namespace */
-	int64_t started_ms, exited_ms;
-	int exit_code;
+	int64_t started_ms;
 };
 
 /* The first failure ends what waits for it; the next caller tries again. */
@@ -114,6 +113,7 @@ char *engine_escape(const char *text);
 /* new: `path`, which ends in ? or &, and the filter for what carries this namespace's label */
 char *engine_labelled(const char *path, const char *namespace_);
 const char *engine_label(const json_t *labels, const char *key); /* borrowed or NULL */
+bool engine_is_of(const json_t *labels, const char *namespace_); /* is what carries them that namespace's? */
 /* What an engine said on failure, as an error of ours. */
 void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err);
 
@@ -133,7 +133,6 @@ struct engine_plan {
 	char **volumes;   /* their keys */
 	char **targets;   /* where they are mounted */
 	uint32_t generation;
-	unsigned stop_grace_ms;
 };
 
 struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec);

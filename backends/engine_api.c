@@ -37,6 +37,12 @@ const char *engine_label(const json_t *labels, const char *key)
 	return json_string_value(json_object_get(labels, key));
 }
 
+bool engine_is_of(const json_t *labels, const char *namespace_)
+{
+	const char *owner = engine_label(labels, ENGINE_LABEL_NAMESPACE);
+	return owner && !strcmp(owner, namespace_);
+}
+
 /* ---- errors ---- */
 
 static bool says(const char *text, const char *const *words)

@@ -79,9 +79,7 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 		engine_seen(e, &now, false);
 		if (now.state == INSTANCE_RUNNING)
 			engine_log_follow(e, now.service, now.handle);
-		free(now.service);
-		free(now.handle);
-		free(now.config_hash);
+		instance_release(&now);
 	}
 	free(l->service);
 	free(l);

@@ -36,9 +36,9 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 {
 	const json_t *labels = json_object_get(json_object_get(container, "Config"), "Labels"), *state = json_object_get(container, "State");
 	const char *service = engine_label(labels, ENGINE_LABEL_SERVICE), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
-	const char *ns = engine_label(labels, ENGINE_LABEL_NAMESPACE), *id = json_string_value(json_object_get(container, "Id"));
+	const char *id = json_string_value(json_object_get(container, "Id"));
 	int64_t started = milliseconds(json_string_value(json_object_get(state, "StartedAt")));
-	if (!id || !ns || strcmp(ns, e->namespace_) || !backend_service_name_valid(service) || !started)
+	if (!id || !engine_is_of(labels, e->namespace_) || !backend_service_name_valid(service) || !started)
 		return false;
 	bool running = json_is_true(json_object_get(state, "Running"));
 	*ret = (struct instance){

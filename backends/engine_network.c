@@ -25,7 +25,6 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 	struct engine *e = arg;
 	cleanup_free char *name = engine_network_name(e);
 	cleanup_error struct error foreign = ERROR_INIT;
-	const char *ns = engine_label(json_object_get(json, "Labels"), ENGINE_LABEL_NAMESPACE);
 	if (err && status == 404) { /* looked for first: two of one name are possible on older engines */
 		json_t *labels = engine_labels(e);
 		json_object_set_new(labels, COMPOSE_LABEL_NETWORK, json_string(COMPOSE_NETWORK));
@@ -33,7 +32,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		engine_call(e, "POST", "/networks/create", body, ENGINE_CHANGE_MS, on_created, e);
 		return;
 	}
-	if (!err && (!ns || strcmp(ns, e->namespace_)))
+	if (!err && !engine_is_of(json_object_get(json, "Labels"), e->namespace_))
 		error_set(&foreign, ERROR_SERVICE_FAILED, "there is a network %s that is not of this environment", name);
 	network_known(e, err ? err : error_is_set(&foreign) ? &foreign : NULL);
 }

@@ -53,8 +53,7 @@ static int ask(const struct engine_target *t, const char *method, const char *pa
 int engine_find(const char *asked, bool answering, char **address, char **from, struct error *err)
 {
 	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
-	const struct engine_places places = {.run = "", .uid = geteuid()};
-	int r = engine_target_find(asked, &places, &t, err);
+	int r = engine_target_resolve(asked, NULL, &t, err);
 	if (r == 0 && answering) {
 		struct answer a;
 		r = ask(&t, "GET", "/_ping", ANSWER_MS, &a, err);
@@ -146,18 +145,12 @@ int engine_sweep(const char *address, const char *namespace_, bool remove, char 
 
 /* ---- the end of a volume ---- */
 
-static bool is_of(const json_t *volume, const char *namespace_)
-{
-	const char *owner = engine_label(json_object_get(volume, "Labels"), ENGINE_LABEL_NAMESPACE);
-	return owner && !strcmp(owner, namespace_);
-}
-
 static int discard_volume(const struct engine_target *t, const char *volume, const char *namespace_, struct error *err)
 {
 	cleanup_free char *name = engine_escape(volume), *path = xasprintf("/volumes/%s", name), *what = xasprintf("the volume %s", volume);
 	struct answer a;
 	int r = ask(t, "GET", path, DISCARD_MS, &a, err);
-	bool ours = r == 0 && a.status == 200 && is_of(a.json, namespace_);
+	bool ours = r == 0 && a.status == 200 && engine_is_of(json_object_get(a.json, "Labels"), namespace_);
 	if (r == 0 && a.status != 200 && a.status != 404)
 		r = failed(t, what, &a, err);
 	json_decref(a.json);

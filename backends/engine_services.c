@@ -7,12 +7,9 @@
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 
-#define AREA "engine"
 #define GONE_TRIES 50
 #define GONE_DELAY_MS 100
-#define GRACE_EXTRA_MS 30000 /* for the engine to say that it is done */
 
 enum kind { KIND_START, KIND_PREPARE, KIND_STOP, KIND_REMOVE };
 
@@ -105,6 +102,15 @@ static void fail(struct engine_op *op, const struct error *err)
 	op_done(op, &why);
 }
 
+/* What is not there any more is no failure of whoever wants to know, or have it gone. */
+static bool failed_otherwise(struct engine_op *op, const struct error *err, int status)
+{
+	if (!err || status == 404)
+		return false;
+	fail(op, err);
+	return true;
+}
+
 static void first_step(void *arg)
 {
 	op_begin(arg);
@@ -144,8 +150,7 @@ static void call(struct engine_op *op, const char *method, const char *rest, jso
 
 static bool is_ours(const struct engine *e, const json_t *container)
 {
-	const char *ns = engine_label(json_object_get(json_object_get(container, "Config"), "Labels"), ENGINE_LABEL_NAMESPACE);
-	return ns && !strcmp(ns, e->namespace_);
+	return engine_is_of(json_object_get(json_object_get(container, "Config"), "Labels"), e->namespace_);
 }
 
 static bool is_running(const json_t *container)
@@ -181,9 +186,7 @@ static void end_start(struct engine_op *op, const json_t *container)
 	if (!known)
 		return;
 	engine_seen(e, &now, false);
-	free(now.service);
-	free(now.handle);
-	free(now.config_hash);
+	instance_release(&now);
 }
 
 static void on_started_seen(void *arg, const struct error *err, int status, const json_t *json)
@@ -251,7 +254,6 @@ static void start_container(struct engine_op *op)
 	else if (!is_closing(op))
 		call(op, "POST", "/start", NULL, on_started);
 }
-
 
 static void on_look_again(uv_timer_t *timer)
 {
@@ -370,10 +372,8 @@ static void replace(struct engine_op *op, bool running)
 static void on_start_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
-	if (err && status != 404) {
-		fail(op, err);
+	if (failed_otherwise(op, err, status))
 		return;
-	}
 	if (status == 404) {
 		make(op);
 		return;
@@ -414,10 +414,8 @@ static void on_stopped_seen(void *arg, const struct error *err, int status, cons
 {
 	struct engine_op *op = arg;
 	struct instance now;
-	if (err && status != 404) {
-		fail(op, err);
+	if (failed_otherwise(op, err, status))
 		return;
-	}
 	if (status == 200 && is_running(json)) {
 		cleanup_error struct error survived = ERROR_INIT;
 		error_set(&survived, ERROR_BACKEND_DEPROVISION_FAILED, "the engine says that the container is stopped, and it runs");
@@ -426,9 +424,7 @@ static void on_stopped_seen(void *arg, const struct error *err, int status, cons
 	}
 	if (status == 200 && engine_instance_of(op->e, json, &now)) {
 		engine_seen(op->e, &now, true);
-		free(now.service);
-		free(now.handle);
-		free(now.config_hash);
+		instance_release(&now);
 	}
 	op_done(op, NULL);
 }
@@ -445,10 +441,8 @@ static void on_stopped(void *arg, const struct error *err, int status, const jso
 static void on_stop_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
-	if (err && status != 404) {
-		fail(op, err);
+	if (failed_otherwise(op, err, status))
 		return;
-	}
 	if (status == 404 || !is_ours(op->e, json) || !is_running(json)) {
 		op_done(op, NULL);
 		return;
@@ -532,10 +526,8 @@ static void remove_container(struct engine_op *op)
 static void on_remove_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
-	if (err && status != 404) {
-		fail(op, err);
+	if (failed_otherwise(op, err, status))
 		return;
-	}
 	if (status == 404 || !is_ours(op->e, json)) {
 		end_remove(op);
 		return;

@@ -6,6 +6,7 @@
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/path.h"
 
 char *engine_container_name(const struct engine *e, const char *service)
 {
@@ -120,7 +121,6 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->data = xstrdup(spec->data);
 	p->platform = spec->container ? xstrdup(spec->container->platform) : NULL;
 	p->pull = spec->container ? spec->container->pull : PULL_MISSING;
-	p->stop_grace_ms = spec->stop_grace_ms;
 	add_ports(spec, exposed, bindings);
 	cleanup_free char *signal = xasprintf("%d", spec->stop_signal ? spec->stop_signal : SIGTERM);
 	cleanup_free char *network = engine_network_name(e);
@@ -192,22 +192,13 @@ static bool mounts_at(const json_t *mounts, const char *target)
 	return false;
 }
 
-static char *flat_name(const char *target)
-{
-	char *name = xstrdup(target[0] == '/' ? target + 1 : target);
-	for (char *c = name; *c; c++)
-		if (*c == '/')
-			*c = '-';
-	return name;
-}
-
 void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image)
 {
 	json_t *host = json_object_get(p->create, "HostConfig"), *mounts = json_object_get(host, "Mounts");
 	const char *target;
 	json_t *unused;
 	json_object_foreach (json_object_get(json_object_get(image, "Config"), "Volumes"), target, unused) {
-		cleanup_free char *flat = flat_name(target);
+		cleanup_free char *flat = path_flat(target);
 		if (!p->data || !*flat || mounts_at(mounts, target) || binds_at(json_object_get(host, "Binds"), target) ||
 		    json_object_get(json_object_get(host, "Tmpfs"), target))
 			continue;

@@ -2,7 +2,7 @@
  *
  * What a host path is to a process, a *record* is to a container: a small file where the environment's data of this generation lies, which names
  * the volume. So the volume goes where the data goes: into the trash and back by a rename, and whoever deletes the record for good deletes
- * the volume (engine_volume_drop). It is written before the volume is made: a crash leaves a record of what is not there, never the other way round. */
+ * the volume (engine_discard). It is written before the volume is made: a crash leaves a record of what is not there, never the other way round. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

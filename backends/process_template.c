@@ -21,6 +21,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/path.h"
 
 #define AREA "process"
 #define ADAPTED ".aether-values" /* in a data directory: the adapt_key of the values that it knows */
@@ -147,12 +148,6 @@ static void remove_if_idle(const struct process_settings *p, int place, const ch
 		tree_remove(place, name);
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-	size_t n = strlen(name), e = strlen(end);
-	return n > e && !strcmp(name + n - e, end);
-}
-
 static bool long_unused(int place, const char *lock)
 {
 	struct stat st;
@@ -168,13 +163,13 @@ static void sweep_one(const struct process_settings *p, int place, const char *n
 	bool is_spare = len > 2 && name[len - 2] == '.' && name[len - 1] >= '0' && name[len - 1] <= '9';
 	if (is_spare && !strstr(name, of_now)) {
 		tree_remove(place, name);
-	} else if (ends_with(name, ".tmp")) {
+	} else if (name_ends_in(name, ".tmp")) {
 		cleanup_free char *key = xstrndup(name, len - strlen(".tmp"));
 		if (strcmp(key, own_key)) /* its lock is ours: another descriptor would be refused */
 			remove_if_idle(p, place, key, name);
 		else
 			tree_remove(place, name);
-	} else if (ends_with(name, ".lock") && long_unused(place, name)) {
+	} else if (name_ends_in(name, ".lock") && long_unused(place, name)) {
 		cleanup_free char *key = xstrndup(name, len - strlen(".lock"));
 		remove_if_idle(p, place, key, key);
 		for (int i = 0; i < PROCESS_SPARES; i++) {

@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/path.h"
 #include "provisioner/mounts.h"
 #include "cli/native.h"
 #include "cli/output.h"
@@ -80,12 +81,6 @@ static int canonical(const char *path, char **ret, struct error *err)
 	}
 	r = error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, saved, "%s", path);
 	return *path == '/' || whereabouts_known() ? r : error_hint(err, "the working directory is not there any more: cd to another one");
-}
-
-static bool is_below(const char *path, const char *directory)
-{
-	size_t n = strlen(directory);
-	return !strncmp(path, directory, n) && (!path[n] || path[n] == '/');
 }
 
 /* The nearest mount of ours at or above `path`. borrowed */
@@ -374,7 +369,7 @@ bool client_stands_beneath(const struct client *c)
 {
 	struct stat here, there;
 	cleanup_free char *path = getcwd(NULL, 0);
-	if (!c->mounted || c->native || !path || !is_below(path, c->id.root))
+	if (!c->mounted || c->native || !path || !path_is_within(path, c->id.root))
 		return false;
 	return !stat(".", &here) && !stat(path, &there) && here.st_dev != there.st_dev;
 }

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "fs/keeper.h"
 #include "fs/keeper_private.h"
 #include "fs/mount.h"
@@ -184,8 +185,7 @@ static int open_root(struct start *s, struct error *err)
 
 static bool is_above(const char *dir, const char *path)
 {
-	size_t n = strlen(dir);
-	return !strcmp(dir, "/") || (!strncmp(dir, path, n) && (path[n] == '/' || path[n] == '\0'));
+	return !strcmp(dir, "/") || path_is_within(path, dir);
 }
 
 /* What the server itself works in would lie beneath its own mount, and its first look there would wait for itself. */

@@ -17,6 +17,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/path.h"
 #include "base/strv.h"
 
 #define MOUNTINFO_MAX (16u << 20) /* bytes */
@@ -241,18 +242,15 @@ bool mount_is_hung(const char *point)
 
 static bool is_above(const struct mount *m, const void *path)
 {
-	size_t n = strlen(m->point);
-	return !strncmp(path, m->point, n) && (!((const char *)path)[n] || ((const char *)path)[n] == '/');
+	return path_is_within(path, m->point);
 }
 
 char *mounts_hung_above(const char *path)
 {
 	ask_wanted(is_above, path);
-	for (char *const *p = hung; p && *p; p++) {
-		size_t n = strlen(*p);
-		if (!strncmp(path, *p, n) && (!path[n] || path[n] == '/'))
+	for (char *const *p = hung; p && *p; p++)
+		if (path_is_within(path, *p))
 			return xstrdup(*p);
-	}
 	return NULL;
 }
 

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/path.h"
 #include "provisioner/model.h"
 #include "provisioner/template.h"
 
@@ -276,15 +277,6 @@ static char *data_path(const struct build *b, const char *kind, const char *name
 	return keep(b->s, xasprintf("%s/data/%u/%s%s", b->params->id->state_dir, b->m->generation, kind, name));
 }
 
-static char *flat(const char *target)
-{
-	char *name = xstrdup(target[0] == '/' ? target + 1 : target);
-	for (char *c = name; *c; c++)
-		if (*c == '/')
-			*c = '-';
-	return name;
-}
-
 /* Below the workspace: relative paths begin where the first compose file lies. new */
 static char *relative_source(const struct build *b, const char *source)
 {
@@ -302,7 +294,7 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 	if (v->type == CONFIG_VOLUME_NAMED)
 		spec.source = data_path(b, SPEC_VOLUMES "/", v->source);
 	if (v->type == CONFIG_VOLUME_ANONYMOUS) {
-		cleanup_free char *target = flat(v->target);
+		cleanup_free char *target = path_flat(v->target);
 		spec.name = keep(b->s, xasprintf("%s.%s", b->s->config->name, target));
 		spec.source = data_path(b, SPEC_VOLUMES "/", spec.name);
 	}

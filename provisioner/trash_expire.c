@@ -11,16 +11,11 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/path.h"
 #include "provisioner/model.h"
 #include "provisioner/trash_private.h"
 
 #define GONE ".gone" /* suffix of a directory whose entry is no more: anybody may remove it */
-
-static bool ends_in(const char *name, const char *suffix)
-{
-	size_t n = strlen(name), m = strlen(suffix);
-	return n > m && !strcmp(name + n - m, suffix);
-}
 
 static bool exists_in(const char *directory, const char *name)
 {
@@ -170,7 +165,7 @@ static int discard_records(const char *path, const char *namespace_, bool in_ser
 		cleanup_free char *entry = xasprintf("%s/%s", path, e->d_name);
 		cleanup_error struct error why = ERROR_INIT;
 		struct stat st;
-		bool is_record = ends_in(e->d_name, ".volume") || !in_service;
+		bool is_record = name_ends_in(e->d_name, ".volume") || !in_service;
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || lstat(entry, &st) || !S_ISREG(st.st_mode) || !is_record)
 			continue;
 		int r = backend_discard(entry, namespace_, &why);
@@ -205,7 +200,7 @@ static int remove_condemned(struct store *s, struct error *err)
 	cleanup_closedir DIR *d = opendir(trash);
 	int result = 0;
 	for (struct dirent *e; d && (e = readdir(d));) {
-		if (!ends_in(e->d_name, GONE))
+		if (!name_ends_in(e->d_name, GONE))
 			continue;
 		cleanup_free char *gone = xasprintf("%s/%s", trash, e->d_name);
 		int r = discard_volumes(gone, result ? NULL : err);
