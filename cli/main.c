@@ -1,5 +1,4 @@
 /* ajj: a thin convenience over jj and an environment's files. What is no command of the table goes to jj as it came. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +8,7 @@
 #include "cli/exit_codes.h"
 #include "cli/jj_guarded.h"
 #include "cli/output.h"
+#include "cli/process.h"
 #include "cli/reconcile.h"
 #include "cli/whereabouts.h"
 
@@ -17,6 +17,7 @@ static int failed(const struct error *err, int r)
 {
 	output_error(err);
 	output_flush();
+	interrupts_ignore();
 	return error_is_set(err) ? output_exit_code(err) : r < 0 ? EXIT_CODE_FAILED : r;
 }
 
@@ -56,7 +57,9 @@ static int run_command(const struct command *c, char *const *argv, bool json)
 		r = c->run(&args, &err);
 	if (r < 0)
 		return failed(&err, r);
-	return output_flush() && !r ? EXIT_CODE_FAILED : r;
+	bool unsaid = output_flush();
+	interrupts_ignore();
+	return unsaid && !r ? EXIT_CODE_FAILED : r;
 }
 
 /* "ajj trash explode": the family is ours alone, so jj need not be asked. */

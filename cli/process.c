@@ -69,6 +69,14 @@ void interrupts_forget(void)
 	noted = 0;
 }
 
+void interrupts_ignore(void)
+{
+	for (int i = 0; i < ENDING; i++) {
+		every(i, 0);
+		signal(ending[i], SIG_IGN);
+	}
+}
+
 int interrupted(void)
 {
 	return noted;
