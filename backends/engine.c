@@ -1,7 +1,6 @@
 /* The backends `docker` and `podman`: an environment's life on a container engine. */
 #include "backends/engine.h"
 
-#include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,46 +117,11 @@ static void engine_probe(struct backend *b, backend_done *done, void *arg)
 
 /* ---- what it cannot do ---- */
 
-/* A user's mount is closed to everybody else, root included, unless its options say allow_other (mount.fuse3(8)). */
-static bool is_closed_mount(const char *root)
-{
-	FILE *mounts = setmntent("/proc/self/mounts", "r");
-	struct mntent entry;
-	char text[8192];
-	bool closed = false;
-	while (mounts && getmntent_r(mounts, &entry, text, sizeof text)) /* the last one there is on top */
-		if (!strcmp(entry.mnt_dir, root))
-			closed = !strncmp(entry.mnt_type, "fuse", 4) && !hasmntopt(&entry, "allow_other");
-	if (mounts)
-		endmntent(mounts);
-	return closed;
-}
-
-/* Rootless, it looks with the user's own eyes. */
-static bool is_users_own(const struct engine *e)
-{
-	struct stat st;
-	return e->target.socket_path && !stat(e->target.socket_path, &st) && st.st_uid == geteuid();
-}
-
-static void check_binds(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg)
-{
-	for (size_t i = 0; i < spec->n_volumes; i++) {
-		const struct volume_spec *v = &spec->volumes[i];
-		if (v->kind != VOLUME_BIND || !path_is_within(v->source, e->workspace_root) || is_users_own(e) || !is_closed_mount(e->workspace_root))
-			continue;
-		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this workspace's mount", v->source);
-		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text,
-		       "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Or use a rootless engine");
-		return;
-	}
-}
-
 static void engine_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg)
 {
 	if (!spec->image)
 		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "it has no image", "name one; building it is not supported yet");
-	check_binds((const struct engine *)b, spec, report, arg);
+	engine_check_binds((const struct engine *)b, spec, report, arg);
 }
 
 #define ENGINE_OPS                                                                                                     \

@@ -146,6 +146,10 @@ char **engine_anonymous_volumes(const json_t *container);
 void engine_plan_free(struct engine_plan *p);
 json_t *engine_labels(const struct engine *e);
 
+/* ---- what it can see of this machine (engine_view.c) ---- */
+
+void engine_check_binds(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg);
+
 /* ---- options of containers (engine_options.c): pure ---- */
 
 /* Into the body of a create call, and its "HostConfig". */

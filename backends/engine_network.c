@@ -66,19 +66,18 @@ static void clear_done(struct clearing *c, const struct error *err)
 	engine_end(e);
 }
 
+/* A container of somebody else's is in it (a devcontainer, an agent's): it goes on, and finds by the same names what is started next. The
+ * network goes with the first teardown after that one's end. Docker says 403, Podman 500. */
+static bool is_in_use(const struct error *err, int status)
+{
+	return status == 403 || (err->message && strstr(err->message, "associated containers"));
+}
+
 static void on_network_removed(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct clearing *c = arg;
 	c->e->network.open = false;
-	if (!err || status == 404) {
-		clear_done(c, NULL);
-		return;
-	}
-	cleanup_error struct error why = ERROR_INIT;
-	error_copy(&why, err);
-	if (status == 403)
-		error_hint(&why, "docker network inspect %s says which containers of others are in it", c->e->namespace_);
-	clear_done(c, &why);
+	clear_done(c, err && status != 404 && !is_in_use(err, status) ? err : NULL);
 }
 
 static void clear_next(struct clearing *c);

@@ -11,6 +11,7 @@
 
 static const struct option options[] = {
 	{"format", 'f', "FORMAT", "sh (default), docker, json or nul"},
+	{"container", 0, NULL, "as a container in the environment's network has them: services by their names, on their own ports"},
 	{"explain", 0, NULL, "where each comes from, and what was rewritten or overridden; secrets are masked"},
 	{NULL, 0, NULL, NULL},
 };
@@ -73,7 +74,7 @@ static int find_format(const char *name, size_t *ret, struct error *err)
 	return error_hint(err, "sh, docker, json or nul");
 }
 
-static int demand(const struct client *c, json_t **ret, struct error *err)
+static int demand(const struct client *c, const char *file, json_t **ret, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	json_error_t bad;
@@ -81,12 +82,12 @@ static int demand(const struct client *c, json_t **ret, struct error *err)
 	if (r)
 		return r;
 	struct progress *progress = progress_start(c, "starting");
-	r = client_read(c, "env.json", &text, err);
+	r = client_read(c, file, &text, err);
 	progress_stop(progress);
 	if (r)
 		return r;
 	*ret = json_loads(buffer_str(&text), 0, &bad);
-	return *ret ? 0 : error_set(err, ERROR_INTERNAL, "env.json: %s", bad.text);
+	return *ret ? 0 : error_set(err, ERROR_INTERNAL, "%s: %s", file, bad.text);
 }
 
 static int explain(const struct client *c, const json_t *env, struct error *err)
@@ -112,7 +113,7 @@ static int run(const struct arguments *args, struct error *err)
 		output_set_json(true);
 	int r = client_find(NULL, &c, err);
 	if (!r)
-		r = demand(&c, &env, err);
+		r = demand(&c, arguments_flag(args, "container") ? "env.container.json" : "env.json", &env, err);
 	if (!r && arguments_flag(args, "explain")) {
 		r = explain(&c, env, err);
 		json_decref(env);

@@ -70,7 +70,7 @@ void native_wait_moved(const char *root)
 
 bool native_is_demand(const char *file)
 {
-	static const char *const demands[] = {"env", "env.json", "ports"};
+	static const char *const demands[] = {"env", "env.json", "ports", "env.container", "env.container.json", "env.container.list"};
 	for (size_t i = 0; i < sizeof demands / sizeof demands[0]; i++)
 		if (!strcmp(demands[i], file))
 			return true;

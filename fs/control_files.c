@@ -24,6 +24,21 @@ static int render_env_json(struct environment *e, const char *service, struct bu
 	return environment_env_json(e, out, err);
 }
 
+static int render_container(struct environment *e, const char *service, struct buffer *out, struct error *err)
+{
+	return environment_container(e, CONTAINER_ENV, out, err);
+}
+
+static int render_container_json(struct environment *e, const char *service, struct buffer *out, struct error *err)
+{
+	return environment_container(e, CONTAINER_ENV_JSON, out, err);
+}
+
+static int render_container_list(struct environment *e, const char *service, struct buffer *out, struct error *err)
+{
+	return environment_container(e, CONTAINER_ENV_LIST, out, err);
+}
+
 static int render_compose(struct environment *e, const char *service, struct buffer *out, struct error *err)
 {
 	environment_compose(e, out);
@@ -118,6 +133,12 @@ const struct control_file control_files[] = {
 	{"ports", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_ENVIRONMENT, POLL_ALWAYS, CHANGED_PORTS, 0, render_ports},
 	{"env.json", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
 	 CHANGED_ENV | CHANGED_PORTS | CHANGED_ENV_OWN, 0, render_env_json},
+	{"env.container", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
+	 CHANGED_ENV | CHANGED_PORTS | CHANGED_ENV_OWN, 0, render_container},
+	{"env.container.json", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
+	 CHANGED_ENV | CHANGED_PORTS | CHANGED_ENV_OWN, 0, render_container_json},
+	{"env.container.list", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
+	 CHANGED_ENV | CHANGED_PORTS | CHANGED_ENV_OWN, 0, render_container_list},
 	{"compose.yaml", IN_ROOT, 0600, DEMAND_ENVIRONMENT, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS,
 	 CHANGED_ENV | CHANGED_PORTS | CHANGED_SERVICES, 0, render_compose},
 	{"status.json", IN_ROOT, 0600, DEMAND_NONE, WRITE_REFUSED, UNLINK_ENVIRONMENT, POLL_CHANGED,

@@ -105,7 +105,8 @@ static int mount_one(struct keeper *k, int which, const char *options, struct er
 	return r;
 }
 
-/* The control file system first: the overlay's links point into it. It is its owner's alone, and of this directory's options none is for it. */
+/* The control file system first: the overlay's links point into it. Of this directory's options none is for it. It answers its owner, and root,
+ * alone (control_allows); that root may ask at all, and a container engine hand it on, takes allow_other. */
 static int mount_both(struct keeper *k, struct error *err)
 {
 	bool root = geteuid() == 0;
@@ -114,7 +115,7 @@ static int mount_both(struct keeper *k, struct error *err)
 		*k->p->kernel_options ? "," : "", k->p->kernel_options);
 	int r = make_shared(k, err);
 	if (!r && is_wanted(k, SESSION_CONTROL))
-		r = mount_one(k, SESSION_CONTROL, "", err);
+		r = mount_one(k, SESSION_CONTROL, !root && k->p->may_share ? "allow_other" : "", err);
 	if (!r && is_wanted(k, SESSION_OVERLAY))
 		r = mount_one(k, SESSION_OVERLAY, options, err);
 	return r;

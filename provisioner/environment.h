@@ -121,6 +121,10 @@ int environment_env(struct environment *e, struct buffer *out, struct error *err
 /* What docker compose is led to (beside_compose.h); nothing where the services are no containers. */
 void environment_compose(struct environment *e, struct buffer *out);
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err);
+/* The same variables for a container in the environment's network (model_container_environment): as `.env`, as env.json, and as docker's
+ * --env-file takes them. */
+enum container_text { CONTAINER_ENV, CONTAINER_ENV_JSON, CONTAINER_ENV_LIST };
+int environment_container(struct environment *e, enum container_text form, struct buffer *out, struct error *err);
 void environment_ports(struct environment *e, struct buffer *out);
 void environment_status(struct environment *e, struct buffer *out);
 void environment_env_own(struct environment *e, struct buffer *out);

@@ -43,6 +43,7 @@ void model_free(struct model *m)
 		strv_free(m->files[i].services);
 	}
 	free(m->files);
+	model_inside_release(m);
 	trust_release(&m->trust);
 	config_free(m->config);
 	keyvals_release(&m->app_ports);
@@ -64,6 +65,11 @@ struct model_service *model_service(const struct model *m, const char *name)
 		if (!strcmp(m->services[i].config->name, name))
 			return &m->services[i];
 	return NULL;
+}
+
+const char *model_host(const struct model_service *s)
+{
+	return s->host ? s->host : MODEL_HOST;
 }
 
 uint16_t model_external_port(const struct model_service *s, uint16_t internal)
@@ -339,8 +345,7 @@ static int make_url(struct model *m, struct model_service *s, const struct model
 		return 0;
 	if (s->recipe && s->recipe->url)
 		return model_expand(m, s, params, "", s->recipe->url, &s->url, err);
-	s->url = xasprintf("%s://" MODEL_HOST ":%u",
-	                   s->recipe && s->recipe->scheme ? s->recipe->scheme : scheme_of(s->ports[0].internal), port);
+	s->url = xasprintf("%s://%s:%u", s->recipe && s->recipe->scheme ? s->recipe->scheme : scheme_of(s->ports[0].internal), model_host(s), port);
 	return 0;
 }
 
@@ -357,7 +362,7 @@ static const char *service_value(struct scope *scope, const struct model_service
 {
 	uint16_t port = 0;
 	if (!strcmp(name, "host"))
-		return MODEL_HOST;
+		return model_host(s);
 	if (!strcmp(name, "url"))
 		return s->url ? s->url : "";
 	if (!strcmp(name, "port"))
@@ -479,6 +484,7 @@ static int expand_recipe_variables(struct model *m, struct model_service *s, con
 void model_unplan(struct model *m)
 {
 	m->planned = false;
+	model_inside_release(m);
 	for (size_t i = 0; i < m->n_services; i++) {
 		struct model_service *s = &m->services[i];
 		for (size_t p = 0; p < s->n_ports; p++)
@@ -639,26 +645,34 @@ static int check_forms(const struct model *m, struct error *err)
 	return 0;
 }
 
-static int build_services(struct model *m, const struct model_params *params, const struct keyvals *user,
-                          struct error *err)
+int model_expand_values(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err)
 {
 	int r = 0;
-	bool as_process = !strcmp(m->backend, "process");
 	for (size_t i = 0; r == 0 && i < m->n_services; i++) {
 		struct model_service *s = &m->services[i];
-		if (as_process && s->recipe && !s->config->run_command)
-			r = find_program(m, s, params, err);
-		if (r == 0)
-			r = expand_variables(m, s, params, err);
+		r = expand_variables(m, s, params, err);
 		if (r == 0)
 			r = make_url(m, s, params, err);
 		if (r == 0)
 			r = expand_recipe_variables(m, s, params, err);
 	}
+	return r < 0 ? r : expand_env(m, params, user, err);
+}
+
+static int build_services(struct model *m, const struct model_params *params, const struct keyvals *user,
+                          struct error *err)
+{
+	int r = 0;
+	bool as_process = !strcmp(m->backend, "process");
+	for (size_t i = 0; r == 0 && i < m->n_services; i++)
+		if (as_process && m->services[i].recipe && !m->services[i].config->run_command)
+			r = find_program(m, &m->services[i], params, err);
 	if (r == 0)
-		r = expand_env(m, params, user, err);
+		r = model_expand_values(m, params, user, err);
 	if (r == 0)
 		r = check_forms(m, err);
+	if (r == 0)
+		r = model_inside_make(m, params, user, err);
 	cleanup_envset struct envset set = {NULL, 0};
 	cleanup_keyvals struct keyvals env = KEYVALS_INIT;
 	model_environment(m, params->main_text, params->user_text, &set);

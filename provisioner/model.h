@@ -25,6 +25,7 @@ struct model_service {
 	struct keyvals recipe_env;  /* its DATABASE_URL and the like, expanded; empty where no port is leased. Secret */
 	struct port_binding *ports; /* external 0: not leased */
 	size_t n_ports;
+	const char *host;          /* where these are, borrowed; NULL: MODEL_HOST */
 	char *url;                 /* NULL: it has no port, or none is leased */
 	struct config_probe ready; /* borrowed strings, but for an expanded argv and path; kind NONE: running is ready */
 	bool one_shot;             /* nothing to connect to and nothing to ask: may end with success */
@@ -45,6 +46,8 @@ struct model_file {
 	char **services;                      /* that it needs beside the default ones; NULL: none */
 };
 
+struct model_inside;
+
 struct model {
 	struct config *config;
 	struct model_service *services; /* parallel to config->services */
@@ -57,6 +60,7 @@ struct model {
 	struct keyvals base;          /* AETHER_* */
 	struct model_file *files;
 	size_t n_files;
+	struct model_inside *inside;  /* what the services are to containers of their network; NULL: there is none (inside.c) */
 	char *backend, *backend_target, *backend_reason; /* target: NULL where there is but one */
 	uint32_t generation;
 	char **warnings;
@@ -96,6 +100,13 @@ void model_generated(const struct model *m, struct keyvals *offered, struct keyv
 /* The user's texts with what is generated: what `.env` and env.json show. `m` may be NULL: the workspace's own lines. */
 void model_environment(const struct model *m, const char *main_text, const char *user_text, struct envset *ret);
 
+/* The same as a container in the environment's network has them: its peers by their names, on their own ports. What the user runs
+ * himself (x-aether.ports, a service with `build:` that is not started by default) is on 127.0.0.1 there, too, by its leased number, which
+ * can be published as it is. Where services are no containers a container reaches them on the host's network alone: there it is the same text. */
+void model_container_environment(const struct model *m, const char *main_text, const char *user_text, struct envset *ret);
+/* new: the network's name; NULL: the services are no containers */
+char *model_network(const struct model *m, const struct identity *id);
+
 /* The same for one of x-aether.env_files. */
 void model_file_environment(const struct model *m, const struct model_file *file, const char *main_text, const char *user_text,
                             struct envset *ret);
@@ -121,6 +132,8 @@ void model_rewrite(const struct model *m, struct keyvals *variables);
 /* After a teardown: the ports are not ours any more, so nothing may name them. */
 void model_unplan(struct model *m);
 
+/* Where its ports are; borrowed. */
+const char *model_host(const struct model_service *s);
 /* The port where `internal` (0: the first) is reached; 0: none. */
 uint16_t model_external_port(const struct model_service *s, uint16_t internal);
 
@@ -136,6 +149,15 @@ char *model_variable_name(const char *service, const char *suffix);
 
 /* "tcp" or "udp" */
 const char *model_protocol(const struct config_port *p);
+
+/* ---- inside.c ---- */
+
+/* When ports are leased and the services' values are known. */
+int model_inside_make(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err);
+void model_inside_release(struct model *m);
+
+/* Everything that says where services are: their variables, URLs, x-aether.env, for the hosts and ports that they have. */
+int model_expand_values(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err);
 
 /* ---- spec.c ---- */
 

@@ -129,6 +129,11 @@ static const struct rewrite_target *target_named(const struct rewrite_map *map, 
 	return NULL;
 }
 
+static const char *host_of(const struct rewrite_map *map, const struct rewrite_target *t)
+{
+	return t->host ? t->host : map->host;
+}
+
 static struct match match_endpoint(const struct rewrite_map *map, const char *host, uint16_t port)
 {
 	if (is_local(host))
@@ -259,7 +264,7 @@ static void rewrite_found(struct rewriting *r, const struct endpoint *e)
 	if (!m.target)
 		return;
 	cleanup_free char *text = xasprintf("%s%u", e->port.len ? "" : e->before_port, m.leased);
-	replace_endpoint(r, e, host_stays(r, e->inner, host_value, m.target) ? NULL : r->map->host,
+	replace_endpoint(r, e, host_stays(r, e->inner, host_value, m.target) ? NULL : host_of(r->map, m.target),
 	                 port_follows(r, e->port, number, m.leased) ? NULL : text);
 	if (!r->service)
 		r->service = m.target->service;
@@ -560,7 +565,7 @@ static bool rewrite_word(struct rewriting *r, const char *key, struct span value
 	} else if (!refers(r, value)) {
 		m = match_name(r->map, key, word, r->lookup, r->arg);
 		if (m.target)
-			replace(r, value, r->map->host);
+			replace(r, value, host_of(r->map, m.target));
 	}
 	if (m.target)
 		r->service = m.target->service;

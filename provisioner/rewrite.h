@@ -34,12 +34,13 @@ struct rewrite_target {
 	const struct rewrite_port *ports;
 	size_t n_ports;
 	char *const *aliases; /* more names; NULL: none */
+	const char *host;     /* where it is; NULL: where the map says */
 };
 
 struct rewrite_map {
 	const struct rewrite_target *targets; /* of equal ports the first own_program goes first */
 	size_t n_targets;
-	const char *host; /* where leased ports are bound */
+	const char *host; /* where leased ports are bound, but for a target's own */
 };
 
 /* A variable as the user has it, expanded; borrowed, NULL: not set. */

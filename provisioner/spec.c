@@ -92,7 +92,7 @@ static const char *value_root(struct scope *scope, const char *rest)
 
 static const char *value_host(struct scope *scope, const char *rest)
 {
-	return MODEL_HOST;
+	return model_host(scope->s);
 }
 
 static const char *value_port(struct scope *scope, const char *rest)

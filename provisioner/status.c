@@ -296,6 +296,15 @@ void status_env_json(const struct envset *env, struct buffer *out)
 	buffer_addc(out, '\n');
 }
 
+void status_env_list(const struct envset *env, struct buffer *out)
+{
+	for (size_t i = 0; i < env->count; i++)
+		if (strpbrk(env->items[i].value, "\r\n"))
+			buffer_printf(out, "# %s has a line break, and is left out\n", env->items[i].key);
+		else
+			buffer_printf(out, "%s=%s\n", env->items[i].key, env->items[i].value);
+}
+
 int status_service_env(const struct model_service *s, struct buffer *out, struct error *err)
 {
 	cleanup_keyvals struct keyvals vars = KEYVALS_INIT;

@@ -39,6 +39,8 @@ void status_ports(const struct model *m, struct buffer *out);
 
 /* The variables as one JSON object, expanded. */
 void status_env_json(const struct envset *env, struct buffer *out);
+/* KEY=value to the end of the line, nothing quoted. A value with a line break has no such form: a comment names the variable. */
+void status_env_list(const struct envset *env, struct buffer *out);
 
 /* The variables of one service: NAME_URL, NAME_HOST, NAME_PORT and its recipe's. */
 int status_service_env(const struct model_service *s, struct buffer *out, struct error *err);

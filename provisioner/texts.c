@@ -50,9 +50,8 @@ const struct envset *environment_variables(struct environment *e)
 	return &e->env;
 }
 
-int environment_env(struct environment *e, struct buffer *out, struct error *err)
+static int env_text(struct environment *e, const struct envset *set, struct buffer *out, struct error *err)
 {
-	const struct envset *set = environment_variables(e);
 	cleanup_error struct error why = ERROR_INIT;
 	int r = envfile_render(buffer_str(&e->user_text), set, out, NULL, &why);
 	if (r < 0)
@@ -62,6 +61,25 @@ int environment_env(struct environment *e, struct buffer *out, struct error *err
 	if (r < 0 && err)
 		error_move(err, &why);
 	return r;
+}
+
+int environment_env(struct environment *e, struct buffer *out, struct error *err)
+{
+	return env_text(e, environment_variables(e), out, err);
+}
+
+int environment_container(struct environment *e, enum container_text form, struct buffer *out, struct error *err)
+{
+	cleanup_envset struct envset set = {NULL, 0};
+	environment_refresh_user(e);
+	model_container_environment(e->model, buffer_str(&e->inherited), buffer_str(&e->user_text), &set);
+	if (form == CONTAINER_ENV)
+		return env_text(e, &set, out, err);
+	if (form == CONTAINER_ENV_JSON)
+		status_env_json(&set, out);
+	else
+		status_env_list(&set, out);
+	return 0;
 }
 
 int environment_env_json(struct environment *e, struct buffer *out, struct error *err)

@@ -21,7 +21,7 @@ void model_service_variables(const struct model_service *s, struct keyvals *out)
 	snprintf(number, sizeof number, "%u", port);
 	if (s->url)
 		keyvals_set(out, url, s->url);
-	keyvals_set(out, host, MODEL_HOST);
+	keyvals_set(out, host, model_host(s));
 	keyvals_set(out, name, number);
 }
 
@@ -92,8 +92,8 @@ static uint16_t published(const struct model_service *s, const struct port_bindi
 
 static struct rewrite_target target_of(const struct model_service *s, struct rewrite_port *ports)
 {
-	struct rewrite_target t = {s->config->name, {s->config->name, s->config->container_name}, s->config->has_build, ports, 0,
-	                           s->config->aliases};
+	struct rewrite_target t = {s->config->name, {s->config->name, s->config->container_name}, s->config->has_build && !s->host, ports, 0,
+	                           s->config->aliases, s->host};
 	for (size_t i = 0; i < s->n_ports; i++)
 		if (!strcmp(s->ports[i].protocol, "tcp"))
 			ports[t.n_ports++] = (struct rewrite_port){published(s, &s->ports[i]), s->ports[i].internal, s->ports[i].external};

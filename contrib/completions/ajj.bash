@@ -4,7 +4,7 @@ _ajj() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		[[ ${COMP_WORDS[i]} == -* ]] || words+=("${COMP_WORDS[i]}")
 	done
-	local commands='workspace attach detach up down destroy restart stop start run env ports compose-config trust status list logs stats trash cleanup init jj help'
+	local commands='workspace attach detach up down destroy restart stop start run env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help'
 	case "${words[0]-} ${words[1]-}" in
 	' ') # the command itself, or one of jj's
 		mapfile -t COMPREPLY < <(compgen -W "$commands --version $options" -- "$word")
@@ -18,10 +18,11 @@ _ajj() {
 	'trash restore') options+=' --env --here' ;;
 	attach*) options+=' --options' ;;
 	up*) options+=" --all --plain --profile $(_ajj_services)" ;;
-	env*) options+=' --explain --format sh docker json nul' ;;
+	env*) options+=' --container --explain --format sh docker json nul' ;;
 	restart* | stop* | 'start '*) options+=" $(_ajj_services)" ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
-	compose-config*) options+=' --format yaml json --effective' ;;
+	compose-config*) options+=' --format yaml json --effective --profile' ;;
+	devcontainer*) options+=' --docker --vcs' ;;
 	trust*) options+=' --show --revoke' ;;
 	cleanup* | down*) options+=' --force' ;;
 	'help '*) options=$commands ;;

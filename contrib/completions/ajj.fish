@@ -1,5 +1,5 @@
 # fish completion for ajj. `ajj help --json` is the table that a test compares this file with.
-set -l commands workspace attach detach up down destroy restart stop start run env ports compose-config trust status list logs stats trash cleanup init jj help
+set -l commands workspace attach detach up down destroy restart stop start run env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help
 
 # looking starts nothing: the directory of the services is no demand
 function __ajj_services
@@ -27,9 +27,13 @@ complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these
 complete -c ajj -n '__fish_seen_subcommand_from up logs restart stop start' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
 complete -c ajj -n '__fish_seen_subcommand_from env' -l explain
+complete -c ajj -n '__fish_seen_subcommand_from env' -l container -d 'as containers have them'
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l format -x -a 'yaml json'
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l effective -d 'with the ports and names of this workspace'
+complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l profile -r -d 'also these profiles'
+complete -c ajj -n '__fish_seen_subcommand_from devcontainer' -l docker -d 'arguments of docker run'
+complete -c ajj -n '__fish_seen_subcommand_from devcontainer' -l vcs -d 'with the .jj and .git of the main checkout'
 complete -c ajj -n '__fish_seen_subcommand_from trust' -l show -d 'approve nothing'
 complete -c ajj -n '__fish_seen_subcommand_from trust' -l revoke -d 'forget what was approved'
 complete -c ajj -n '__fish_seen_subcommand_from cleanup down' -l force -d 'do it'

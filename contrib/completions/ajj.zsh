@@ -4,7 +4,7 @@
 _ajj() {
 	local -a commands options
 	local -a words_=(${(@)words[2,CURRENT-1]:#-*})
-	commands=(workspace attach detach up down destroy restart stop start run env ports compose-config trust status list logs stats trash cleanup init jj help)
+	commands=(workspace attach detach up down destroy restart stop start run env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help)
 	options=(--json --help)
 	case "${words_[1]} ${words_[2]}" in
 	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
@@ -16,10 +16,11 @@ _ajj() {
 	attach*) options+=(--options); _directories ;;
 	detach*) _directories ;;
 	up*) options+=(--all --plain --profile); _ajj_services ;;
-	env*) options+=(--explain --format sh docker json nul) ;;
+	env*) options+=(--container --explain --format sh docker json nul) ;;
 	restart*|stop*|'start '*) _ajj_services ;;
 	logs*) options+=(--follow); _ajj_services ;;
-	compose-config*) options+=(--format yaml json --effective) ;;
+	compose-config*) options+=(--format yaml json --effective --profile) ;;
+	devcontainer*) options+=(--docker --vcs) ;;
 	trust*) options+=(--show --revoke) ;;
 	cleanup*|down*) options+=(--force) ;;
 	'help '*) options=($commands) ;;

@@ -206,6 +206,11 @@ int environment_env(struct environment *e, struct buffer *out, struct error *err
 	return 0;
 }
 
+int environment_container(struct environment *e, enum container_text form, struct buffer *out, struct error *err)
+{
+	return environment_env(e, out, err);
+}
+
 void environment_compose(struct environment *e, struct buffer *out)
 {
 }

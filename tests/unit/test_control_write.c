@@ -133,7 +133,7 @@ static void too_much_is_too_much(void **state)
 
 static void the_rest_cannot_be_written(void **state)
 {
-	static const char *const names[] = {"ports", "env.json", "status.json", "env.own", "events", "errors.json",
+	static const char *const names[] = {"ports", "env.json", "env.container", "status.json", "env.own", "events", "errors.json",
 	                                    "services/db/url", "services/db/state", "services/db/log"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		expect_errno(EACCES, open(at(names[i]), O_WRONLY));

@@ -151,6 +151,68 @@ static void a_recipe_becomes_a_process(void **state)
 	workspace_release(&w);
 }
 
+/* Among containers a service has its name and its own port; what the user runs is where he is. */
+static void containers_have_their_peers_by_name(void **state)
+{
+	static const char user[] = "MINE=fake://u:p@localhost:9999/x?y=1\nBY_NAME=cache:6379\nAPP_URL=http://localhost:3000/\n"
+	                           "REMOTE=redis://far.example:6379/\nWEB=http://localhost:8080/\nDB_HOST=db\n";
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n  db: { image: fakedb, ports: ['9999:1234'], environment: { FAKE_PASSWORD: p } }\n"
+	              "  cache: { image: other, ports: [6379] }\n  web: { build: ., ports: [8080] }\n"
+	              "x-aether: { backend: docker, ports: { PORT: 3000 }, env: { X: '{{services.cache.host}}:{{services.cache.ports.6379}}', "
+	              "Y: '{{services.db.url}}', Z: '{{ports.PORT}}' } }\n");
+	struct model *m = load(&w, true, user);
+	cleanup_envset struct envset set, host;
+	model_container_environment(m, "", user, &set);
+	model_environment(m, "", user, &host);
+	const struct {
+		const char *key, *value;
+	} want[] = {{"MINE", "fake://u:p@db:1234/x?y=1"},
+	            {"BY_NAME", "cache:6379"},
+	            {"REMOTE", "redis://far.example:6379/"},
+	            {"FAKE_URL", "fake://admin:p@db:1234/"},
+	            {"DB_URL", "fake://admin:p@db:1234/"},
+	            {"DB_HOST", "db"},
+	            {"DB_PORT", "1234"},
+	            {"CACHE_URL", "redis://cache:6379"},
+	            {"X", "cache:6379"},
+	            {"Y", "fake://admin:p@db:1234/"}};
+	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+		assert_non_null(envset_find(&set, want[i].key));
+		assert_string_equal(envset_find(&set, want[i].key)->value, want[i].value);
+	}
+	static const char *const same[] = {"PORT", "Z", "APP_URL", "WEB", "WEB_URL", "WEB_PORT", "AETHER_NAMESPACE"};
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+		assert_string_equal(envset_find(&set, same[i])->value, envset_find(&host, same[i])->value);
+	assert_string_not_equal(envset_find(&host, "MINE")->value, envset_find(&set, "MINE")->value);
+	cleanup_free char *network = model_network(m, &w.id);
+	assert_string_equal(network, w.id.namespace_);
+
+	model_unplan(m);
+	cleanup_envset struct envset none;
+	model_container_environment(m, "", user, &none);
+	assert_null(envset_find(&none, "DB_URL"));
+	assert_string_equal(envset_find(&none, "MINE")->value, "fake://u:p@localhost:9999/x?y=1");
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void containers_beside_processes_have_the_hosts(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false, "services:\n  db: { image: fakedb }\n" PROCESS);
+	struct model *m = load(&w, true, "");
+	cleanup_envset struct envset set, host;
+	model_container_environment(m, "", "", &set);
+	model_environment(m, "", "", &host);
+	assert_int_equal(set.count, host.count);
+	assert_string_equal(envset_find(&set, "DB_URL")->value, envset_find(&host, "DB_URL")->value);
+	assert_null(model_network(m, &w.id));
+	model_free(m);
+	workspace_release(&w);
+}
+
 static void what_is_generated_is_stable(void **state)
 {
 	struct workspace w;
@@ -606,6 +668,8 @@ int main(void)
 	    cmocka_unit_test(volumes_lie_in_the_generation),
 	    cmocka_unit_test(bound_data_lies_in_our_state),
 	    cmocka_unit_test(what_others_made_is_warned_of),
+	    cmocka_unit_test(containers_have_their_peers_by_name),
+	    cmocka_unit_test(containers_beside_processes_have_the_hosts),
 	    cmocka_unit_test(what_cannot_run_says_why),
 	    cmocka_unit_test(a_missing_env_file_is_one_services_fault),
 	    cmocka_unit_test(broken_ones_name_their_fault),

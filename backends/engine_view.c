@@ -1,0 +1,67 @@
+#include "backends/engine_view.h"
+
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "backends/engine.h"
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/path.h"
+
+/* It is neither theirs nor opened to others. */
+static bool is_closed_to(const struct mntent *m, uid_t uid)
+{
+	const char *owner = hasmntopt(m, "user_id");
+	return !strncmp(m->mnt_type, "fuse", 4) && owner && strtoul(owner + strlen("user_id="), NULL, 10) != uid && !hasmntopt(m, "allow_other");
+}
+
+bool engine_view_is_closed(const char *table, const char *path, uid_t uid)
+{
+	FILE *mounts = setmntent(table, "re");
+	struct mntent entry;
+	char text[8192];
+	size_t nearest = 0;
+	bool closed = false;
+	while (mounts && getmntent_r(mounts, &entry, text, sizeof text)) {
+		size_t len = strlen(entry.mnt_dir);
+		if (len < nearest || !path_is_within(path, entry.mnt_dir))
+			continue;
+		nearest = len; /* of the same place the last one is on top */
+		closed = is_closed_to(&entry, uid);
+	}
+	if (mounts)
+		endmntent(mounts);
+	return closed;
+}
+
+uid_t engine_view_uid(const char *socket_path)
+{
+	struct stat st;
+	return socket_path && !stat(socket_path, &st) ? st.st_uid : 0;
+}
+
+void engine_check_binds(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	uid_t uid = engine_view_uid(e->target.socket_path);
+	for (size_t i = 0; i < spec->n_volumes; i++) {
+		const struct volume_spec *v = &spec->volumes[i];
+		if (v->kind != VOLUME_BIND || !engine_view_is_closed("/proc/self/mounts", v->source, uid))
+			continue;
+		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this user's FUSE mounts", v->source);
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text, ENGINE_VIEW_HINT);
+		return;
+	}
+}
+
+int engine_view_check(const char *backend, const char *path, struct error *err)
+{
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	cleanup_error struct error none = ERROR_INIT;
+	if (engine_target_resolve(backend, NULL, &t, &none) < 0 || !engine_view_is_closed("/proc/self/mounts", path, engine_view_uid(t.socket_path)))
+		return 0;
+	error_set(err, ERROR_PERMISSION, "the engine at %s is another user, and may not look into this user's mount at %s", t.url, path);
+	return error_hint(err, ENGINE_VIEW_HINT);
+}
