@@ -34,16 +34,20 @@ struct port_binding {
 	const char *protocol; /* "tcp" or "udp" */
 };
 
-enum volume_kind { VOLUME_NAMED, VOLUME_ANONYMOUS, VOLUME_BIND, VOLUME_TMPFS };
+enum volume_kind { VOLUME_NAMED, VOLUME_ANONYMOUS, VOLUME_BIND, VOLUME_TMPFS, VOLUME_EXTERNAL /* of an engine, made by others */ };
 
 struct volume_spec {
 	enum volume_kind kind;
 	const char *name;   /* named: the volume's key; anonymous: derived from the target */
-	const char *source; /* bind: absolute host path. named/anonymous: absolute path under the environment's data generation: a
+	const char *source; /* bind: absolute host path. external: its name. named/anonymous: absolute path under the environment's data generation: a
 	                     * directory of a host-path backend's, an engine's record of its own volume */
 	const char *target; /* path inside the service */
 	bool read_only;
 	const char *options; /* more, as an engine takes them: "z,rshared", of a tmpfs "size=64m"; NULL: none */
+	const char *subpath; /* of a volume: the directory in it that is mounted; NULL: all of it */
+	bool must_exist;     /* bind: it is not made where it is missing */
+	const char *driver;  /* named: of an engine; NULL: its own */
+	const struct keyvals *driver_opts, *labels; /* may be NULL */
 };
 
 /* A file, or a directory of them, for a new database. */

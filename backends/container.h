@@ -20,12 +20,14 @@ struct container_options {
 	char *user;     /* UID[:GID] or names of the image's */
 	char *hostname, *domainname;
 	char *platform; /* os[/arch[/variant]] */
+	char *network;  /* "host", "none", "service:NAME", "container:NAME"; NULL: the environment's */
 	char *pid, *ipc, *uts, *userns, *cgroup; /* modes: "host", "private", ... */
 	char *runtime;
 	char *cpuset;
 	char **cap_add, **cap_drop, **group_add, **security_opt;
 	char **devices;     /* HOST[:CONTAINER[:PERMISSIONS]] */
 	char **device_rules;
+	char **networks;    /* of others, which it is on as well */
 	char **dns, **dns_search, **dns_options;
 	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */
 	struct keyvals labels, sysctls;

@@ -133,7 +133,13 @@ struct engine_plan {
 	char **volumes;   /* their keys */
 	char **targets;   /* where they are mounted */
 	uint32_t generation;
+	json_t *volume_options; /* of volumes, by their keys: Driver, DriverOpts, Labels; NULL: none */
+	char **externals, **networks; /* volumes and networks of others: must be there; the networks are joined before it is started */
+	unsigned api_needed;    /* minor version; 0: any */
+	bool joins;             /* another container's network or processes: made when that one is there, and always anew */
 };
+
+#define ENGINE_API_SUBPATH 45 /* 1.45: Docker 26 */
 
 struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec);
 /* Names the volumes that the records say, `names` parallel to plan->volumes. */
@@ -145,6 +151,15 @@ void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image);
 char **engine_anonymous_volumes(const json_t *container);
 void engine_plan_free(struct engine_plan *p);
 json_t *engine_labels(const struct engine *e);
+
+/* ---- what belongs to others (engine_external.c) ---- */
+
+/* network_mode, pid and ipc, of services the containers that they are here; and which networks it joins. */
+void engine_plan_spaces(const struct engine *e, const struct container_options *o, struct engine_plan *p, json_t *create, json_t *host);
+/* Are its volumes and networks there, and can this engine do what is asked? Once the version is known. */
+void engine_external_ensure(struct engine *e, const struct engine_plan *p, backend_done *done, void *arg);
+/* Connects the container to its further networks; repeated, it is success. */
+void engine_external_join(struct engine *e, const struct engine_plan *p, const char *id, backend_done *done, void *arg);
 
 /* ---- what it can see of this machine (engine_view.c) ---- */
 

@@ -247,12 +247,21 @@ static void on_started(void *arg, const struct error *err, int status, const jso
 		fail(op, err);
 }
 
+static void on_joined(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err)
+		fail(op, err);
+	else if (!is_closing(op))
+		call(op, "POST", "/start", NULL, on_started);
+}
+
 static void start_container(struct engine_op *op)
 {
 	if (op->kind == KIND_PREPARE)
 		op_done(op, NULL);
-	else if (!is_closing(op))
-		call(op, "POST", "/start", NULL, on_started);
+	else
+		engine_external_join(op->e, op->plan, op->id ? op->id : op->container, on_joined, op);
 }
 
 static void on_look_again(uv_timer_t *timer)
@@ -311,6 +320,10 @@ static void on_image_inspected(void *arg, const struct error *err, int status, c
 	}
 	if (is_closing(op))
 		return;
+	if (op->kind == KIND_PREPARE && op->plan->joins) {
+		op_done(op, NULL);
+		return;
+	}
 	engine_plan_add_image_volumes(op->plan, json);
 	engine_volumes_ensure(op->e, op->plan, on_volumes, op);
 }
@@ -325,13 +338,22 @@ static void on_image(void *arg, const struct error *err)
 		engine_call(op->e, "GET", path, NULL, ENGINE_CALL_MS, on_image_inspected, op);
 }
 
-static void on_network(void *arg, const struct error *err)
+static void on_external(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
 	if (err)
 		fail(op, err);
 	else if (!is_closing(op))
 		engine_image_ensure(op->e, op->plan, on_image, op);
+}
+
+static void on_network(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err)
+		fail(op, err);
+	else if (!is_closing(op))
+		engine_external_ensure(op->e, op->plan, on_external, op);
 }
 
 static void make(struct engine_op *op)
@@ -384,7 +406,8 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 	}
 	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
-	if (!hash || strcmp(hash, op->plan->config_hash)) {
+	bool stale = op->plan->joins && !is_running(json); /* it names a container that may be another one by now */
+	if (!hash || strcmp(hash, op->plan->config_hash) || stale) {
 		replace(op, is_running(json));
 	} else if (is_running(json) && op->kind == KIND_START) {
 		end_start(op, json);

@@ -54,6 +54,58 @@ static void add_ports(const struct service_spec *spec, json_t *exposed, json_t *
 	}
 }
 
+/* Is `word` among "ro,z,word"? */
+static bool has_option(const char *options, const char *word)
+{
+	size_t len = strlen(word);
+	for (const char *at = options; at && *at; at += strcspn(at, ","), at += *at == ',')
+		if (!strncmp(at, word, len) && (!at[len] || at[len] == ','))
+			return true;
+	return false;
+}
+
+/* "Source" of one of ours is its name when that is known. */
+static json_t *volume_mount(struct engine_plan *p, const struct volume_spec *v, const char *source)
+{
+	json_t *options = json_object();
+	if (has_option(v->options, "nocopy"))
+		json_object_set_new(options, "NoCopy", json_true());
+	if (v->subpath) {
+		json_object_set_new(options, "Subpath", json_string(v->subpath));
+		p->api_needed = ENGINE_API_SUBPATH;
+	}
+	return json_pack("{s:s, s:s, s:s, s:b, s:o}", "Type", "volume", "Source", source, "Target", v->target, "ReadOnly", v->read_only, "VolumeOptions", options);
+}
+
+static json_t *bind_mount(const struct volume_spec *v)
+{
+	static const char *const words[] = {"rshared", "shared", "rslave", "slave", "rprivate", "private"};
+	json_t *options = json_object();
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (has_option(v->options, words[i]))
+			json_object_set_new(options, "Propagation", json_string(words[i]));
+	return json_pack("{s:s, s:s, s:s, s:b, s:o}", "Type", "bind", "Source", v->source, "Target", v->target, "ReadOnly", v->read_only, "BindOptions", options);
+}
+
+static json_t *map_of(const struct keyvals *kv)
+{
+	json_t *map = json_object();
+	for (size_t i = 0; kv && i < kv->count; i++)
+		json_object_set_new(map, kv->items[i].key, json_string(kv->items[i].value ? kv->items[i].value : ""));
+	return map;
+}
+
+/* For when it is made. */
+static void keep_volume_options(struct engine_plan *p, const struct volume_spec *v)
+{
+	json_t *options = json_pack("{s:o, s:o}", "DriverOpts", map_of(v->driver_opts), "Labels", map_of(v->labels));
+	if (v->driver)
+		json_object_set_new(options, "Driver", json_string(v->driver));
+	if (!p->volume_options)
+		p->volume_options = json_object();
+	json_object_set_new(p->volume_options, v->name, options);
+}
+
 static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_t *mounts, json_t *binds, json_t *tmpfs)
 {
 	switch (v->kind) {
@@ -62,15 +114,20 @@ static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_
 		strv_push(&p->volumes, xstrdup(v->name));
 		strv_push(&p->records, xstrdup(v->source));
 		strv_push(&p->targets, xstrdup(v->target));
-		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:b}", "Type", "volume", "Source", v->name, "Target", v->target, "ReadOnly", v->read_only));
+		keep_volume_options(p, v);
+		json_array_append_new(mounts, volume_mount(p, v, v->name));
+		return;
+	case VOLUME_EXTERNAL:
+		strv_push(&p->externals, xstrdup(v->source));
+		json_array_append_new(mounts, volume_mount(p, v, v->source));
 		return;
 	case VOLUME_BIND:
-		if (!strchr(v->source, ':') && !strchr(v->target, ':')) { /* what is not there is made, as Compose does */
+		if (!v->must_exist && !strchr(v->source, ':') && !strchr(v->target, ':')) { /* what is not there is made, as Compose does */
 			cleanup_free char *bind = xasprintf("%s:%s:%s%s%s", v->source, v->target, v->read_only ? "ro" : "rw", v->options ? "," : "", v->options ? v->options : "");
 			json_array_append_new(binds, json_string(bind));
 			return;
 		}
-		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", v->source, "Target", v->target, "ReadOnly", v->read_only));
+		json_array_append_new(mounts, bind_mount(v));
 		return;
 	case VOLUME_TMPFS:
 		json_object_set_new(tmpfs, v->target, json_string(v->options ? v->options : ""));
@@ -136,8 +193,10 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	json_array_insert_new(aliases, 0, json_string(spec->name));
 	json_object_set_new(create, "HostConfig", host);
 	json_object_set_new(create, "NetworkingConfig", json_pack("{s:{s:{s:o}}}", "EndpointsConfig", network, "Aliases", aliases));
-	if (spec->container)
+	if (spec->container) {
 		engine_container_options(spec->container, create, host);
+		engine_plan_spaces(e, spec->container, p, create, host);
+	}
 	p->create = create;
 	return p;
 }
@@ -145,10 +204,11 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 void engine_plan_set_volumes(struct engine_plan *p, char *const *names)
 {
 	json_t *mount, *mounts = json_object_get(json_object_get(p->create, "HostConfig"), "Mounts");
-	size_t i, n = 0;
+	size_t i;
 	json_array_foreach (mounts, i, mount)
-		if (!strcmp(json_string_value(json_object_get(mount, "Type")), "volume") && names[n])
-			json_object_set_new(mount, "Source", json_string(names[n++])); /* those of the plan come first */
+		for (size_t n = 0; p->targets && p->targets[n] && names[n]; n++)
+			if (!strcmp(json_string_value(json_object_get(mount, "Target")), p->targets[n]))
+				json_object_set_new(mount, "Source", json_string(names[n]));
 }
 
 /* An engine gives them 64 hexadecimal digits. */
@@ -220,6 +280,9 @@ void engine_plan_free(struct engine_plan *p)
 	free(p->data);
 	free(p->platform);
 	json_decref(p->create);
+	json_decref(p->volume_options);
+	strv_free(p->externals);
+	strv_free(p->networks);
 	strv_free(p->records);
 	strv_free(p->volumes);
 	strv_free(p->targets);

@@ -105,7 +105,14 @@ static void make_next(struct making *m)
 	json_object_set_new(labels, ENGINE_LABEL_VOLUME, json_string(m->plan->volumes[i]));
 	json_object_set_new(labels, ENGINE_LABEL_GENERATION, json_string(generation));
 	json_object_set_new(labels, COMPOSE_LABEL_VOLUME, json_string(m->plan->volumes[i]));
-	json_t *body = json_pack("{s:s, s:o}", "Name", m->names[i], "Labels", labels);
+	json_t *body = json_pack("{s:s}", "Name", m->names[i]), *options = json_object_get(m->plan->volume_options, m->plan->volumes[i]);
+	if (options)
+		json_object_update(body, options);
+	json_t *theirs = json_copy(json_object_get(body, "Labels"));
+	if (theirs)
+		json_object_update_missing(labels, theirs);
+	json_decref(theirs);
+	json_object_set_new(body, "Labels", labels);
 	engine_call(m->e, "POST", "/volumes/create", body, ENGINE_CHANGE_MS, on_made, m);
 }
 

@@ -1,18 +1,21 @@
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/configuration.h"
 #include "cli/output.h"
+#include "provisioner/beside_compose.h"
 #include "provisioner/config.h"
 #include "provisioner/config_effective.h"
 #include "provisioner/yaml_text.h"
 
 static const struct option options[] = {
 	{"format", 0, "yaml|json", "yaml when it is not given"},
-	{"effective", 0, NULL, "with this workspace's ports and names instead of those that are written"},
+	{"effective", 0, NULL, "with this workspace's ports, volumes and names instead of those that are written"},
+	{"profile", 0, "NAMES", "with the services of these profiles, separated by commas, instead of COMPOSE_PROFILES; * for all"},
 	{NULL, 0, NULL, NULL},
 };
 
@@ -22,8 +25,11 @@ static int make_effective(const struct client *c, json_t *shape, struct error *e
 	int r = client_need_mounted(c, err);
 	if (!r)
 		r = client_status(c, &status, err);
-	if (!r)
+	if (!r) {
+		cleanup_free char *data = xasprintf("%s/data/%lld", c->id.state_dir, (long long)json_integer_value(json_object_get(status, "generation")));
 		config_effective(shape, c->id.namespace_, c->id.workspace, json_object_get(status, "services"));
+		beside_compose_volumes(shape, data);
+	}
 	json_decref(status);
 	return r;
 }
@@ -50,7 +56,7 @@ static int run(const struct arguments *args, struct error *err)
 		return error_set(err, ERROR_USAGE, "expected --format=yaml or --format=json, got %s", format);
 	int r = client_find(NULL, &c, err);
 	if (!r)
-		r = configuration_shape(&c.id, &config, &shape, err);
+		r = configuration_shape(&c.id, arguments_value(args, "profile"), &config, &shape, err);
 	for (size_t i = 0; !r && i < config->n_warnings; i++)
 		output_note("Warning: %s", config->warnings[i].text);
 	if (!r && arguments_flag(args, "effective"))

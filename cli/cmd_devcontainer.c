@@ -56,10 +56,9 @@ static void add_vcs(json_t *mounts, const struct identity *id)
 }
 
 /* Where the services are containers, one among them; else the host's network is the only one that leads to them. */
-static json_t *run_arguments(const struct client *c, const char *backend)
+static json_t *run_arguments(const struct client *c, const char *network)
 {
-	bool processes = !*backend || !strcmp(backend, "process");
-	return json_pack("[o, o]", json_sprintf("--network=%s", processes ? "host" : c->id.namespace_),
+	return json_pack("[o, o]", json_sprintf("--network=%s", *network ? network : "host"),
 	                 json_sprintf("--env-file=%s/.aether/env.container.list", c->id.root));
 }
 
@@ -89,7 +88,7 @@ static json_t *document(const struct client *c, const json_t *status, bool vcs)
 	if (vcs)
 		add_vcs(mounts, &c->id);
 	json_t *document = json_pack("{s:s, s:s, s:o, s:o}", "workspaceFolder", c->id.root, "workspaceMount", workspace, "mounts", mounts, "runArgs",
-	                             run_arguments(c, report_string(status, "backend")));
+	                             run_arguments(c, report_string(status, "network")));
 	if (json_array_size(ports))
 		json_object_set(document, "forwardPorts", ports);
 	json_decref(ports);

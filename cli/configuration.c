@@ -59,7 +59,7 @@ int configuration_check(const char *root, bool *up, struct error *err)
 	return r;
 }
 
-static int load_shape(const struct identity *id, const struct keyvals *variables, struct config **ret, json_t **ret_shape, struct error *err)
+static int load_shape(const struct identity *id, const struct keyvals *variables, const char *profiles, struct config **ret, json_t **ret_shape, struct error *err)
 {
 	cleanup_close int fd = open(id->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct config_params params = {.root_fd = fd,
@@ -67,6 +67,7 @@ static int load_shape(const struct identity *id, const struct keyvals *variables
 	                               .main_root = id->main_root,
 	                               .search_upwards = id->kind == WORKSPACE_PLAIN,
 	                               .variables = variables,
+	                               .profiles = profiles,
 	                               .environ_ = environ};
 	if (fd < 0)
 		return error_set_errno(err, ERROR_WORKSPACE_NOT_FOUND, errno, "%s", id->root);
@@ -75,7 +76,7 @@ static int load_shape(const struct identity *id, const struct keyvals *variables
 
 static int load(const struct identity *id, const struct keyvals *variables, struct config **ret, struct error *err)
 {
-	return load_shape(id, variables, ret, NULL, err);
+	return load_shape(id, variables, NULL, ret, NULL, err);
 }
 
 static void read_lines(const struct identity *id, struct keyvals *ret)
@@ -93,11 +94,11 @@ static int load_with_lines(const struct identity *id, struct config **ret, struc
 	return load(id, &variables, ret, err);
 }
 
-int configuration_shape(const struct identity *id, struct config **ret, json_t **ret_shape, struct error *err)
+int configuration_shape(const struct identity *id, const char *profiles, struct config **ret, json_t **ret_shape, struct error *err)
 {
 	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
 	read_lines(id, &variables);
-	return load_shape(id, &variables, ret, ret_shape, err);
+	return load_shape(id, &variables, profiles, ret, ret_shape, err);
 }
 
 void configuration_more_files(const struct identity *id, char ***names)

@@ -23,7 +23,8 @@ void configuration_more_files(const struct identity *id, char ***names);
 /* Is there one for this workspace, as its server will look for it? CONFIG_NOT_FOUND. A broken one is there. */
 int configuration_find(const struct identity *id, struct error *err);
 
-/* The configuration of this workspace, and its shape as config_load_shape gives it. Both new. */
-int configuration_shape(const struct identity *id, struct config **ret, json_t **ret_shape, struct error *err);
+/* The configuration of this workspace, and its shape as config_load_shape gives it, for these profiles (between commas) instead of COMPOSE_PROFILES;
+ * NULL: for those. Both new. */
+int configuration_shape(const struct identity *id, const char *profiles, struct config **ret, json_t **ret_shape, struct error *err);
 
 #endif

@@ -126,6 +126,16 @@ static bool counts(const struct apply_service *on)
 	return !error_is_set(&on->model->unsupported) && on->goal == GOAL_UP;
 }
 
+static bool is_joined(const struct apply_service *s, const char *name)
+{
+	const struct container_options *o = s->model->spec.process ? NULL : s->model->spec.container;
+	const char *const modes[] = {o ? o->network : NULL, o ? o->pid : NULL, o ? o->ipc : NULL};
+	for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+		if (modes[i] && !strncmp(modes[i], "service:", 8) && !strcmp(modes[i] + 8, name))
+			return true;
+	return false;
+}
+
 static struct plan_dependency *dependencies(const struct apply *a, const struct apply_service *s, size_t *ret_n)
 {
 	*ret_n = 0;
@@ -139,7 +149,7 @@ static struct plan_dependency *dependencies(const struct apply *a, const struct 
 			if (!on->model || strcmp(on->name, c->depends_on[d].service))
 				continue;
 			if (service_goes_down(s) || counts(on))
-				deps[(*ret_n)++] = (struct plan_dependency){i, c->depends_on[d].condition};
+				deps[(*ret_n)++] = (struct plan_dependency){i, c->depends_on[d].condition, is_joined(s, on->name)};
 		}
 	return deps;
 }

@@ -57,17 +57,64 @@ static void set_volume(json_t *service, json_t *volumes, const char *record)
 	json_object_set_new(volumes, volume, json_pack("{s:s, s:b}", "name", volume, "external", true));
 }
 
+static void set_service_volumes(json_t *service, json_t *volumes, const char *directory)
+{
+	cleanup_closedir DIR *dir = opendir(directory);
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		cleanup_free char *record = xasprintf("%s/%s", directory, d->d_name);
+		if (d->d_name[0] != '.')
+			set_volume(service, volumes, record);
+	}
+}
+
 static void set_volumes(json_t *service, json_t *volumes, const struct service_spec *spec)
 {
 	for (size_t i = 0; i < spec->n_volumes; i++)
 		if (spec->volumes[i].kind == VOLUME_NAMED || spec->volumes[i].kind == VOLUME_ANONYMOUS)
 			set_volume(service, volumes, spec->volumes[i].source);
-	cleanup_closedir DIR *dir = opendir(spec->data); /* of those that the image declares */
-	for (struct dirent *d; dir && (d = readdir(dir));) {
-		cleanup_free char *record = xasprintf("%s/%s", spec->data, d->d_name);
-		if (d->d_name[0] != '.')
-			set_volume(service, volumes, record);
+	set_service_volumes(service, volumes, spec->data); /* of those that the image declares */
+}
+
+/* The service whose name the record of an unnamed volume begins with: "db.var-lib-x". borrowed; NULL: none */
+static json_t *owner_of(const json_t *services, const char *record)
+{
+	json_t *service, *owner = NULL;
+	const char *name;
+	size_t longest = 0;
+	json_object_foreach ((json_t *)(uintptr_t)services, name, service) {
+		size_t len = strlen(name);
+		if (len >= longest && !strncmp(record, name, len) && record[len] == '.') {
+			longest = len;
+			owner = service;
+		}
 	}
+	return owner;
+}
+
+void beside_compose_volumes(json_t *shape, const char *data)
+{
+	json_t *services = json_object_get(shape, "services"), *volumes = json_object_get(shape, "volumes"), *made = json_object(), *service;
+	const char *name;
+	cleanup_free char *named = xasprintf("%s/" SPEC_VOLUMES, data);
+	cleanup_closedir DIR *dir = opendir(named);
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		cleanup_free char *record = xasprintf("%s/%s", named, d->d_name), *key = xstrndup(d->d_name, strcspn(d->d_name, "+")), *volume = NULL, *target = NULL;
+		json_t *resource = json_object_get(volumes, key), *owner = owner_of(services, d->d_name);
+		if (d->d_name[0] == '.' || backend_record_read(record, &volume, &target))
+			continue;
+		if (resource)
+			json_object_set_new(resource, "name", json_string(volume));
+		else if (owner)
+			set_volume(owner, made, record);
+	}
+	json_object_foreach (services, name, service) {
+		cleanup_free char *own = xasprintf("%s/%s", data, name);
+		set_service_volumes(service, made, own);
+	}
+	if (json_object_size(made) && !volumes)
+		json_object_set_new(shape, "volumes", volumes = json_object());
+	json_object_update(volumes, made);
+	json_decref(made);
 }
 
 /* What no service has any more under the name in the file. */
@@ -135,7 +182,9 @@ void beside_compose_text(const struct model *m, const struct identity *id, struc
 	}
 	drop_unused(volumes, services);
 	json_object_set_new(shape, "volumes", volumes);
-	json_object_set_new(shape, "networks", json_pack("{s:{s:s, s:b}}", "default", "name", id->namespace_, "external", true));
+	if (!json_object_get(shape, "networks"))
+		json_object_set_new(shape, "networks", json_object());
+	json_object_set_new(json_object_get(shape, "networks"), "default", json_pack("{s:s, s:b}", "name", id->namespace_, "external", true));
 	yaml_text(shape, out);
 	json_decref(shape);
 	json_decref(leases);

@@ -10,4 +10,8 @@
 /* Of a planned model with a shape; otherwise nothing is added. Reads the records of the volumes: small files. */
 void beside_compose_text(const struct model *m, const struct identity *id, struct buffer *out);
 
+/* The volumes of an engine that the data of a generation is in, in the directory `data`, as far as there are any: under their own names, instead of what
+ * the shape says of them. */
+void beside_compose_volumes(json_t *shape, const char *data);
+
 #endif

@@ -53,6 +53,7 @@ static void service_release(struct config_service *s)
 		free(s->volumes[i].source);
 		free(s->volumes[i].target);
 		free(s->volumes[i].options);
+		free(s->volumes[i].subpath);
 		free(s->volumes[i].digest);
 	}
 	free(s->volumes);
@@ -64,6 +65,8 @@ static void service_release(struct config_service *s)
 	free(s->working_dir);
 	free(s->container_name);
 	strv_free(s->aliases);
+	strv_free(s->networks);
+	strv_free(s->network_words);
 	for (size_t i = 0; i < s->n_grants; i++) {
 		free(s->grants[i].source);
 		free(s->grants[i].target);
@@ -114,9 +117,8 @@ void config_free(struct config *c)
 	free(c->directory);
 	free(c->text_hash);
 	free(c->name);
-	strv_free(c->volumes);
-	strv_free(c->external_volumes);
-	strv_free(c->external_networks);
+	config_resources_release(c->volumes, c->n_volumes);
+	config_resources_release(c->networks, c->n_networks);
 	free(c->backend);
 	strv_free(c->service_set);
 	strv_free(c->profiles);
@@ -168,68 +170,18 @@ static int read_name(const struct field *f, void *out)
 	return 0;
 }
 
-/* `external: true`, and the old form `external: {name: ...}` (compose-spec 06-networks, 07-volumes). */
-static int is_external(const struct field *f, bool *ret)
-{
-	struct field external;
-	*ret = false;
-	if (!field_find(f, "external", &external) || field_is_null(&external))
-		return 0;
-	*ret = external.node->type == YAML_MAP;
-	return *ret ? 0 : field_bool(&external, ret);
-}
-
-/* Their drivers, subnets and labels are an engine's; what the file says of them is harmless without one. */
-static int read_networks(const struct field *f, void *out)
-{
-	struct config *c = out;
-	int r = 0;
-	if (f->node->type != YAML_MAP)
-		return field_expected(f, "a mapping of networks");
-	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
-		struct field child = field_child(f, i);
-		bool external = false;
-		if (child.node->type != YAML_MAP && !field_is_null(&child))
-			return field_expected(&child, "a mapping, or nothing");
-		r = is_external(&child, &external);
-		if (external)
-			strv_push(&c->external_networks, xstrdup(child.key));
-	}
-	return r;
-}
-
-static int read_volume_names(const struct field *f, void *out)
-{
-	struct config *c = out;
-	int r = 0;
-	if (f->node->type != YAML_MAP)
-		return field_expected(f, "a mapping of volumes");
-	if (f->node->count > VOLUMES_MAX)
-		return field_error(f, "more than %d volumes", VOLUMES_MAX);
-	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
-		struct field child = field_child(f, i);
-		bool external = false;
-		if (child.node->type != YAML_MAP && !field_is_null(&child))
-			return field_expected(&child, "a mapping, or nothing");
-		strv_push(&c->volumes, xstrdup(child.key));
-		r = is_external(&child, &external);
-		if (external)
-			strv_push(&c->external_volumes, xstrdup(child.key));
-	}
-	return r;
-}
-
 static const struct field_reader known_keys[] = {
     {"services", field_ignore}, {"name", field_ignore},    {"volumes", field_ignore},
     {"x-aether", field_ignore}, {"version", field_ignore}, /* obsolete: compose-spec 04-version-and-name */
-    {"networks", read_networks}, {"secrets", field_ignore}, {"configs", field_ignore},
+    {"networks", field_ignore}, {"secrets", field_ignore}, {"configs", field_ignore},
     {"include", field_ignore},  {"models", NULL},          {NULL, NULL},
 };
 
 /* Whatever the file's order: services name volumes, x-aether names services. */
 static const struct field_reader in_order[] = {
     {"name", read_name},
-    {"volumes", read_volume_names},
+    {"volumes", read_volume_resources},
+    {"networks", read_network_resources},
     {"secrets", read_secret_sources},
     {"configs", read_config_sources},
     {"services", read_services},
@@ -248,6 +200,7 @@ static int read_top(const struct field *f, struct config *c)
 		if (!field_is_null(&child))
 			r = in_order[i].read(&child, c);
 	}
+	join_external_networks(c);
 	if (r == 0 && (any || c->n_services))
 		r = approve_top(f, c);
 	if (r < 0 || any || c->n_services)
@@ -266,9 +219,9 @@ static void add_warning(void *arg, const char *text)
 	c->warnings[c->n_warnings++].text = xstrdup(text);
 }
 
-static char **profiles_of(const struct keyvals *user)
+static char **profiles_of(const struct config_params *params)
 {
-	const char *at = user ? keyvals_get(user, "COMPOSE_PROFILES") : NULL;
+	const char *at = params->profiles ? params->profiles : params->variables ? keyvals_get(params->variables, "COMPOSE_PROFILES") : NULL;
 	char **profiles = NULL;
 	while (at && *(at += strspn(at, ", "))) {
 		size_t len = strcspn(at, ", ");
@@ -280,7 +233,7 @@ static char **profiles_of(const struct keyvals *user)
 
 static int load(struct loading *l, json_t **ret_shape)
 {
-	l->config->profiles = profiles_of(l->params->variables);
+	l->config->profiles = profiles_of(l->params);
 	int r = loading_read(l);
 	if (r < 0)
 		return r;

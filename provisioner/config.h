@@ -38,7 +38,19 @@ struct config_volume {
 	char *target;
 	bool read_only;
 	char *options; /* more of them, as an engine takes them: "z,rshared", of a tmpfs "size=64m"; NULL: none */
+	char *subpath; /* of a named volume: the directory in it that is mounted; NULL: all of it */
+	bool must_exist; /* a bind mount whose source is not made where it is missing */
 	char *digest; /* of a bind mount that would be executed: of all that it brings in; NULL: none can be had */
+};
+
+/* A volume or a network of the top level. */
+struct config_resource {
+	char *key;
+	char *name;     /* as the file has it for an engine; NULL: not said */
+	bool external;  /* made by somebody else, for more than this file */
+	char *driver;   /* NULL: not said */
+	struct keyvals driver_opts, labels;
+	char **unused;  /* words of it that are not read here */
 };
 
 /* A secret or a config of the top level. */
@@ -105,6 +117,8 @@ struct config_service {
 	char *working_dir;
 	char *container_name;
 	char **aliases;      /* more names that its peers know it by: hostname, aliases on networks */
+	char **networks;     /* the keys of those that it is on */
+	char **network_words; /* fields of these that are not read here: ipv4_address */
 	struct config_grant *grants;
 	size_t n_grants;
 	struct container_options container;
@@ -170,10 +184,10 @@ struct config {
 	char *name;         /* top-level name; NULL: not given */
 	struct config_service *services; /* in the file's order */
 	size_t n_services;
-	char **volumes;      /* top-level named volumes */
+	struct config_resource *volumes, *networks; /* of the top level */
+	size_t n_volumes, n_networks;
 	struct config_source *sources;
 	size_t n_sources;
-	char **external_volumes, **external_networks; /* made by somebody else, for more than this file */
 	/* x-aether of the top level */
 	char *backend;       /* "auto" when not given */
 	enum config_start start;
@@ -205,6 +219,7 @@ struct config_params {
 	const char *main_root;   /* NULL: none */
 	bool search_upwards;     /* plain directories */
 	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
+	const char *profiles; /* between commas, instead of COMPOSE_PROFILES of the user's lines; NULL: those */
 	const char *tracked_text; /* lines of theirs that came with a commit, a stranger's perhaps; NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
 	struct digests *digests; /* of mounted scripts, remembered (base/digest.h); NULL: none */
@@ -224,10 +239,17 @@ int config_load_shape(const struct config_params *params, struct config **ret, j
  * it is not tracked) in the main checkout. new */
 char *config_source_path(const struct config *c, int root_fd, const char *root, const char *main_root, const char *source);
 
+char *config_path_normalized(const char *path); /* new: "./a//b/../c" -> "a/c"; leading ".." stay */
+
 void config_probe_release(struct config_probe *p);
 
 /* borrowed; never NULL for a grant of this configuration's */
 const struct config_source *config_source_of(const struct config *c, const struct config_grant *g);
+
+/* borrowed; NULL: none of that key */
+const struct config_resource *config_volume_resource(const struct config *c, const char *key);
+const struct config_resource *config_network(const struct config *c, const char *key);
+const char *config_resource_name(const struct config_resource *r); /* what an engine calls it; borrowed */
 
 /* borrowed; NULL when there is none of that name */
 const struct config_service *config_service(const struct config *c, const char *name);

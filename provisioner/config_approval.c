@@ -319,6 +319,21 @@ static void approve_volumes(const struct field *top)
 	}
 }
 
+/* What others have made: their data, and who else is there. */
+static void approve_external(const struct field *top, const char *what)
+{
+	struct field list, external;
+	if (!field_find(top, what, &list))
+		return;
+	for (size_t i = 0; list.node->type == YAML_MAP && i < list.node->count; i++) {
+		struct field child = field_child(&list, i);
+		bool yes = child.node->type == YAML_MAP && field_find(&child, "external", &external) && !field_is_null(&external) &&
+		           !(external.node->type == YAML_SCALAR && !strcmp(external.node->text, "false"));
+		if (yes)
+			approve_node(&child);
+	}
+}
+
 /* An address is whose machine the services, and what they are given, go to. */
 static void approve_backend(const struct field *top)
 {
@@ -337,6 +352,8 @@ int approve_top(const struct field *f, struct config *c)
 	approve_env(f);
 	approve_backend(f);
 	approve_volumes(f);
+	approve_external(f, "volumes");
+	approve_external(f, "networks");
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		if (field_find(f, files[i], &child) && !field_is_null(&child))
 			approve_node(&child);

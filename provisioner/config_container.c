@@ -48,6 +48,7 @@ TEXT(user)
 TEXT(domainname)
 TEXT(platform)
 TEXT(pid)
+TEXT(network)
 TEXT(ipc)
 TEXT(uts)
 TEXT(userns)
@@ -272,6 +273,7 @@ const struct field_reader container_fields[] = {
     {"mem_reservation", take_memory_reservation_bytes},
     {"mem_swappiness", take_memory_swappiness},
     {"memswap_limit", take_memory_swap},
+    {"network_mode", take_network},
     {"oom_kill_disable", take_oom_kill_disable},
     {"oom_score_adj", take_oom_score_adj},
     {"pid", take_pid},

@@ -34,8 +34,20 @@ static void add_alias(json_t *aliases, json_t *name)
 	json_array_append(aliases, name);
 }
 
-/* Services meet on the environment's one network, by all the names that they have. */
-static void set_network(json_t *service)
+static bool is_external(const json_t *resources, const char *key)
+{
+	const json_t *resource = json_object_get(resources, key), *external = json_object_get(resource, "external");
+	return external && !json_is_false(external);
+}
+
+/* "default" is the key of ours. */
+static const char *joined_key(const char *key)
+{
+	return strcmp(key, "default") ? key : "default-external";
+}
+
+/* Services meet on the environment's one network, by all the names that they have; those of others they join as well. */
+static void set_network(json_t *service, const json_t *networks)
 {
 	const char *key;
 	json_t *network, *aliases = json_array(), *alias, *hostname = json_object_get(service, "hostname");
@@ -46,11 +58,15 @@ static void set_network(json_t *service)
 	}
 	if (hostname)
 		add_alias(aliases, hostname);
-	json_object_foreach(json_object_get(service, "networks"), key, network)
+	json_t *joined = json_object();
+	json_object_foreach(json_object_get(service, "networks"), key, network) {
+		if (is_external(networks, key))
+			json_object_set(joined, joined_key(key), network);
 		json_array_foreach(json_object_get(network, "aliases"), i, alias)
 			add_alias(aliases, alias);
-	json_object_set_new(service, "networks",
-	                    json_array_size(aliases) ? json_pack("{s:{s:O}}", "default", "aliases", aliases) : json_pack("{s:n}", "default"));
+	}
+	json_object_set_new(joined, "default", json_array_size(aliases) ? json_pack("{s:O}", "aliases", aliases) : json_null());
+	json_object_set_new(service, "networks", joined);
 	json_decref(aliases);
 }
 
@@ -103,20 +119,27 @@ static void name_all(json_t *resources, const char *namespace_)
 void config_effective(json_t *shape, const char *namespace_, const char *workspace, const json_t *services)
 {
 	const char *key;
-	json_t *service, *all = json_object_get(shape, "services");
+	json_t *service, *network, *all = json_object_get(shape, "services"), *networks = json_object_get(shape, "networks"), *kept = json_object();
 	bool meets = false;
+	json_object_foreach(networks, key, network)
+		if (is_external(networks, key))
+			json_object_set(kept, joined_key(key), network);
 	json_object_set_new(shape, "name", json_string(namespace_));
 	json_object_foreach(all, key, service) {
 		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
-		set_ports(service, json_object_get(json_object_get(services, key), "ports"));
-		set_network(service);
+		set_ports(service, json_object_get(service, "network_mode") ? NULL : json_object_get(json_object_get(services, key), "ports"));
+		set_network(service, networks);
 		set_labels(service, namespace_, workspace, key);
 		meets = meets || json_object_get(service, "networks");
 	}
 	set_links(all);
-	json_object_del(shape, "networks");
 	if (meets)
-		json_object_set_new(shape, "networks", json_pack("{s:{s:s, s:{}}}", "default", "name", namespace_, "ipam"));
+		json_object_set_new(kept, "default", json_pack("{s:s, s:{}}", "name", namespace_, "ipam"));
+	if (json_object_size(kept))
+		json_object_set(shape, "networks", kept);
+	else
+		json_object_del(shape, "networks");
+	json_decref(kept);
 	name_all(json_object_get(shape, "volumes"), namespace_);
 	name_all(json_object_get(shape, "secrets"), namespace_);
 	name_all(json_object_get(shape, "configs"), namespace_);

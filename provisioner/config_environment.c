@@ -82,7 +82,7 @@ int read_environment(const struct field *f, void *out)
 
 struct env_file {
 	char *path;
-	bool required;
+	bool required, raw;
 };
 
 static int read_path(const struct field *f, void *out)
@@ -95,10 +95,18 @@ static int read_required(const struct field *f, void *out)
 	return field_bool(f, &((struct env_file *)out)->required);
 }
 
+static int read_format(const struct field *f, void *out)
+{
+	static const char *const words[] = {"raw", NULL};
+	size_t i;
+	((struct env_file *)out)->raw = true;
+	return field_choice(f, words, &i);
+}
+
 static const struct field_reader env_file_fields[] = {
     {"path", read_path},
     {"required", read_required},
-    {"format", NULL},
+    {"format", read_format},
     {NULL, NULL},
 };
 
@@ -114,13 +122,13 @@ static void note_missing(const struct field *f, struct config_service *s, const 
 	f->reader->err = err;
 }
 
-static int take_env_file(const struct field *f, struct config_service *s, const char *path, bool required)
+static int take_env_file(const struct field *f, struct config_service *s, const char *path, bool required, bool raw)
 {
 	struct loading *l = loading_of(f);
 	bool outside = false;
 	if (!path || !*path)
 		return field_error(f, "expected the path of a file");
-	int r = loading_read_env_file(l, path, &l->env_files, &outside);
+	int r = loading_read_env_file(l, path, raw, &l->env_files, &outside);
 	if (outside && r == 0)
 		approve_text(f, path);
 	bool missing = r == -ENOENT || r == -ENOTDIR;
@@ -131,12 +139,12 @@ static int take_env_file(const struct field *f, struct config_service *s, const 
 
 static int read_one(const struct field *f, struct config_service *s)
 {
-	struct env_file file = {NULL, true};
+	struct env_file file = {NULL, true, false};
 	int r = f->node->type == YAML_MAP      ? field_read_map(f, env_file_fields, UNKNOWN_WARNS, "a path", &file)
 	        : f->node->type == YAML_SCALAR ? field_text(f, &file.path)
 	                                       : field_expected(f, "a path");
 	if (r == 0)
-		r = take_env_file(f, s, file.path, file.required);
+		r = take_env_file(f, s, file.path, file.required, file.raw);
 	free(file.path);
 	return r;
 }

@@ -731,7 +731,7 @@ static const char *itself(void *arg, const char *name)
 	return name;
 }
 
-int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside)
+int loading_read_env_file(struct loading *l, const char *path, bool raw, struct keyvals *out, bool *ret_outside)
 {
 	*ret_outside = false;
 	if (is_users_env(l, path)) {
@@ -744,9 +744,14 @@ int loading_read_env_file(struct loading *l, const char *path, struct keyvals *o
 	int r = read_anywhere(l, path, &text, ret_outside);
 	if (r < 0)
 		return r;
-	envfile_parse(buffer_str(&text), loading_variable, l, NULL, out);
+	if (raw)
+		envfile_parse_raw(buffer_str(&text), loading_variable, l, out);
+	else
+		envfile_parse(buffer_str(&text), loading_variable, l, NULL, out);
 	*ret_outside = *ret_outside || loading_is_outside(l, path);
-	if (!*ret_outside)
+	if (!*ret_outside && raw)
+		envfile_parse_raw(buffer_str(&text), itself, NULL, &l->strange_env);
+	else if (!*ret_outside)
 		envfile_parse(buffer_str(&text), itself, NULL, NULL, &l->strange_env);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* What the files of the configuration share while one is being loaded; nobody else includes this.
  *   config.c            finding, reading, the top level, dependencies
  *   config_services.c   the table of a service's fields
+ *   config_resources.c  volumes and networks of the top level
  *   config_secrets.c    secrets and configs
  *   config_container.c  those that only a container has
  *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
@@ -59,8 +60,8 @@ int loading_read_file(struct loading *l, const struct field *f, const char *path
 /* Where it is, absolute: what tells one file from another. new; NULL: nowhere */
 char *loading_find_file(struct loading *l, const char *path);
 /* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
- * lies outside of the workspace and the main checkout. */
-int loading_read_env_file(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside);
+ * lies outside of the workspace and the main checkout. `raw`: a value is what stands behind the =. */
+int loading_read_env_file(struct loading *l, const char *path, bool raw, struct keyvals *out, bool *ret_outside);
 /* Is what this path names neither in the workspace nor in the main checkout, or led out of them by a link? */
 bool loading_is_outside(const struct loading *l, const char *path);
 /* new: fingerprint of what a bind mount brings in (base/digest.h); NULL: *ret_why says why there is none. */
@@ -86,7 +87,6 @@ void related_release(struct loading *l);
 
 /* ---- config_paths.c ---- */
 
-char *config_path_normalized(const char *path); /* new: "./a//b/../c" -> "a/c"; leading ".." stay */
 /* `path` as seen from where `directory` begins; absolute ones, and such of a home directory, stay. new */
 char *config_path_join(const char *directory, const char *path);
 char *config_path_parent(const char *path); /* new; "": none */
@@ -106,6 +106,12 @@ void config_forget_since(struct config *c, size_t approvals, size_t warnings);
 
 /* Those that only containers have; the table of services goes on with them. */
 extern const struct field_reader container_fields[];
+
+/* ---- config_resources.c ---- */
+
+field_read read_volume_resources, read_network_resources; /* of the top level, before the services */
+void config_resources_release(struct config_resource *list, size_t n);
+void join_external_networks(struct config *c); /* after both */
 
 /* ---- config_secrets.c ---- */
 

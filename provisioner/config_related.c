@@ -294,7 +294,7 @@ static int add_env(struct loading *l, const struct field *f, const char *path, b
 	bool outside;
 	cleanup_keyvals struct keyvals own = KEYVALS_INIT;
 	l->reader.file = f->file;
-	int r = loading_read_env_file(l, path, &own, &outside);
+	int r = loading_read_env_file(l, path, false, &own, &outside);
 	for (size_t i = 0; i < l->strange_env.count; i++) {
 		cleanup_free char *key = xasprintf("%s.%s", path, l->strange_env.items[i].key);
 		keyvals_set(&l->included_env, key, l->strange_env.items[i].value ? l->strange_env.items[i].value : "");

@@ -70,18 +70,34 @@ static int read_aliases(const struct field *f, void *out)
 	return r;
 }
 
+static int take_unused(const struct field *f, void *out)
+{
+	strv_push(&((struct config_service *)out)->network_words, xstrdup(f->key));
+	return 0;
+}
+
+static const struct field_reader network_fields[] = {{"aliases", read_aliases},      {"priority", field_ignore},    {"gw_priority", take_unused},    {"interface_name", take_unused},
+                                                     {"ipv4_address", take_unused},  {"ipv6_address", take_unused}, {"link_local_ips", take_unused}, {"mac_address", take_unused},
+                                                     {"driver_opts", take_unused},   {NULL, NULL}};
+
 /* Services of one file reach each other whatever networks they are on: of a network only the names on it count. */
 static int read_networks(const struct field *f, void *out)
 {
 	if (f->node->type != YAML_MAP && f->node->type != YAML_LIST)
 		return field_expected(f, "a list of networks, or a mapping");
+	struct config_service *s = out;
 	int r = 0;
-	for (size_t i = 0; r == 0 && f->node->type == YAML_MAP && i < f->node->count; i++) {
-		struct field network = field_child(f, i), aliases;
-		if (!field_is_null(&network) && network.node->type != YAML_MAP)
-			r = field_expected(&network, "a mapping, or nothing");
-		else if (field_find(&network, "aliases", &aliases) && !field_is_null(&aliases))
-			r = read_aliases(&aliases, out);
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field network = field_child(f, i);
+		char *key = network.key ? xstrdup(network.key) : NULL;
+		if (!key)
+			r = field_text(&network, &key);
+		else if (!field_is_null(&network))
+			r = field_read_map(&network, network_fields, UNKNOWN_WARNS, "a mapping, or nothing", out);
+		if (r == 0)
+			strv_push(&s->networks, key);
+		else
+			free(key);
 	}
 	return r;
 }
@@ -309,6 +325,17 @@ static int add_links(const struct field *service, struct config_service *s)
 	return r;
 }
 
+/* Whoever is in another's network, or sees its processes, needs it. */
+static int add_joined(const struct field *service, struct config_service *s)
+{
+	const char *const modes[] = {s->container.network, s->container.pid, s->container.ipc};
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < sizeof modes / sizeof *modes; i++)
+		if (modes[i] && !strncmp(modes[i], "service:", 8) && !is_dependency(s, modes[i] + 8))
+			r = add_dependency(service, s, xstrdup(modes[i] + 8), false);
+	return r;
+}
+
 static struct config_service *find_service(struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_services; i++)
@@ -403,7 +430,6 @@ static const struct field_reader service_fields[] = {
     {"logging", NULL},
     {"mac_address", NULL},
     {"models", NULL},
-    {"network_mode", NULL},
     {"post_start", NULL},
     {"pre_stop", NULL},
     {"provider", NULL},
@@ -439,6 +465,8 @@ static int read_service(const struct field *f, struct config *c)
 	r = field_read_map(f, service_fields, UNKNOWN_WARNS, "a mapping with image, build or x-aether", s);
 	if (r == 0)
 		r = add_links(f, s);
+	if (r == 0)
+		r = add_joined(f, s);
 	if (r < 0)
 		return r;
 	cleanup_keyvals struct keyvals own = s->environment;
@@ -488,7 +516,8 @@ static struct field dependency_field(const struct field *service, size_t i, stru
 {
 	if (field_find(service, "depends_on", list) && i < list->node->count)
 		return field_child(list, i);
-	field_find(service, "links", list);
+	if (!field_find(service, "links", list))
+		*list = *service; /* network_mode: service:NAME, and its kind */
 	return *list;
 }
 

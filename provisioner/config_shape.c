@@ -318,7 +318,7 @@ static int finish_labels(const struct field *f, json_t *service)
 		return r;
 	r = shape_texts(&files, &texts, &paths);
 	json_array_foreach(paths, i, path) {
-		int why = r < 0 ? 0 : loading_read_env_file(l, json_string_value(path), &labels, &outside);
+		int why = r < 0 ? 0 : loading_read_env_file(l, json_string_value(path), false, &labels, &outside);
 		if (why < 0)
 			r = field_error(&files, "%s: %s", json_string_value(path), strerror(-why));
 	}

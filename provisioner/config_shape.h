@@ -24,7 +24,7 @@ struct shape {
 /* ---- config_shape_values.c ---- */
 
 shape_make shape_any; /* what it looks like */
-shape_make shape_text, shape_integer, shape_real, shape_bool, shape_bytes, shape_duration, shape_mode;
+shape_make shape_text, shape_integer, shape_real, shape_bool, shape_bytes, shape_duration, shape_mode, shape_mode_number;
 shape_make shape_texts;   /* a list, or one text */
 shape_make shape_mapping; /* a mapping, or a list of KEY=value: texts */
 shape_make shape_words;   /* a list, or a text that is split */

@@ -108,7 +108,7 @@ static const struct shape named_fields[] = {
     {"nocopy", shape_bool}, {"subpath", shape_text}, {"labels", shape_mapping}, {NULL},
 };
 static const struct shape tmpfs_fields[] = {
-    {"size", shape_bytes}, {"mode", shape_integer}, {NULL},
+    {"size", shape_bytes}, {"mode", shape_mode_number}, {NULL},
 };
 static const struct shape image_fields[] = {
     {"subpath", shape_text}, {NULL},

@@ -83,6 +83,17 @@ int shape_duration(const struct field *f, const struct shape *shape, json_t **re
 }
 
 /* Octal where it looks so, and as a text. */
+int shape_mode_number(const struct field *f, const struct shape *shape, json_t **ret)
+{
+	int r = shape_mode(f, shape, ret);
+	if (r == 0) {
+		long mode = strtol(json_string_value(*ret), NULL, 8);
+		json_decref(*ret);
+		*ret = json_integer(mode);
+	}
+	return r;
+}
+
 int shape_mode(const struct field *f, const struct shape *shape, json_t **ret)
 {
 	cleanup_free char *text = NULL;

@@ -41,7 +41,7 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 		r = field_error(f, "expected an absolute path as target, got '%.100s'", v.target ? v.target : "");
 	else if ((v.type == CONFIG_VOLUME_BIND) && (!v.source || !*v.source))
 		r = field_error(f, "a bind mount needs a source");
-	else if (v.type == CONFIG_VOLUME_NAMED && !strv_contains(loading_of(f)->config->volumes, v.source))
+	else if (v.type == CONFIG_VOLUME_NAMED && !config_volume_resource(loading_of(f)->config, v.source))
 		r = field_error(f, "the volume '%.100s' is not among the top level's volumes", v.source);
 	else if (s->n_volumes == VOLUMES_MAX)
 		r = field_error(f, "more than %d volumes", VOLUMES_MAX);
@@ -51,6 +51,7 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 		free(v.source);
 		free(v.target);
 		free(v.options);
+		free(v.subpath);
 		return r;
 	}
 	judge_mount(f, s, &v);
@@ -68,8 +69,9 @@ static bool is_word(const char *word, size_t len, const char *const *words)
 }
 
 /* "ro,z": what means something to an engine goes on to it. */
-static void take_options(const char *text, struct config_volume *v)
+static void take_options(const struct field *f, const char *text, struct config_volume *v)
 {
+	static const char *const ignored[] = {"rw", "readwrite", "cached", "delegated", "consistent", "default", "volume", NULL};
 	static const char *const read_only[] = {"ro", "readonly", NULL};
 	static const char *const kept[] = {"z", "Z", "nocopy", "shared", "rshared", "slave", "rslave", "private", "rprivate", NULL};
 	struct buffer options = BUFFER_INIT;
@@ -78,6 +80,8 @@ static void take_options(const char *text, struct config_volume *v)
 		v->read_only |= is_word(text, len, read_only);
 		if (is_word(text, len, kept))
 			buffer_printf(&options, "%s%.*s", options.len ? "," : "", (int)len, text);
+		else if (len && !is_word(text, len, read_only) && !is_word(text, len, ignored))
+			field_warn(f, "the option '%.*s' of a volume is not known, and not used", (int)len, text);
 	}
 	if (options.len)
 		v->options = buffer_detach(&options);
@@ -95,7 +99,7 @@ static int add_short(const struct field *f, struct config_service *s)
 		*target++ = '\0';
 		if ((options = strchr(target, ':'))) {
 			*options++ = '\0';
-			take_options(options, &v);
+			take_options(f, options, &v);
 		}
 		v.source = xstrdup(source);
 		v.type = strchr("/.~", *source) ? CONFIG_VOLUME_BIND : CONFIG_VOLUME_NAMED;
@@ -157,6 +161,19 @@ static int read_nocopy(const struct field *f, void *out)
 	return r;
 }
 
+static int read_subpath(const struct field *f, void *out)
+{
+	return field_text(f, &((struct long_form *)out)->volume.subpath);
+}
+
+static int read_create_host_path(const struct field *f, void *out)
+{
+	bool create = true;
+	int r = field_bool(f, &create);
+	((struct long_form *)out)->volume.must_exist = !create;
+	return r;
+}
+
 static int read_tmpfs_size(const struct field *f, void *out)
 {
 	uint64_t bytes = 0;
@@ -180,8 +197,8 @@ static int read_tmpfs_mode(const struct field *f, void *out)
 }
 
 static const struct field_reader bind_fields[] = {
-    {"propagation", read_propagation}, {"selinux", read_propagation}, {"create_host_path", field_ignore}, {"recursive", NULL}, {NULL, NULL}};
-static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", NULL}, {"labels", field_ignore}, {NULL, NULL}};
+    {"propagation", read_propagation}, {"selinux", read_propagation}, {"create_host_path", read_create_host_path}, {"recursive", NULL}, {NULL, NULL}};
+static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", read_subpath}, {"labels", field_ignore}, {NULL, NULL}};
 static const struct field_reader tmpfs_fields[] = {{"size", read_tmpfs_size}, {"mode", read_tmpfs_mode}, {NULL, NULL}};
 
 static int read_bind_options(const struct field *f, void *out)
@@ -224,6 +241,7 @@ static int add_long(const struct field *f, struct config_service *s)
 		free(form.volume.source);
 		free(form.volume.target);
 		free(form.volume.options);
+		free(form.volume.subpath);
 		return r;
 	}
 	form.volume.type = types[form.type];

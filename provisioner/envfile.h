@@ -25,6 +25,9 @@
 void envfile_parse(const char *text, const char *(*lookup)(void *arg, const char *name), void *arg,
                    void (*bad_line)(void *arg, unsigned line), struct keyvals *out);
 
+/* The same of a file as docker's --env-file takes it: everything behind = is the value, to the end of the line. A name alone is `lookup`'s. */
+void envfile_parse_raw(const char *text, const char *(*lookup)(void *arg, const char *name), void *arg, struct keyvals *out);
+
 enum envfile_form {
 	ENVFILE_PLAIN,           /* unquoted: all readers agree */
 	ENVFILE_QUOTED,          /* single- or double-quoted where most agree: flagged in status.json */

@@ -236,3 +236,20 @@ void envfile_parse(const char *text, const char *(*lookup)(void *arg, const char
 		if (!read_statement(&st, &names, out) && bad_line)
 			bad_line(arg, st.line);
 }
+
+void envfile_parse_raw(const char *text, const char *(*lookup)(void *arg, const char *name), void *arg, struct keyvals *out)
+{
+	for (size_t len; *text; text += len + (text[len] == '\n')) {
+		len = strcspn(text, "\n");
+		size_t skip = strspn(text, " \t"), end = len && text[len - 1] == '\r' ? len - 1 : len;
+		if (skip >= end || text[skip] == '#')
+			continue;
+		cleanup_free char *line = xstrndup(text + skip, end - skip);
+		char *equals = strchr(line, '=');
+		const char *value = equals ? equals + 1 : lookup ? lookup(arg, line) : NULL;
+		if (equals)
+			*equals = '\0';
+		if (*line && value)
+			keyvals_set(out, line, value);
+	}
+}

@@ -40,7 +40,7 @@ void model_inside_release(struct model *m)
 
 static bool has_network(const struct model *m)
 {
-	return strcmp(m->backend, "process") && strcmp(m->backend, "memory");
+	return m->backend && strcmp(m->backend, "process") && strcmp(m->backend, "memory");
 }
 
 char *model_network(const struct model *m, const struct identity *id)
@@ -103,7 +103,7 @@ static struct model_inside *places_of(const struct model *m)
 	inside->n_services = m->n_services;
 	inside->services = xcalloc(m->n_services + 1, sizeof *inside->services);
 	for (size_t i = 0; i < m->n_services; i++)
-		inside->services[i] = place(&m->services[i], chosen[i] || !m->services[i].config->has_build);
+		inside->services[i] = place(&m->services[i], m->services[i].network == NETWORK_OWN && (chosen[i] || !m->services[i].config->has_build));
 	return inside;
 }
 

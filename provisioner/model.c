@@ -150,6 +150,19 @@ static int decide_backend(struct model *m, const struct model_params *params, st
 
 /* ---- ports ---- */
 
+static enum service_network service_network(const struct model *m, const struct model_service *s)
+{
+	const char *mode = s->config->container.network;
+	if (!mode || !strcmp(m->backend, "process") || !strcmp(mode, "bridge") || !strcmp(mode, "default"))
+		return NETWORK_OWN;
+	return strcmp(mode, "host") ? NETWORK_OTHER : NETWORK_HOST;
+}
+
+static size_t leased_ports(const struct model_service *s)
+{
+	return s->network == NETWORK_OWN ? s->n_ports : 0;
+}
+
 static void want_port(struct model_service *s, uint16_t internal, const char *protocol)
 {
 	if (!internal)
@@ -164,6 +177,16 @@ static void want_port(struct model_service *s, uint16_t internal, const char *pr
 const char *model_protocol(const struct config_port *p)
 {
 	return p->protocol && !strcmp(p->protocol, "udp") ? "udp" : "tcp";
+}
+
+/* On the host's network a service has the ports that it has; on another's, or none, it has none to publish. */
+static void settle_mode(const struct model *m, struct model_service *s)
+{
+	s->network = service_network(m, s);
+	if (s->network == NETWORK_OTHER)
+		s->n_ports = 0;
+	for (size_t i = 0; s->network == NETWORK_HOST && i < s->n_ports; i++)
+		s->ports[i].external = s->ports[i].internal;
 }
 
 static void want_ports(struct model_service *s)
@@ -239,14 +262,14 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 {
 	size_t count = m->config->app_ports.count, n = 0;
 	for (size_t i = 0; i < m->n_services; i++)
-		count += m->services[i].n_ports;
+		count += leased_ports(&m->services[i]);
 	if (!count)
 		return 0;
 	cleanup_free struct port_lease *leases = xcalloc(count, sizeof *leases);
 	cleanup_strv char **keys = NULL;
 	for (size_t i = 0; i < m->n_services; i++) {
 		struct model_service *s = &m->services[i];
-		for (size_t p = 0; p < s->n_ports; p++, n++) {
+		for (size_t p = 0; p < leased_ports(s); p++, n++) {
 			char *key = xasprintf("%u/%s", s->ports[p].internal, s->ports[p].protocol);
 			strv_push(&keys, key);
 			leases[n] = (struct port_lease){s->config->name, key, preferred(params, s->config, &s->ports[p], s->strict_ports)};
@@ -266,7 +289,7 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 		return r;
 	n = 0;
 	for (size_t i = 0; i < m->n_services; i++)
-		for (size_t p = 0; p < m->services[i].n_ports; p++, n++) {
+		for (size_t p = 0; p < leased_ports(&m->services[i]); p++, n++) {
 			m->services[i].ports[p].external = leases[n].port;
 			if (!leases[n].port && (r = refuse(&m->services[i], params, &leases[n], err)) < 0)
 				return r;
@@ -523,27 +546,6 @@ char *model_mask(const struct model *m, const char *text)
 
 /* ---- loading ---- */
 
-/* What others made is out of a host process's reach: it neither mounts their volumes nor is on their networks. */
-static void warn_of_external(struct model *m)
-{
-	for (char **volume = m->config->external_volumes; volume && *volume; volume++)
-		strv_pushf(&m->warnings, "volumes.%s: it is external; host processes have one of this workspace's own instead", *volume);
-	for (char **network = m->config->external_networks; network && *network; network++)
-		strv_pushf(&m->warnings, "networks.%s: it is external; host processes do not reach what else is on it by name", *network);
-}
-
-/* Fields of which nothing is missed where there is no container are passed over. */
-static void warn_of_container_fields(struct model *m, const struct config_service *c)
-{
-	static char *const harmless[] = {(char *)"labels", (char *)"hostname", (char *)"init", (char *)"tty", (char *)"stdin_open", (char *)"pull_policy", (char *)"platform", NULL};
-	cleanup_buffer struct buffer names = BUFFER_INIT;
-	for (char **name = c->container_fields; name && *name; name++)
-		if (!strv_contains(harmless, *name))
-			buffer_printf(&names, "%s%s", names.len ? ", " : "", *name);
-	if (names.len)
-		strv_pushf(&m->warnings, "%s: %s: for containers alone, a process of this machine has no such thing", c->name, names.data);
-}
-
 static void make_services(struct model *m, const struct model_params *params)
 {
 	m->n_services = m->config->n_services;
@@ -556,14 +558,11 @@ static void make_services(struct model *m, const struct model_params *params)
 		if (error_is_set(&s->config->fault))
 			error_copy(&s->unsupported, &s->config->fault);
 		want_ports(s);
+		settle_mode(m, s);
 	}
 	for (size_t i = 0; i < m->config->n_warnings; i++)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
-	if (strcmp(m->backend, "process"))
-		return;
-	warn_of_external(m);
-	for (size_t i = 0; i < m->n_services; i++)
-		warn_of_container_fields(m, m->services[i].config);
+	model_warn(m);
 }
 
 static bool has_form(const char *value)
@@ -679,6 +678,8 @@ static int build_services(struct model *m, const struct model_params *params, co
 	envset_values(&set, &env);
 	for (size_t i = 0; r == 0 && i < m->n_services; i++)
 		r = model_build_spec(m, &m->services[i], params, &env, err);
+	if (r == 0)
+		model_join_specs(m);
 	return r;
 }
 

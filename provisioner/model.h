@@ -17,6 +17,12 @@
 #define SPEC_VOLUMES "+volumes" /* named volumes, in a generation's directory; no service can have that name */
 #define MODEL_HOST "127.0.0.1" /* services are never bound to anything else */
 
+enum service_network {
+	NETWORK_OWN,  /* the environment's; of a process, the host's with leased ports */
+	NETWORK_HOST, /* a container's network_mode: its ports are what they are */
+	NETWORK_OTHER /* another container's, or none */
+};
+
 struct model_service {
 	const struct config_service *config; /* borrowed of the model's configuration */
 	const struct recipe *recipe;         /* borrowed; NULL: none */
@@ -25,6 +31,7 @@ struct model_service {
 	struct keyvals recipe_env;  /* its DATABASE_URL and the like, expanded; empty where no port is leased. Secret */
 	struct port_binding *ports; /* external 0: not leased */
 	size_t n_ports;
+	enum service_network network;
 	const char *host;          /* where these are, borrowed; NULL: MODEL_HOST */
 	char *url;                 /* NULL: it has no port, or none is leased */
 	struct config_probe ready; /* borrowed strings, but for an expanded argv and path; kind NONE: running is ready */
@@ -150,6 +157,10 @@ char *model_variable_name(const char *service, const char *suffix);
 /* "tcp" or "udp" */
 const char *model_protocol(const struct config_port *p);
 
+/* ---- model_warnings.c ---- */
+
+void model_warn(struct model *m);
+
 /* ---- inside.c ---- */
 
 /* When ports are leased and the services' values are known. */
@@ -165,6 +176,9 @@ int model_expand_values(struct model *m, const struct model_params *params, cons
  * known. `env` are the generated variables and the user's, for processes that are not a recipe's. */
 int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params,
                      const struct keyvals *env, struct error *err);
+
+/* Who is in another's network is made anew when that one is. After all have been built. */
+void model_join_specs(struct model *m);
 
 /* Expands a recipe's template for this service. `data` stands for {{data}}. new */
 int model_expand(struct model *m, struct model_service *s, const struct model_params *params, const char *data,

@@ -19,18 +19,33 @@ static bool dependency_holds(const struct plan_service *on, enum depends_conditi
 	return false;
 }
 
+static bool runs(const struct plan_service *s)
+{
+	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
+}
+
+/* The other one goes, or has gone: what it lives in is not there any more, or soon. */
+static bool loses_space(const struct plan_service *services, const struct plan_dependency *d)
+{
+	const struct plan_service *on = &services[d->service];
+	return d->joined && (on->restart || on->recreate || !runs(on));
+}
+
+static bool loses_any(const struct plan_service *services, const struct plan_service *s)
+{
+	for (size_t i = 0; i < s->n_depends_on; i++)
+		if (loses_space(services, &s->depends_on[i]))
+			return true;
+	return false;
+}
+
 bool plan_may_start(const struct plan_service *services, size_t service)
 {
 	const struct plan_service *s = &services[service];
 	for (size_t i = 0; i < s->n_depends_on; i++)
-		if (!dependency_holds(&services[s->depends_on[i].service], s->depends_on[i].condition))
+		if (!dependency_holds(&services[s->depends_on[i].service], s->depends_on[i].condition) || loses_space(services, &s->depends_on[i]))
 			return false;
 	return true;
-}
-
-static bool runs(const struct plan_service *s)
-{
-	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
 }
 
 static bool goes_down(const struct plan_service *s)
@@ -55,7 +70,7 @@ static bool may_stop(const struct plan_service *services, size_t count, size_t s
 static bool step_down(const struct plan_service *services, size_t count, size_t i, struct plan_step *ret)
 {
 	const struct plan_service *s = &services[i];
-	bool again = s->goal == GOAL_UP && (s->restart || s->recreate);
+	bool again = s->goal == GOAL_UP && (s->restart || s->recreate || (runs(s) && loses_any(services, s)));
 	if (!goes_down(s) && !again)
 		return false;
 	if (runs(s)) {

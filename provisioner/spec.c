@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -277,11 +278,56 @@ static char *data_path(const struct build *b, const char *kind, const char *name
 	return keep(b->s, xasprintf("%s/data/%u/%s%s", b->params->id->state_dir, b->m->generation, kind, name));
 }
 
-/* Below the workspace: relative paths begin where the first compose file lies. new */
-static char *relative_source(const struct build *b, const char *source)
+static char *absolute(const struct build *b, const char *path)
 {
-	const char *begin = b->m->config->subdirectory;
-	return xasprintf("%s%s%s", begin, *begin ? "/" : "", !strncmp(source, "./", 2) ? source + 2 : source);
+	cleanup_free char *plain = config_path_normalized(path);
+	return keep(b->s, xasprintf("/%s", strcmp(plain, ".") ? plain : ""));
+}
+
+/* Where an engine finds what is bound. A file that this workspace does not have (nobody tracks it) is the main checkout's, as everywhere: an
+ * engine would make a directory of that name. A directory to be written to is each workspace's own. */
+static char *bind_source(const struct build *b, const struct config_volume *v)
+{
+	const struct identity *id = b->params->id;
+	if (v->source[0] == '/')
+		return absolute(b, v->source);
+	cleanup_free char *found = config_source_path(b->m->config, b->params->root_fd, id->root, id->main_root, v->source);
+	cleanup_free char *beneath = xasprintf("/proc/self/fd/%d/", b->params->root_fd);
+	struct stat st;
+	bool here = !strncmp(found, beneath, strlen(beneath));
+	bool in_main = !here && id->main_root && strcmp(id->main_root, id->root) && path_is_within(found, id->main_root) && v->source[0] != '~';
+	if (in_main && !v->read_only && (stat(found, &st) || S_ISDIR(st.st_mode))) {
+		here = true;
+		in_main = false;
+	}
+	if (in_main)
+		strv_pushf(&b->m->warnings, "%s: %s is not in this workspace: the main checkout's is mounted", b->s->config->name, v->source);
+	cleanup_free char *relative = here ? xasprintf("%s/%s/%s", id->root, b->m->config->subdirectory, v->source) : NULL;
+	return absolute(b, relative ? relative : found);
+}
+
+/* Who says other options means another volume. */
+static void build_named(const struct build *b, struct volume_spec *spec)
+{
+	const struct config_resource *resource = config_volume_resource(b->m->config, spec->name);
+	uint64_t h = HASH_INIT;
+	spec->source = data_path(b, SPEC_VOLUMES "/", spec->name);
+	if (!strcmp(b->m->backend, "process") || !resource)
+		return;
+	if (resource->external) {
+		spec->kind = VOLUME_EXTERNAL;
+		spec->source = config_resource_name(resource);
+		return;
+	}
+	spec->driver = resource->driver;
+	spec->driver_opts = &resource->driver_opts;
+	spec->labels = &resource->labels;
+	if (!resource->driver && !resource->driver_opts.count)
+		return;
+	h = hash_str(h, resource->driver ? resource->driver : "");
+	for (size_t i = 0; i < resource->driver_opts.count; i++)
+		h = hash_str(hash_str(h, resource->driver_opts.items[i].key), resource->driver_opts.items[i].value ? resource->driver_opts.items[i].value : "");
+	spec->source = keep(b->s, xasprintf("%s+%08x", spec->source, (unsigned)h));
 }
 
 static struct volume_spec volume(const struct build *b, const struct config_volume *v)
@@ -291,17 +337,17 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 	                                         [CONFIG_VOLUME_BIND] = VOLUME_BIND,
 	                                         [CONFIG_VOLUME_TMPFS] = VOLUME_TMPFS};
 	struct volume_spec spec = {kinds[v->type], v->source, v->source, v->target, v->read_only, v->options};
+	spec.subpath = v->subpath;
+	spec.must_exist = v->must_exist;
 	if (v->type == CONFIG_VOLUME_NAMED)
-		spec.source = data_path(b, SPEC_VOLUMES "/", v->source);
+		build_named(b, &spec);
 	if (v->type == CONFIG_VOLUME_ANONYMOUS) {
 		cleanup_free char *target = path_flat(v->target);
 		spec.name = keep(b->s, xasprintf("%s.%s", b->s->config->name, target));
 		spec.source = data_path(b, SPEC_VOLUMES "/", spec.name);
 	}
-	if (v->type == CONFIG_VOLUME_BIND && v->source[0] != '/' && v->source[0] != '~') {
-		cleanup_free char *relative = relative_source(b, v->source);
-		spec.source = keep(b->s, xasprintf("%s/%s", b->params->id->root, relative));
-	}
+	if (v->type == CONFIG_VOLUME_BIND)
+		spec.source = bind_source(b, v);
 	return spec;
 }
 
@@ -396,13 +442,13 @@ static const char *data_dir(const struct build *b)
 	return dir;
 }
 
-/* The same for an engine, which keeps data in volumes of its own, and a tmpfs as one. */
+/* The same for an engine, which keeps data in volumes of its own, and a tmpfs as one. Ten databases on one external volume destroy it. */
 static void bind_to_volume(const struct build *b)
 {
 	const char *target = b->s->recipe ? b->s->recipe->data_target : NULL;
 	for (size_t i = 0; target && i < b->s->spec.n_volumes; i++) {
 		struct volume_spec *v = &b->volumes[i];
-		if (v->kind != VOLUME_BIND || !holds(v->target, target))
+		if ((v->kind != VOLUME_BIND && v->kind != VOLUME_EXTERNAL) || !holds(v->target, target))
 			continue;
 		warn_of_bind(b, v);
 		v->kind = VOLUME_ANONYMOUS;
@@ -713,6 +759,8 @@ static char *hash_spec(const struct service_spec *spec)
 		h = hash_str(h, spec->volumes[i].target);
 		h = hash_bytes(h, &spec->volumes[i].read_only, sizeof spec->volumes[i].read_only);
 		h = hash_str(h, spec->volumes[i].options ? spec->volumes[i].options : "");
+		if (spec->volumes[i].subpath || spec->volumes[i].must_exist)
+			h = hash_str(hash_str(h, spec->volumes[i].subpath ? spec->volumes[i].subpath : ""), spec->volumes[i].must_exist ? "!" : "");
 	}
 	h = hash_bytes(h, &spec->memory_bytes, sizeof spec->memory_bytes);
 	h = hash_bytes(h, &spec->cpus, sizeof spec->cpus);
@@ -722,6 +770,31 @@ static char *hash_spec(const struct service_spec *spec)
 		h = container_options_hash(hash_argv(h, spec->aliases), spec->container);
 	h = hash_process(h, spec->process);
 	return xasprintf("%016llx", (unsigned long long)h);
+}
+
+/* On the host's network its peers are where they are for the host's own programs. */
+static void build_host_environment(const struct build *b)
+{
+	keyvals_copy(&b->s->process_env, &b->s->config->environment);
+	model_rewrite(b->m, &b->s->process_env);
+	b->s->spec.env = &b->s->process_env;
+}
+
+static const struct model_service *joined(const struct model *m, const char *mode)
+{
+	return mode && !strncmp(mode, "service:", 8) ? model_service(m, mode + 8) : NULL;
+}
+
+void model_join_specs(struct model *m)
+{
+	for (size_t i = 0; i < m->n_services; i++) {
+		struct model_service *s = &m->services[i];
+		const struct container_options *o = s->spec.container;
+		const struct model_service *to[] = {joined(m, o->network), joined(m, o->pid), joined(m, o->ipc)};
+		for (size_t k = 0; k < sizeof to / sizeof *to && !s->spec.process; k++)
+			if (to[k])
+				s->spec.config_hash = keep(s, xasprintf("%016llx", (unsigned long long)hash_str(hash_str(HASH_INIT, s->spec.config_hash), to[k]->spec.config_hash)));
+	}
 }
 
 int model_build_spec(struct model *m, struct model_service *s, const struct model_params *params,
@@ -749,6 +822,8 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	    .container = &c->container,
 	};
 	build_volumes(&b);
+	if (s->network == NETWORK_HOST)
+		build_host_environment(&b);
 	bool as_process = !strcmp(m->backend, "process");
 	int r = as_process ? build_process(&b) : 0;
 	if (!as_process) {

@@ -234,6 +234,7 @@ static json_t *more_files(const struct model *m)
 
 void status_json(const struct status_view *v, struct buffer *out)
 {
+	cleanup_free char *network = model_network(v->model, v->id);
 	json_t *json = json_object();
 	set_string(json, "workspace_root", v->id->root);
 	set_string(json, "env_file", v->id->env_name);
@@ -244,6 +245,7 @@ void status_json(const struct status_view *v, struct buffer *out)
 	set_string(json, "namespace", v->id->namespace_);
 	set_string(json, "workspace", v->id->workspace);
 	set_string(json, "backend_reason", v->backend_reason);
+	set_string(json, "network", network);
 	json_object_set_new(json, "services", services_of(v->model, v->apply));
 	json_object_set_new(json, "app_ports", app_ports(v->model));
 	set_string(json, "config_file", v->model ? v->model->config->file : NULL);

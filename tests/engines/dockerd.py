@@ -49,5 +49,7 @@ class Dockerd(part.Engine):
     def end(self):
         super().end()
         # On a host whose mounts are not shared dockerd mounts its root over itself; below a chroot it does not recognize that as its own.
-        host.unmount([m for m in host.mounts_below(self.place.folder) if m == self.place.path('docker')])
+        # And it keeps the host's network mounted for containers on it, for as long as the machine is up.
+        kept = (self.place.path('docker'), self.place.path('docker-run', 'netns', 'default'))
+        host.unmount([m for m in host.mounts_below(self.place.folder) if m in kept])
         host.end(self.containerd, 5)

@@ -134,15 +134,24 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_keyvals(out, "x-aether.env", &s->x_env);
 }
 
+static void put_resources(struct buffer *out, const char *what, const struct config_resource *list, size_t n, bool external)
+{
+	cleanup_strv char **keys = NULL;
+	for (size_t i = 0; i < n; i++)
+		if (!external || list[i].external)
+			strv_push(&keys, xstrdup(list[i].key));
+	put_list(out, what, keys);
+}
+
 static void put_config(struct buffer *out, const struct config *c)
 {
 	buffer_printf(out, "name %s backend %s start %s up %s inherit %s rewrite %s version %s timeout %u\n",
 	              c->name ? c->name : "-", c->backend, c->start == START_MANUAL ? "manual" : "on-demand",
 	              c->up_on_add ? "on-add" : "no", c->inherit ? "on" : "off", c->rewrite ? "on" : "off",
 	              c->version_exact ? "exact" : "any", c->timeout_ms);
-	put_list(out, "volumes", c->volumes);
-	put_list(out, "external volumes", c->external_volumes);
-	put_list(out, "external networks", c->external_networks);
+	put_resources(out, "volumes", c->volumes, c->n_volumes, false);
+	put_resources(out, "external volumes", c->volumes, c->n_volumes, true);
+	put_resources(out, "external networks", c->networks, c->n_networks, true);
 	put_list(out, "services", c->service_set);
 	put_keyvals(out, "env", &c->env);
 	put_keyvals(out, "port", &c->app_ports);

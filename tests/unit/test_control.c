@@ -29,7 +29,7 @@ static void expect_listed(const char *name, const char *want)
 
 static void everything_is_listed(void **state)
 {
-	expect_listed("", "compose.yaml,ctl,env,env.json,env.own,errors.json,events,ports,services,status.json,trust.json");
+	expect_listed("", "compose.yaml,ctl,env,env.container,env.container.json,env.container.list,env.json,env.own,errors.json,events,ports,services,status.json,trust.json");
 	expect_listed("services", "a b,cache,db");
 	expect_listed("services/db", "env,host,log,port,state,url");
 	fake->service_count = 1;

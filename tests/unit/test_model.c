@@ -213,6 +213,90 @@ static void containers_beside_processes_have_the_hosts(void **state)
 	workspace_release(&w);
 }
 
+static bool warns(const struct model *m, const char *text)
+{
+	for (char **warning = m->warnings; warning && *warning; warning++)
+		if (strstr(*warning, text))
+			return true;
+	return false;
+}
+
+static const struct volume_spec *mounted(const struct model *m, const char *service, const char *target)
+{
+	const struct service_spec *spec = &model_service(m, service)->spec;
+	for (size_t i = 0; i < spec->n_volumes; i++)
+		if (!strcmp(spec->volumes[i].target, target))
+			return &spec->volumes[i];
+	fail_msg("nothing is mounted at %s", target);
+	return NULL;
+}
+
+static void network_modes_decide_who_has_ports(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n  web: { image: a, ports: ['80:8080'] }\n  in: { image: a, network_mode: 'service:web', pid: 'service:web', expose: [9000] }\n"
+	              "  out: { image: a, network_mode: host, expose: [7000], environment: { WEB: 'http://web:8080' } }\n"
+	              "networks: { x: { internal: true, driver: bridge } }\n"
+	              "x-aether: { backend: docker }\n");
+	struct model *m = load(&w, true, "");
+	const struct model_service *web = model_service(m, "web"), *in = model_service(m, "in"), *out = model_service(m, "out");
+	assert_int_equal(in->n_ports, 0);
+	assert_int_equal(in->config->n_depends_on, 1);
+	assert_int_equal(model_external_port(out, 7000), 7000);
+	cleanup_free char *url = xasprintf("http://127.0.0.1:%u", model_external_port(web, 8080));
+	assert_string_equal(keyvals_get(out->spec.env, "WEB"), url);
+	assert_true(warns(m, "out: network_mode host"));
+	assert_true(warns(m, "networks.x: internal"));
+	assert_false(warns(m, "driver"));
+	cleanup_free char *before = xstrdup(in->spec.config_hash), *same = xstrdup(out->spec.config_hash);
+	model_free(m);
+
+	const char *changed = "services:\n  web: { image: b, ports: ['80:8080'] }\n  in: { image: a, network_mode: 'service:web', pid: 'service:web', expose: [9000] }\n"
+	                      "  out: { image: a, network_mode: host, expose: [7000], environment: { WEB: 'http://web:8080' } }\n"
+	                      "x-aether: { backend: docker }\n";
+	assert_int_equal(file_write_atomic(w.root_fd, "compose.yaml", changed, strlen(changed), 0644), 0);
+	m = load(&w, true, "");
+	assert_string_not_equal(model_service(m, "in")->spec.config_hash, before); /* it goes where the other one goes */
+	assert_string_equal(model_service(m, "out")->spec.config_hash, same);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void volumes_are_others_or_as_they_are_said(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n  a: { image: x, volumes: ['theirs:/t', 'made:/m', 'plain:/p', './in/../own:/o', '~/h:/h', './only-main:/f:ro', './dir:/d', '../up:/u'] }\n"
+	              "  db: { image: fakedb, volumes: ['theirs:/var/lib/fake'] }\n"
+	              "volumes:\n  theirs: { external: true, name: real }\n  made: { driver_opts: { type: none, o: bind, device: /srv/x } }\n  plain:\n"
+	              "x-aether: { backend: docker }\n");
+	cleanup_free char *only = xasprintf("%s/only-main", scratch), *dir = xasprintf("%s/dir", scratch);
+	assert_int_equal(file_write_atomic(AT_FDCWD, only, "x", 1, 0644), 0);
+	assert_int_equal(mkdir(dir, 0755), 0);
+	setenv("HOME", "/home/me", 1);
+	struct model *m = load(&w, true, "");
+	assert_int_equal(mounted(m, "a", "/t")->kind, VOLUME_EXTERNAL);
+	assert_string_equal(mounted(m, "a", "/t")->source, "real");
+	assert_string_equal(keyvals_get(mounted(m, "a", "/m")->driver_opts, "device"), "/srv/x");
+	assert_true(warns(m, "volumes.made: its data is where"));
+	assert_non_null(strstr(mounted(m, "a", "/m")->source, "/+volumes/made+"));
+	assert_non_null(strstr(mounted(m, "a", "/p")->source, "/+volumes/plain"));
+	cleanup_free char *own = xasprintf("%s/own", w.id.root), *here = xasprintf("%s/dir", w.id.root), *up = xasprintf("%s/up", scratch);
+	assert_string_equal(mounted(m, "a", "/o")->source, own);
+	assert_string_equal(mounted(m, "a", "/h")->source, "/home/me/h");
+	assert_string_equal(mounted(m, "a", "/f")->source, only); /* nobody tracks it */
+	assert_true(warns(m, "a: ./only-main is not in this workspace"));
+	assert_string_equal(mounted(m, "a", "/d")->source, here); /* to be written to */
+	assert_string_equal(mounted(m, "a", "/u")->source, up);
+	assert_int_equal(mounted(m, "db", "/var/lib/fake")->kind, VOLUME_ANONYMOUS); /* ten databases on one directory destroy it */
+	assert_true(warns(m, "db: the data lies in"));
+	model_free(m);
+	unlink(only);
+	rmdir(dir);
+	workspace_release(&w);
+}
+
 static void what_is_generated_is_stable(void **state)
 {
 	struct workspace w;
@@ -670,6 +754,8 @@ int main(void)
 	    cmocka_unit_test(what_others_made_is_warned_of),
 	    cmocka_unit_test(containers_have_their_peers_by_name),
 	    cmocka_unit_test(containers_beside_processes_have_the_hosts),
+	    cmocka_unit_test(network_modes_decide_who_has_ports),
+	    cmocka_unit_test(volumes_are_others_or_as_they_are_said),
 	    cmocka_unit_test(what_cannot_run_says_why),
 	    cmocka_unit_test(a_missing_env_file_is_one_services_fault),
 	    cmocka_unit_test(broken_ones_name_their_fault),

@@ -112,6 +112,31 @@ static const struct situation table[] = {
     {"recreate: start", {U, U, U, U}, {RDY, RDY, ABS, DON}, {"m", "m", NULL, "m"}, "start cache!"},
 };
 
+/* Who lives in another's network ends with it, and starts after it. */
+static void joined_services_follow(void **state)
+{
+	static const struct plan_dependency in = {1, DEPENDS_STARTED, true};
+	struct plan_service services[2] = {{.goal = GOAL_UP, .present = PRESENT_READY, .made = true, .depends_on = &in, .n_depends_on = 1},
+	                                   {.goal = GOAL_UP, .present = PRESENT_READY, .made = true}};
+	struct plan_step steps[2];
+	assert_int_equal(plan_steps(services, 2, steps), 0);
+	services[1].recreate = true;
+	assert_int_equal(plan_steps(services, 2, steps), 2);
+	assert_true(steps[0].action == PLAN_STOP && steps[0].now && steps[1].action == PLAN_STOP && steps[1].now);
+	services[0].present = PRESENT_STOPPED;
+	assert_int_equal(plan_steps(services, 2, steps), 2);
+	assert_true(steps[0].service == 1 && steps[0].action == PLAN_STOP);
+	assert_true(steps[1].service == 0 && steps[1].action == PLAN_START && !steps[1].now);
+	services[1] = (struct plan_service){.goal = GOAL_UP, .present = PRESENT_STOPPED, .made = true, .held = true}; /* it exited */
+	services[0].present = PRESENT_READY;
+	assert_int_equal(plan_steps(services, 2, steps), 2);
+	assert_true(steps[0].service == 0 && steps[0].action == PLAN_STOP && steps[0].now);
+	services[0].present = PRESENT_STOPPED;
+	services[1] = (struct plan_service){.goal = GOAL_UP, .present = PRESENT_RUNNING, .made = true};
+	assert_int_equal(plan_steps(services, 2, steps), 1);
+	assert_true(steps[0].service == 0 && steps[0].action == PLAN_START && steps[0].now);
+}
+
 static bool flag(const char *flags, char c)
 {
 	return flags && strchr(flags, c);
@@ -302,7 +327,8 @@ static void circles_are_named(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(situations),        cmocka_unit_test(every_beginning_ends_where_it_should),
+	    cmocka_unit_test(situations),
+	    cmocka_unit_test(joined_services_follow),        cmocka_unit_test(every_beginning_ends_where_it_should),
 	    cmocka_unit_test(selections),        cmocka_unit_test(an_unknown_name_is_said),
 	    cmocka_unit_test(circles_are_named),
 	};

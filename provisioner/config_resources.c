@@ -1,0 +1,140 @@
+/* The volumes and networks of the top level: https://github.com/compose-spec/compose-spec, 06-networks and 07-volumes. Which of their words are
+ * used is the backend's: they are kept, and warned of when it is known (model_warnings.c). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "provisioner/config_private.h"
+
+#define RESOURCES_MAX 1000
+
+void config_resources_release(struct config_resource *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(list[i].key);
+		free(list[i].name);
+		free(list[i].driver);
+		keyvals_release(&list[i].driver_opts);
+		keyvals_release(&list[i].labels);
+		strv_free(list[i].unused);
+	}
+	free(list);
+}
+
+static int take_name(const struct field *f, void *out)
+{
+	struct config_resource *r = out;
+	free(move_ptr(r->name));
+	return field_text(f, &r->name);
+}
+
+static const struct field_reader old_external[] = {{"name", take_name}, {NULL, NULL}};
+
+/* `external: true`, and the old form `external: {name: ...}` */
+static int take_external(const struct field *f, void *out)
+{
+	struct config_resource *r = out;
+	r->external = f->node->type == YAML_MAP;
+	return r->external ? field_read_map(f, old_external, UNKNOWN_WARNS, "true, or a mapping with name", out) : field_bool(f, &r->external);
+}
+
+static int take_driver(const struct field *f, void *out)
+{
+	return field_text(f, &((struct config_resource *)out)->driver);
+}
+
+static int take_driver_opts(const struct field *f, void *out)
+{
+	return read_variables(f, &((struct config_resource *)out)->driver_opts);
+}
+
+static int take_labels(const struct field *f, void *out)
+{
+	return read_variables(f, &((struct config_resource *)out)->labels);
+}
+
+static int take_unused(const struct field *f, void *out)
+{
+	bool is_false = f->node->type == YAML_SCALAR && !strcmp(f->node->text, "false");
+	if (!is_false)
+		strv_push(&((struct config_resource *)out)->unused, xstrdup(f->key));
+	return 0;
+}
+
+static const struct field_reader volume_fields[] = {
+    {"name", take_name}, {"external", take_external}, {"driver", take_driver}, {"driver_opts", take_driver_opts}, {"labels", take_labels}, {NULL, NULL}};
+static const struct field_reader network_fields[] = {
+    {"name", take_name},       {"external", take_external},  {"driver", take_driver},     {"driver_opts", take_driver_opts}, {"labels", field_ignore},
+    {"ipam", take_unused},     {"internal", take_unused},    {"attachable", field_ignore}, {"enable_ipv4", take_unused},      {"enable_ipv6", take_unused}, {NULL, NULL}};
+
+static int read_resources(const struct field *f, const struct field_reader *table, const char *what, struct config_resource **list, size_t *n)
+{
+	int r = 0;
+	if (f->node->type != YAML_MAP)
+		return field_expected(f, what);
+	if (f->node->count > RESOURCES_MAX)
+		return field_error(f, "more than %d of them", RESOURCES_MAX);
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		if (!strncmp(child.key, "x-", 2))
+			continue;
+		array_grow(*list, *n);
+		struct config_resource *resource = &(*list)[(*n)++];
+		*resource = (struct config_resource){.key = xstrdup(child.key)};
+		if (child.node->type != YAML_MAP && !field_is_null(&child))
+			return field_expected(&child, "a mapping, or nothing");
+		if (child.node->type == YAML_MAP)
+			r = field_read_map(&child, table, UNKNOWN_WARNS, "a mapping, or nothing", resource);
+	}
+	return r;
+}
+
+int read_network_resources(const struct field *f, void *out)
+{
+	struct config *c = out;
+	return read_resources(f, network_fields, "a mapping of networks", &c->networks, &c->n_networks);
+}
+
+int read_volume_resources(const struct field *f, void *out)
+{
+	struct config *c = out;
+	return read_resources(f, volume_fields, "a mapping of volumes", &c->volumes, &c->n_volumes);
+}
+
+static const struct config_resource *find(const struct config_resource *list, size_t n, const char *key)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(list[i].key, key))
+			return &list[i];
+	return NULL;
+}
+
+const struct config_resource *config_volume_resource(const struct config *c, const char *key)
+{
+	return find(c->volumes, c->n_volumes, key);
+}
+
+const struct config_resource *config_network(const struct config *c, const char *key)
+{
+	return find(c->networks, c->n_networks, key);
+}
+
+const char *config_resource_name(const struct config_resource *r)
+{
+	return r->name ? r->name : r->key;
+}
+
+/* A container joins those that others made; the rest is the environment's own one. */
+void join_external_networks(struct config *c)
+{
+	for (size_t i = 0; i < c->n_services; i++) {
+		struct config_service *s = &c->services[i];
+		static char *const by_default[] = {(char *)"default", NULL};
+		for (char *const *key = s->networks ? s->networks : by_default; *key; key++) {
+			const struct config_resource *network = config_network(c, *key);
+			if (network && network->external)
+				strv_push(&s->container.networks, xstrdup(config_resource_name(network)));
+		}
+	}
+}
