@@ -49,7 +49,13 @@ struct engine_slot {
 	char *id;                  /* of the container that was seen */
 	pid_t pid;
 	bool local; /* the pid is of this machine and namespace */
+	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
+};
+
+/* Bytes of this second. */
+struct engine_rate {
+	uint64_t since_ms, bytes;
 };
 
 /* The first failure ends what waits for it; the next caller tries again. */
@@ -80,6 +86,7 @@ struct engine {
 	unsigned retries;
 	bool watching;
 	int64_t events_ns; /* of the last one */
+	struct engine_rate events_rate;
 	/* life */
 	unsigned busy; /* operations that are not answered yet */
 	bool closing, http_closed, retry_closed;
@@ -114,6 +121,10 @@ char *engine_escape(const char *text);
 char *engine_labelled(const char *path, const char *namespace_);
 const char *engine_label(const json_t *labels, const char *key); /* borrowed or NULL */
 bool engine_is_of(const json_t *labels, const char *namespace_); /* is what carries them that namespace's? */
+/* Of ".123456Z", with what comes behind the digits. */
+long engine_nanoseconds(const char *fraction, char **rest);
+/* new: its words, bounded, on one line, for status.json and a terminal */
+char *engine_told(const char *text);
 /* What an engine said on failure, as an error of ours. */
 void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err);
 
@@ -227,6 +238,9 @@ void engine_log_drop(struct engine *e, const char *service);
 /* ---- programs inside (engine_exec.c) ---- */
 
 void engine_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg);
+
+/* More of it than any engine in its right mind says of events or of a pull: it must not keep the loop busy. */
+bool engine_is_flood(struct engine_rate *r, size_t len);
 
 /* One frame after the other of a stream without a terminal: {1|2, 0, 0, 0, length as 4 bytes big-endian}.
  * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach */

@@ -1,4 +1,5 @@
 /* Calls to an engine: the version first, errors in its own words, streams cut into lines or frames elsewhere. */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -7,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 
 /* ---- words ---- */
 
@@ -43,7 +45,32 @@ bool engine_is_of(const json_t *labels, const char *namespace_)
 	return owner && !strcmp(owner, namespace_);
 }
 
+/* Digits of a second to nanoseconds: no engine's number is too large for it. */
+long engine_nanoseconds(const char *fraction, char **rest)
+{
+	long ns = 0, unit = 100000000;
+	for (fraction++; isdigit((unsigned char)*fraction); fraction++, unit /= 10)
+		ns += (*fraction - '0') * unit;
+	*rest = (char *)fraction;
+	return ns;
+}
+
 /* ---- errors ---- */
+
+#define TOLD_MAX 1000 /* bytes of an engine's words */
+
+char *engine_told(const char *text)
+{
+	size_t len = strnlen(text, TOLD_MAX + 1);
+	bool cut = len > TOLD_MAX;
+	for (len -= cut; cut && len && ((unsigned char)text[len] & 0xc0) == 0x80; len--) /* not within a character */
+		;
+	char *line = xasprintf("%.*s%s", (int)len, text, cut ? " ..." : "");
+	for (char *c = line; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = ' ';
+	return line;
+}
 
 static bool says(const char *text, const char *const *words)
 {
@@ -65,8 +92,9 @@ void engine_error(const struct engine *e, const char *what, int status, const js
 	const char *text = json_string_value(json_object_get(json, "message"));
 	if (!text)
 		text = json_string_value(json_object_get(json, "cause"));
-	if (text)
-		error_set(err, code_of(text), "%s%s%s", what, *what ? ": " : "", text);
+	cleanup_free char *line = text ? engine_told(text) : NULL;
+	if (line)
+		error_set(err, code_of(line), "%s%s%s", what, *what ? ": " : "", line);
 	else
 		error_set(err, ERROR_BACKEND_UNREACHABLE, "%s%s%s answered with status %d and no reason", what, *what ? ": " : "", e->target.url, status);
 }
@@ -105,9 +133,11 @@ static void on_response(void *arg, const struct error *err, const struct http_re
 	struct engine *e = c->e;
 	cleanup_error struct error said = ERROR_INIT;
 	json_t *json = res && res->len ? json_loadb(res->body, res->len, JSON_DECODE_ANY, NULL) : NULL;
-	if (res && (res->status >= 400 || res->status < 200))
+	bool success = res && ((res->status >= 200 && res->status < 300) || res->status == 304);
+	bool asked = !c->data && !strcmp(c->method, "GET");
+	if (res && !success)
 		engine_error(e, "", res->status, json, &said);
-	else if (res && res->len && !json)
+	else if (res && !json && (res->len || asked))
 		error_set(&said, ERROR_BACKEND_UNREACHABLE, "%s answered %s %s with what is no JSON", e->target.url, c->method, c->path);
 	if (err)
 		error_copy(&said, err);
@@ -301,7 +331,18 @@ void engine_negotiate(struct engine *e, backend_done *done, void *arg)
 		http_start(e->http, &(struct http_request){.path = "/version", .timeout_ms = ENGINE_CALL_MS / 3, .done = on_version, .arg = e});
 }
 
-/* ---- frames ---- */
+/* ---- streams ---- */
+
+#define FLOOD_BYTES (8u << 20) /* in a second: ten thousand events and more */
+
+bool engine_is_flood(struct engine_rate *r, size_t len)
+{
+	uint64_t now = now_monotonic_ms();
+	if (now - r->since_ms > 1000)
+		*r = (struct engine_rate){now, 0};
+	r->bytes += len;
+	return r->bytes > FLOOD_BYTES;
+}
 
 void engine_frames_feed(struct engine_frames *f, const char *data, size_t len, void (*take)(void *arg, int stream, const char *text, size_t len), void *arg)
 {

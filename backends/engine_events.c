@@ -18,6 +18,7 @@
 #define RETRY_MAX_MS 5000
 #define CGROUP_MAX 16384
 #define LINE_MAX_BYTES (1u << 20)
+#define SLOTS_MAX 2000
 
 /* ---- what is known ---- */
 
@@ -65,12 +66,16 @@ struct look {
 	char *service;
 };
 
+static void look(struct engine *e, const char *service);
+
 static void on_looked(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct look *l = arg;
 	struct engine *e = l->e;
 	struct engine_slot *slot = engine_slot(e, l->service);
 	struct instance now;
+	bool again = slot->look_again;
+	slot->looking = slot->look_again = false;
 	if (slot->ops || e->closing) {
 		; /* it will see for itself */
 	} else if (status == 404 && slot->state != INSTANCE_ABSENT) {
@@ -81,6 +86,8 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 			engine_log_follow(e, now.service, now.handle);
 		instance_release(&now);
 	}
+	if (again)
+		look(e, l->service);
 	free(l->service);
 	free(l);
 	engine_end(e);
@@ -89,8 +96,11 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 /* By its name: whoever made it anew (docker compose up) gave it the same. */
 static void look(struct engine *e, const char *service)
 {
-	if (e->closing || engine_slot(e, service)->ops)
+	struct engine_slot *slot = engine_slot(e, service);
+	slot->look_again = slot->looking; /* what it is asked now may be older than this event */
+	if (e->closing || slot->ops || slot->looking)
 		return;
+	slot->looking = true;
 	struct look *l = xcalloc(1, sizeof *l);
 	*l = (struct look){e, xstrdup(service)};
 	cleanup_free char *name = engine_container_name(e, service);
@@ -101,6 +111,16 @@ static void look(struct engine *e, const char *service)
 
 /* ---- the stream ---- */
 
+/* Or may become so: docker compose has made it. */
+static bool is_known(const struct engine *e, const char *service)
+{
+	size_t n = 0;
+	for (const struct engine_slot *s = e->slots; s; s = s->next, n++)
+		if (service && !strcmp(s->service, service))
+			return true;
+	return n < SLOTS_MAX && backend_service_name_valid(service);
+}
+
 static void take_event(struct engine *e, const char *line)
 {
 	static const char *const told[] = {"start", "die", "destroy", "remove", "pause", "unpause"};
@@ -110,7 +130,7 @@ static void take_event(struct engine *e, const char *line)
 	int64_t at = json_integer_value(json_object_get(json, "timeNano"));
 	if (at > e->events_ns)
 		e->events_ns = at;
-	for (size_t i = 0; action && backend_service_name_valid(service) && i < sizeof told / sizeof *told; i++)
+	for (size_t i = 0; action && is_known(e, service) && i < sizeof told / sizeof *told; i++)
 		if (!strcmp(action, told[i]))
 			look(e, service);
 	json_decref(json);
@@ -119,6 +139,8 @@ static void take_event(struct engine *e, const char *line)
 static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct engine *e = arg;
+	if (engine_is_flood(&e->events_rate, len))
+		return false;
 	e->retries = 0;
 	for (const char *end; len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
 		buffer_add(&e->events_line, data, (size_t)(end - data));

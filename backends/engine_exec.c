@@ -46,7 +46,11 @@ static void finish(struct exec *x, const struct error *err, int exit_code)
 static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct exec *x = arg;
-	finish(x, err, err ? 0 : (int)json_integer_value(json_object_get(json, "ExitCode")));
+	const json_t *code = json_object_get(json, "ExitCode");
+	cleanup_error struct error unknown = ERROR_INIT;
+	if (!json_is_integer(code)) /* it runs still: the stream broke */
+		error_set(&unknown, ERROR_BACKEND_UNREACHABLE, "%s: the engine does not say how it ended", x->what);
+	finish(x, err ? err : error_is_set(&unknown) ? &unknown : NULL, (int)json_integer_value(code));
 }
 
 static void on_end(void *arg, const struct error *err, int status, const json_t *json)

@@ -15,6 +15,7 @@
 
 #define SILENCE_S 120 /* a registry that says nothing for so long */
 #define LAYERS_MAX 200
+#define LAYER_MAX (1LL << 45) /* bytes: what they come to fits in a number */
 #define TELL_EVERY_MS 200
 #define LINE_MAX_BYTES (1u << 20)
 
@@ -36,6 +37,8 @@ struct pull {
 	struct engine_gate gate;
 	struct buffer line;
 	struct error failed; /* in the stream */
+	struct engine_rate rate;
+	bool mad; /* what it says is none of a pull */
 	char *auth;
 };
 
@@ -96,9 +99,10 @@ static void take_progress(struct pull *p, const json_t *json)
 		free(l->status);
 		l->status = xstrdup(status);
 	}
-	l->current = json_integer_value(json_object_get(detail, "current"));
-	if (total > 0)
+	if (total > 0 && total < LAYER_MAX)
 		l->total = total;
+	l->current = json_integer_value(json_object_get(detail, "current"));
+	l->current = l->current < 0 ? 0 : l->current > l->total ? l->total : l->current;
 	if (!p->e->progress || p->e->closing || now_monotonic_ms() - p->told_ms < TELL_EVERY_MS)
 		return;
 	p->told_ms = now_monotonic_ms();
@@ -143,13 +147,30 @@ static bool means_denied(int status, const char *text)
 	       (text && (strcasestr(text, "unauthorized") || strcasestr(text, "authentication required") || strcasestr(text, "no basic auth credentials") || strcasestr(text, "denied")));
 }
 
+static bool says(const char *text, const char *const *words)
+{
+	while (*words && !strcasestr(text, *words))
+		words++;
+	return *words;
+}
+
 static void explain(const struct pull *p, int status, const char *text, struct error *err)
 {
-	if (strcasestr(text, "no space left on device")) {
+	static const char *const space[] = {"no space left on device", "disk quota exceeded", NULL};
+	static const char *const limited[] = {"toomanyrequests", "rate limit", NULL};
+	static const char *const other_machine[] = {"no matching manifest", "does not match the specified platform", "image operating system", NULL};
+	if (says(text, space)) {
 		error_set(err, ERROR_NO_SPACE, "the image %s: %s", p->image, text);
+		error_hint(err, "make room on the engine's disk: docker system df says what takes it");
 	} else if (means_denied(status, text)) {
 		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s", p->image, text);
 		error_hint(err, "docker login its registry, or check the name: a private image and one that does not exist look alike");
+	} else if (says(text, limited)) {
+		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s", p->image, text);
+		error_hint(err, "its registry gives no more to whoever has not logged in: docker login, or wait");
+	} else if (says(text, other_machine)) {
+		error_set(err, ERROR_IMAGE_NOT_FOUND, "the image %s: %s", p->image, text);
+		error_hint(err, "there is none of it for this machine%s", p->platform ? "'s platform, which the file names" : "; platform: takes another that the engine can emulate");
 	} else {
 		error_set(err, ERROR_IMAGE_NOT_FOUND, "the image %s: %s", p->image, text);
 		error_hint(err, "check its name and tag, and the way to its registry; docker pull %s tells more", p->image);
@@ -162,8 +183,9 @@ static void take_line(struct pull *p, const char *line)
 	const char *failed = json_string_value(json_object_get(json, "error"));
 	if (!failed)
 		failed = json_string_value(json_object_get(json_object_get(json, "errorDetail"), "message"));
-	if (failed && !error_is_set(&p->failed))
-		explain(p, 0, failed, &p->failed);
+	cleanup_free char *text = failed ? engine_told(failed) : NULL;
+	if (text && !error_is_set(&p->failed))
+		explain(p, 0, text, &p->failed);
 	take_progress(p, json);
 	json_decref(json);
 }
@@ -171,27 +193,32 @@ static void take_line(struct pull *p, const char *line)
 static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct pull *p = arg;
-	for (const char *end; len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
+	p->mad |= engine_is_flood(&p->rate, len);
+	for (const char *end; !p->mad && len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
 		buffer_add(&p->line, data, (size_t)(end - data));
 		take_line(p, buffer_str(&p->line));
 		buffer_clear(&p->line);
 	}
-	buffer_add(&p->line, data, len);
-	return p->line.len < LINE_MAX_BYTES;
+	if (!p->mad)
+		buffer_add(&p->line, data, len);
+	p->mad |= p->line.len >= LINE_MAX_BYTES;
+	return !p->mad;
 }
 
 static void on_pulled(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct pull *p = arg;
 	cleanup_error struct error why = ERROR_INIT;
-	if (p->line.len)
+	if (p->line.len && !p->mad)
 		take_line(p, buffer_str(&p->line));
-	if (err && status)
+	if (error_is_set(&p->failed))
+		error_move(&why, &p->failed);
+	else if (p->mad)
+		error_set(&why, ERROR_BACKEND_UNREACHABLE, "the image %s: what %s says of its pull has no end", p->image, p->e->target.url);
+	else if (err && status && err->code != ERROR_BACKEND_UNREACHABLE)
 		explain(p, status, err->message, &why);
 	else if (err)
 		error_copy(&why, err);
-	else if (error_is_set(&p->failed))
-		error_move(&why, &p->failed);
 	pull_end(p, error_is_set(&why) ? &why : NULL);
 }
 
@@ -225,14 +252,39 @@ static void on_auth(void *arg, const struct error *err, const char *auth)
 static void refuse_to_pull(struct pull *p)
 {
 	cleanup_error struct error absent = ERROR_INIT;
-	error_set(&absent, ERROR_IMAGE_NOT_FOUND, "the image %s is not there, and its pull_policy says that it is not to be pulled", p->image);
+	error_set(&absent, ERROR_IMAGE_NOT_FOUND, "the image %s is not there%s%s, and its pull_policy says that it is not to be pulled", p->image, p->platform ? " for " : "",
+	          p->platform ? p->platform : "");
 	pull_end(p, &absent);
+}
+
+/* "x86_64" is what uname calls it. */
+static bool is_architecture(const char *wanted, const char *is)
+{
+	static const char *const same[][2] = {{"x86_64", "amd64"}, {"aarch64", "arm64"}, {"armhf", "arm"}, {"i386", "386"}};
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+		if (!strcmp(wanted, same[i][0]))
+			wanted = same[i][1];
+	return !strcmp(wanted, is);
+}
+
+/* os[/arch[/variant]], or an architecture alone. An image that does not say is taken as right. */
+static bool is_for(const char *platform, const json_t *image)
+{
+	const char *os = json_string_value(json_object_get(image, "Os")), *is = json_string_value(json_object_get(image, "Architecture"));
+	cleanup_free char *text = xstrdup(platform);
+	char *save = NULL, *first = text ? strtok_r(text, "/", &save) : NULL, *wanted = first ? strtok_r(NULL, "/", &save) : NULL;
+	if (!first || !os || !is)
+		return true;
+	if (!wanted)
+		return !strcasecmp(first, os) || is_architecture(first, is);
+	return !strcasecmp(first, os) && is_architecture(wanted, is);
 }
 
 static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct pull *p = arg;
-	if ((!err && p->policy != PULL_ALWAYS) || (err && status != 404))
+	bool there = !err && is_for(p->platform, json);
+	if ((there && p->policy != PULL_ALWAYS) || (err && status != 404))
 		pull_end(p, err);
 	else if (p->policy == PULL_NEVER)
 		refuse_to_pull(p);

@@ -1,4 +1,5 @@
 /* What is there: one call for all, and one more for each container that is not known yet as it is now. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -6,6 +7,8 @@
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+
+#define LIST_MAX 2000 /* of one environment */
 
 struct listing {
 	struct engine *e;
@@ -20,16 +23,16 @@ struct listing {
 static int64_t milliseconds(const char *text)
 {
 	struct tm tm = {0};
-	double fraction = 0;
+	long offset = 0, fraction = 0;
 	char *rest = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
 	if (!rest || tm.tm_year < 70)
 		return 0;
 	if (*rest == '.')
-		fraction = strtod(rest, &rest);
-	long offset = 0;
-	if (*rest == '+' || *rest == '-')
-		offset = (strtol(rest + 1, NULL, 10) * 60 + strtol(rest + 4, NULL, 10)) * (*rest == '-' ? -60 : 60);
-	return ((int64_t)timegm(&tm) - offset) * 1000 + (int64_t)(fraction * 1000);
+		fraction = engine_nanoseconds(rest, &rest);
+	unsigned hours, minutes;
+	if ((*rest == '+' || *rest == '-') && sscanf(rest + 1, "%2u:%2u", &hours, &minutes) == 2)
+		offset = ((long)hours * 60 + (long)minutes) * (*rest == '-' ? -60 : 60);
+	return ((int64_t)timegm(&tm) - offset) * 1000 + fraction / 1000000;
 }
 
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret)
@@ -93,7 +96,7 @@ static bool take_known(struct listing *l, const json_t *container)
 	const json_t *labels = json_object_get(container, "Labels");
 	const char *service = engine_label(labels, ENGINE_LABEL_SERVICE), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
 	const char *id = json_string_value(json_object_get(container, "Id")), *state = json_string_value(json_object_get(container, "State"));
-	if (!backend_service_name_valid(service) || !id || !state)
+	if (!engine_is_of(labels, l->e->namespace_) || !backend_service_name_valid(service) || !id || !state)
 		return true;
 	const struct engine_slot *slot = engine_slot(l->e, service);
 	bool running = !strcmp(state, "running");
@@ -112,9 +115,11 @@ static void on_listed(void *arg, const struct error *err, int status, const json
 	json_t *container;
 	if (err)
 		error_copy(&l->failed, err);
-	json_array_foreach (json, i, container) {
+	else if (!json_is_array(json) || json_array_size(json) > LIST_MAX)
+		error_set(&l->failed, ERROR_BACKEND_UNREACHABLE, "%s answers with what is no list of at most %d containers", l->e->target.url, LIST_MAX);
+	for (i = 0; !error_is_set(&l->failed) && (container = json_array_get(json, i)); i++) {
 		const char *state = json_string_value(json_object_get(container, "State")), *id = json_string_value(json_object_get(container, "Id"));
-		if (take_known(l, container) || !state || !strcmp(state, "created"))
+		if (take_known(l, container) || !strcmp(state, "created"))
 			continue;
 		cleanup_free char *path = xasprintf("/containers/%s/json", id);
 		l->open++;

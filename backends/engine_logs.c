@@ -82,7 +82,7 @@ static void take_stamp(struct engine_log *l)
 	char *rest = strptime(l->stamp, "%Y-%m-%dT%H:%M:%S", &tm);
 	if (!rest)
 		return;
-	const struct timespec at = {timegm(&tm), *rest == '.' ? (long)(strtod(rest, NULL) * 1e9) : 0};
+	const struct timespec at = {timegm(&tm), *rest == '.' ? engine_nanoseconds(rest, &rest) : 0};
 	l->known = at.tv_sec < l->since.tv_sec || (at.tv_sec == l->since.tv_sec && at.tv_nsec <= l->since.tv_nsec);
 	if (!l->known)
 		l->last = at;
@@ -140,7 +140,7 @@ static void take_frames(struct engine_log *l, const char *data, size_t len)
 static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct engine_log *l = arg;
-	if (!l->begun) {
+	if (!l->begun && len) {
 		l->begun = l->in_stamp = true;
 		l->raw = (unsigned char)data[0] > 2;
 	}

@@ -34,6 +34,8 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 	}
 	if (!err && !engine_is_of(json_object_get(json, "Labels"), e->namespace_))
 		error_set(&foreign, ERROR_SERVICE_FAILED, "there is a network %s that is not of this environment", name);
+	if (error_is_set(&foreign))
+		error_hint(&foreign, "it is left alone; docker network rm %s takes it away", name);
 	network_known(e, err ? err : error_is_set(&foreign) ? &foreign : NULL);
 }
 
@@ -80,6 +82,24 @@ static void on_network_removed(void *arg, const struct error *err, int status, c
 	clear_done(c, err && status != 404 && !is_in_use(err, status) ? err : NULL);
 }
 
+/* One of that name that somebody else has made is left alone. */
+static void on_network_seen(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct clearing *c = arg;
+	const char *id = json_string_value(json_object_get(json, "Id"));
+	if (err && status != 404) {
+		clear_done(c, err);
+		return;
+	}
+	if (err || !id || !engine_is_of(json_object_get(json, "Labels"), c->e->namespace_)) {
+		c->e->network.open = false;
+		clear_done(c, NULL);
+		return;
+	}
+	cleanup_free char *path = xasprintf("/networks/%s", id);
+	engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_network_removed, c);
+}
+
 static void clear_next(struct clearing *c);
 
 static void on_container_removed(void *arg, const struct error *err, int status, const json_t *json)
@@ -102,7 +122,7 @@ static void clear_next(struct clearing *c)
 	}
 	cleanup_free char *name = engine_network_name(c->e);
 	cleanup_free char *path = xasprintf("/networks/%s", name);
-	engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_network_removed, c);
+	engine_call(c->e, "GET", path, NULL, ENGINE_CALL_MS, on_network_seen, c);
 }
 
 static void on_listed(void *arg, const struct error *err, int status, const json_t *json)
@@ -116,7 +136,7 @@ static void on_listed(void *arg, const struct error *err, int status, const json
 	}
 	json_array_foreach (json, i, container) {
 		const char *id = json_string_value(json_object_get(container, "Id"));
-		if (id)
+		if (id && engine_is_of(json_object_get(container, "Labels"), c->e->namespace_))
 			strv_push(&c->ids, xstrdup(id));
 	}
 	clear_next(c);

@@ -109,10 +109,12 @@ static int sweep_containers(const struct engine_target *t, const char *namespace
 	json_array_foreach (list, i, item) {
 		const char *id = json_string_value(json_object_get(item, "Id")), *state = json_string_value(json_object_get(item, "State"));
 		const char *name = json_string_value(json_array_get(json_object_get(item, "Names"), 0));
-		cleanup_free char *path = xasprintf("/containers/%s?force=1&v=1", id ? id : "");
+		cleanup_free char *path = xasprintf("/containers/%s?force=1&v=1", id);
+		if (!id || !engine_is_of(json_object_get(item, "Labels"), namespace_))
+			continue;
 		if (state && !strcmp(state, "running") && found)
 			strv_push(found, xstrdup(name ? name + (*name == '/') : id));
-		if (remove && id && r == 0)
+		if (remove && r == 0)
 			r = remove_thing(t, name ? name : id, path, err);
 	}
 	json_decref(list);
@@ -127,7 +129,7 @@ static int sweep_networks(const struct engine_target *t, const char *namespace_,
 	json_array_foreach (list, i, item) {
 		const char *id = json_string_value(json_object_get(item, "Id"));
 		cleanup_free char *path = xasprintf("/networks/%s", id ? id : "");
-		if (id && r == 0)
+		if (id && r == 0 && engine_is_of(json_object_get(item, "Labels"), namespace_))
 			r = remove_thing(t, "its network", path, err);
 	}
 	json_decref(list);

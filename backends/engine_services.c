@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 
 #define GONE_TRIES 50
+#define REMOVED_TRIES 10
 #define GONE_DELAY_MS 100
 
 enum kind { KIND_START, KIND_PREPARE, KIND_STOP, KIND_REMOVE };
@@ -189,13 +190,34 @@ static void end_start(struct engine_op *op, const json_t *container)
 	instance_release(&now);
 }
 
+static void on_look_again(uv_timer_t *timer)
+{
+	op_begin(timer->data);
+}
+
+static bool begun_again(struct engine_op *op, unsigned most)
+{
+	if (op->tries++ >= most || op->e->closing)
+		return false;
+	free(move_ptr(op->id));
+	uv_timer_start(&op->timer, on_look_again, GONE_DELAY_MS, 0);
+	return true;
+}
+
 static void on_started_seen(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
-	if (err && status != 404)
-		fail(op, err);
-	else
-		end_start(op, status == 200 ? json : NULL);
+	struct instance now;
+	cleanup_error struct error unknown = ERROR_INIT;
+	if (!err && engine_instance_of(op->e, json, &now)) {
+		instance_release(&now);
+		end_start(op, json);
+		return;
+	}
+	if (status == 404 && begun_again(op, REMOVED_TRIES)) /* docker compose has made another in its place, or is about to */
+		return;
+	error_set(&unknown, ERROR_BACKEND_SPAWN_FAILED, err ? "the container was removed as soon as it was started" : "the engine does not say what became of the container");
+	fail(op, err && status != 404 ? err : &unknown);
 }
 
 static bool misses_network(const struct error *err)
@@ -264,20 +286,11 @@ static void start_container(struct engine_op *op)
 		engine_external_join(op->e, op->plan, op->id ? op->id : op->container, on_joined, op);
 }
 
-static void on_look_again(uv_timer_t *timer)
-{
-	op_begin(timer->data);
-}
-
 /* A call that a killed or closed predecessor of ours has left on its way has made it meanwhile, or removes it just now. */
 static bool looked_again(struct engine_op *op, const struct error *err, int status)
 {
 	bool taken = err->message && (strcasestr(err->message, "already in use") || strcasestr(err->message, "already in progress"));
-	if (!(status == 409 || taken) || op->tries++ >= GONE_TRIES || op->e->closing)
-		return false;
-	free(move_ptr(op->id));
-	uv_timer_start(&op->timer, on_look_again, GONE_DELAY_MS, 0);
-	return true;
+	return (status == 409 || taken) && begun_again(op, GONE_TRIES);
 }
 
 static void on_created(void *arg, const struct error *err, int status, const json_t *json)
@@ -314,8 +327,11 @@ static void on_volumes(void *arg, const struct error *err)
 static void on_image_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
-	if (err) {
-		fail(op, err);
+	cleanup_error struct error unknown = ERROR_INIT;
+	if (!json_string_value(json_object_get(json, "Id")))
+		error_set(&unknown, ERROR_BACKEND_UNREACHABLE, "the engine does not say what the image %s is", op->plan->image);
+	if (err || error_is_set(&unknown)) {
+		fail(op, err ? err : &unknown);
 		return;
 	}
 	if (is_closing(op))

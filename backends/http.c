@@ -219,6 +219,7 @@ static void set_endpoint(const struct http *h, const struct http_request *reques
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* never by http_proxy */
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L); /* streams that say nothing for days notice a machine that is gone */
 	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
 	if (h->ca)
 		curl_easy_setopt(easy, CURLOPT_CAINFO, h->ca);

@@ -1,0 +1,534 @@
+/* The engine backends before an engine that is broken, or lies, in each call of a service's life: they say so in bounded time and words, and
+ * all is well, and nothing left, once the engine is. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "backends/backend.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "tests/unit/fake_engine.h"
+
+#define WAIT_MS 20000
+#define SAID_MAX 3000
+
+/* ---- what is done to a call ---- */
+
+enum fault { NO_FAULT, FAULT_500, FAULT_500_MUTE, FAULT_500_LONG, FAULT_302, FAULT_GARBAGE, FAULT_TEXT, FAULT_NOTHING, FAULT_CUT, FAULT_SHORT, FAULT_CHUNK, FAULT_CLOSE,
+             FAULT_HUGE, FAULT_HUGE_LINE, FAULT_OBJECT, FAULT_LIST, FAULT_NULL, FAULT_NUMBERS, FAULT_DEEP, FAULT_SLOW, FAULT_HANG, FAULT_HANG_WITHIN, FAULTS };
+
+static bool endless(int fd, const char *head, char c)
+{
+	char bytes[65536];
+	memset(bytes, c, sizeof bytes);
+	scripted_say(fd, head);
+	while (send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) > 0)
+		;
+	return false;
+}
+
+static bool deep(int fd)
+{
+	struct buffer text = BUFFER_INIT;
+	for (int i = 0; i < 100000; i++)
+		buffer_addc(&text, '[');
+	scripted_json(fd, 200, buffer_str(&text));
+	buffer_release(&text);
+	return true;
+}
+
+static bool long_reason(int fd)
+{
+	struct buffer text = BUFFER_INIT;
+	buffer_adds(&text, "{\"message\":\"\\u001b[31m\\n");
+	for (int i = 0; i < 100000; i++)
+		buffer_adds(&text, "\xc3\xa4 ");
+	buffer_adds(&text, "\"}");
+	scripted_json(fd, 500, buffer_str(&text));
+	buffer_release(&text);
+	return true;
+}
+
+/* All that an inspection or a list may have, each of another kind than it is. */
+#define NUMBERS "{\"Id\":1,\"State\":{\"Running\":\"yes\",\"StartedAt\":7,\"ExitCode\":\"0\",\"Pid\":\"x\"},\"Config\":{\"Labels\":[1]},\"Labels\":7,\"Mounts\":{\"a\":1},\"Names\":3,\"Name\":[]," \
+	"\"ApiVersion\":1.41,\"Components\":[null,{\"Name\":4}],\"message\":4}"
+
+static bool spoil(enum fault fault, int fd)
+{
+	static const char ok[] = "HTTP/1.1 200 OK\r\n";
+	switch (fault) {
+	case FAULT_500:
+		return scripted_json(fd, 500, "{\"message\":\"the engine is out of order\"}");
+	case FAULT_500_MUTE:
+		return scripted_json(fd, 500, "");
+	case FAULT_500_LONG:
+		return long_reason(fd);
+	case FAULT_302:
+		return scripted_say(fd, "HTTP/1.1 302 Found\r\nLocation: http://localhost/x\r\nContent-Length: 0\r\n\r\n"), true;
+	case FAULT_GARBAGE:
+		return scripted_say(fd, "\x01\x02 not http at all\n\n"), false;
+	case FAULT_TEXT:
+		return scripted_json(fd, 200, "<html>hello</html>");
+	case FAULT_NOTHING:
+		return scripted_json(fd, 200, "");
+	case FAULT_CUT:
+		return scripted_json(fd, 200, "[{\"Id\":\"abc\",\"Sta");
+	case FAULT_SHORT:
+		return scripted_say(fd, ok), scripted_say(fd, "Content-Length: 100\r\n\r\n{\"Id\":"), false;
+	case FAULT_CHUNK:
+		return scripted_say(fd, ok), scripted_say(fd, "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"), false;
+	case FAULT_CLOSE:
+		return false;
+	case FAULT_HUGE:
+		return endless(fd, "HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n", '\n');
+	case FAULT_HUGE_LINE:
+		return endless(fd, "HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n", 'x');
+	case FAULT_OBJECT:
+		return scripted_json(fd, 200, "{}");
+	case FAULT_LIST:
+		return scripted_json(fd, 200, "[{},null,3,[],{\"Id\":\"a\"},{\"Id\":\"b\",\"State\":\"running\",\"Labels\":{\"aether.service\":\"web\"}}]");
+	case FAULT_NULL:
+		return scripted_json(fd, 200, "null");
+	case FAULT_NUMBERS:
+		return scripted_json(fd, 200, NUMBERS);
+	case FAULT_DEEP:
+		return deep(fd);
+	case FAULT_SLOW:
+		return usleep(10000), false;
+	case FAULT_HANG:
+		return scripted_hang(fd);
+	case FAULT_HANG_WITHIN:
+		return scripted_say(fd, ok), scripted_say(fd, "Content-Length: 100\r\n\r\n{\"Id\":"), scripted_hang(fd);
+	case NO_FAULT:
+	case FAULTS:
+		break;
+	}
+	return false;
+}
+
+struct step {
+	const char *method, *part;
+};
+
+static const struct step steps[] = {
+    {"GET", "/version"}, {"GET", "/containers/ns-web/json"}, {"GET", "/networks/"}, {"POST", "/networks/create"}, {"GET", "/images/"}, {"POST", "/images/create"}, {"POST", "/volumes/create"},
+    {"POST", "/containers/create"}, {"POST", "/start"}, {"GET", "/containers/00"}, {"GET", "/logs"}, {"GET", "/events"}, {"GET", "/containers/json"}, {"POST", "/containers/ns-web/exec"},
+    {"POST", "/exec/x1/start"}, {"GET", "/exec/x1/json"}, {"POST", "/stop"}, {"DELETE", "/containers/"}, {"DELETE", "/networks/"}};
+#define STEPS (sizeof steps / sizeof *steps)
+
+struct spoiling {
+	_Atomic enum fault fault;
+	const struct step *step;
+	_Atomic unsigned hits;
+};
+
+static bool on_request(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct spoiling *s = arg;
+	if (s->fault == NO_FAULT || strcmp(r->method, s->step->method) || !strstr(r->path, s->step->part))
+		return false;
+	s->hits++;
+	*keep = spoil(s->fault, fd);
+	return true;
+}
+
+/* ---- a life ---- */
+
+struct world {
+	struct fake_engine engine;
+	struct spoiling spoiling;
+	uv_loop_t loop;
+	uv_timer_t guard;
+	struct backend *b;
+	char dir[64];
+	uint64_t until_ms;
+	unsigned changes;
+};
+
+struct outcome {
+	int calls, exit_code;
+	size_t count;
+	enum error_code code;
+};
+
+static void take(struct outcome *o, const struct error *err)
+{
+	o->calls++;
+	o->code = err ? err->code : ERROR_NONE;
+	if (!err)
+		return;
+	assert_int_not_equal(err->code, ERROR_NONE);
+	assert_non_null(err->message);
+	assert_in_range(strlen(err->message), 1, SAID_MAX);
+	for (const char *c = err->message; *c; c++)
+		assert_true((unsigned char)*c >= ' ');
+	json_t *json = json_string(err->message); /* NULL: it is no UTF-8 */
+	assert_non_null(json);
+	json_decref(json);
+}
+
+static void on_done(void *arg, const struct error *err)
+{
+	take(arg, err);
+}
+
+static void on_list(void *arg, const struct error *err, const struct instances *list)
+{
+	take(arg, err);
+	((struct outcome *)arg)->count = list->count;
+}
+
+static void on_exec(void *arg, const struct error *err, int exit_code, const char *output)
+{
+	take(arg, err);
+	((struct outcome *)arg)->exit_code = exit_code;
+}
+
+static void on_changed(void *arg, const struct instance *instance)
+{
+	((struct world *)arg)->changes++;
+}
+
+static void on_progress(void *arg, const char *service, const json_t *progress)
+{
+}
+
+/* Ticks, for what is answered by a timer leaves the loop asleep. */
+static void on_guard(uv_timer_t *timer)
+{
+	struct world *w = timer->data;
+	if (now_monotonic_ms() < w->until_ms)
+		return;
+	fprintf(stderr, "nothing happened for %d ms\n", WAIT_MS);
+	abort();
+}
+
+static enum error_code await(struct world *w, const struct outcome *o)
+{
+	w->until_ms = now_monotonic_ms() + WAIT_MS;
+	uv_timer_start(&w->guard, on_guard, 2, 2);
+	while (!o->calls)
+		uv_run(&w->loop, UV_RUN_ONCE);
+	uv_timer_stop(&w->guard);
+	assert_int_equal(o->calls, 1);
+	return o->code;
+}
+
+static void on_pause(uv_timer_t *timer)
+{
+	*(bool *)timer->data = true;
+}
+
+static void pause_ms(struct world *w, unsigned ms)
+{
+	bool over = false;
+	uv_timer_t timer;
+	uv_timer_init(&w->loop, &timer);
+	timer.data = &over;
+	uv_timer_start(&timer, on_pause, ms, 0);
+	while (!over)
+		uv_run(&w->loop, UV_RUN_ONCE);
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&w->loop, UV_RUN_NOWAIT);
+}
+
+static void open_backend(struct world *w)
+{
+	cleanup_free char *target = xasprintf("unix://%s", w->engine.server.path);
+	const struct backend_params params = {.loop = &w->loop, .target = target, .namespace_ = "ns", .workspace = "w", .workspace_root = w->dir, .state_dir = w->dir,
+	                                      .shared_dir = w->dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = on_changed, .progress = on_progress, .changed_arg = w};
+	assert_int_equal(backend_open(&params, &w->b, NULL), 0);
+}
+
+static void on_closed(void *arg)
+{
+	*(int *)arg = 1;
+}
+
+static void close_backend(struct world *w)
+{
+	struct outcome o = {0};
+	backend_close(w->b, on_closed, &o.calls);
+	await(w, &o);
+}
+
+/* What answers with an error of its own was not asked to begin with. */
+static struct service_spec spec_of(const struct world *w, struct volume_spec *volume, char *data, size_t size)
+{
+	static const struct keyvals env = KEYVALS_INIT;
+	snprintf(data, size, "%s/data", w->dir);
+	static char record[128];
+	snprintf(record, sizeof record, "%s/data/v.volume", w->dir);
+	*volume = (struct volume_spec){.kind = VOLUME_NAMED, .name = "v", .source = record, .target = "/v"};
+	return (struct service_spec){.name = "web", .image = "app:1", .env = &env, .volumes = volume, .n_volumes = 1, .stop_signal = 15, .stop_grace_ms = 100, .config_hash = "h",
+	                             .generation = 1, .data = data};
+}
+
+#define LIVES 8
+
+/* Probe, prepare, start, list, exec, stop, remove, clear: the code of each. `until`: so many of them; the last one hangs, and is closed. */
+static void live(struct world *w, enum error_code codes[LIVES], size_t *listed, bool hangs)
+{
+	char data[128];
+	static char *argv[] = {(char *)"true", NULL};
+	struct volume_spec volume;
+	const struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	struct outcome o[LIVES] = {{0}};
+	open_backend(w);
+	for (size_t i = 0; i < LIVES; i++) {
+		if (i == 0)
+			backend_probe(w->b, on_done, &o[i]);
+		if (i == 1)
+			backend_prepare(w->b, &spec, on_done, &o[i]);
+		if (i == 2)
+			backend_start(w->b, &spec, on_done, &o[i]);
+		if (i == 3)
+			backend_list(w->b, on_list, &o[i]);
+		if (i == 4)
+			backend_exec(w->b, &spec, argv, 2000, on_exec, &o[i]);
+		if (i == 5)
+			backend_stop(w->b, "web", 15, 100, on_done, &o[i]);
+		if (i == 6)
+			backend_remove(w->b, "web", on_done, &o[i]);
+		if (i == 7)
+			backend_clear(w->b, on_done, &o[i]);
+		unsigned hits = w->spoiling.hits;
+		while (hangs && !o[i].calls && w->spoiling.hits == hits)
+			uv_run(&w->loop, UV_RUN_NOWAIT);
+		if (hangs && !o[i].calls) { /* whatever it does, letting go is possible */
+			pause_ms(w, 20);
+			close_backend(w);
+			assert_int_equal(o[i].calls, 1);
+			return;
+		}
+		codes[i] = await(w, &o[i]);
+	}
+	*listed = o[3].count;
+	assert_int_equal(o[4].exit_code, 0);
+	close_backend(w);
+}
+
+static void live_well(struct world *w)
+{
+	enum error_code codes[LIVES];
+	size_t listed = 0;
+	w->spoiling.fault = NO_FAULT;
+	live(w, codes, &listed, false);
+	for (size_t i = 0; i < LIVES; i++)
+		assert_int_equal(codes[i], ERROR_NONE);
+	assert_int_equal(listed, 1);
+	assert_int_equal(json_object_size(w->engine.containers), 0);
+	assert_int_equal(json_object_size(w->engine.networks), 0);
+	assert_int_equal(json_object_size(w->engine.volumes), 1); /* data */
+}
+
+static int setup(void **state)
+{
+	struct world *w = *state = xcalloc(1, sizeof *w);
+	snprintf(w->dir, sizeof w->dir, "/tmp/aether-lies-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	fake_engine_start(&w->engine);
+	w->engine.spoil = on_request;
+	w->engine.arg = &w->spoiling;
+	uv_loop_init(&w->loop);
+	uv_timer_init(&w->loop, &w->guard);
+	w->guard.data = w;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+	uv_close((uv_handle_t *)&w->guard, NULL);
+	uv_run(&w->loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&w->loop), 0);
+	fake_engine_stop(&w->engine);
+	tree_remove(AT_FDCWD, w->dir);
+	free(w);
+	return 0;
+}
+
+/* Connections are counted over the life of a server. */
+static void anew(struct world *w)
+{
+	tree_remove(AT_FDCWD, w->dir);
+	mkdir(w->dir, 0700);
+	fake_engine_stop(&w->engine);
+	fake_engine_start(&w->engine);
+	w->engine.spoil = on_request;
+	w->engine.arg = &w->spoiling;
+	w->spoiling.hits = 0;
+}
+
+static void test_well(void **state)
+{
+	live_well(*state);
+	live_well(*state);
+}
+
+static bool is_background(const struct step *s)
+{
+	return strstr(s->part, "/logs") || strstr(s->part, "/events");
+}
+
+/* Whoever hears nothing of sense must not take it for success. "{}" is a success of what has nothing to say. */
+static bool must_fail(const struct step *s, enum fault f)
+{
+	bool says_nothing = !strcmp(s->part, "/start") || !strcmp(s->part, "/stop") || !strcmp(s->part, "/images/create") || !strcmp(s->part, "/exec/x1/start") ||
+	                    !strcmp(s->part, "/networks/create") || !strcmp(s->part, "/volumes/create") || !strcmp(s->method, "DELETE");
+	bool decodes = f == FAULT_NOTHING || f == FAULT_OBJECT || f == FAULT_LIST || f == FAULT_NULL || f == FAULT_NUMBERS;
+	bool lists = !strcmp(s->part, "/containers/json") && f == FAULT_LIST;
+	bool streams = !strcmp(s->part, "/images/create") || !strcmp(s->part, "/exec/x1/start");
+	bool whole = streams && (f == FAULT_TEXT || f == FAULT_CUT || f == FAULT_DEEP);
+	return !is_background(s) && !lists && !whole && !(says_nothing && decodes);
+}
+
+static void try_fault(struct world *w, const struct step *s, enum fault fault)
+{
+	enum error_code codes[LIVES];
+	size_t listed = 0, failed = 0;
+	anew(w);
+	w->spoiling.step = s;
+	w->spoiling.fault = fault;
+	uint64_t begun = now_monotonic_ms();
+	live(w, codes, &listed, false);
+	for (size_t i = 0; i < LIVES; i++)
+		failed += codes[i] != ERROR_NONE;
+	if (must_fail(s, fault) != (failed > 0) && must_fail(s, fault))
+		fail_msg("%s %s, fault %d: nobody noticed", s->method, s->part, (int)fault);
+	if (!w->spoiling.hits)
+		fail_msg("%s %s was never called", s->method, s->part);
+	if (now_monotonic_ms() - begun > WAIT_MS)
+		fail_msg("%s %s, fault %d: took %llu ms", s->method, s->part, (int)fault, (unsigned long long)(now_monotonic_ms() - begun));
+	live_well(w);
+}
+
+static void test_lies(void **state)
+{
+	struct world *w = *state;
+	for (size_t i = 0; i < STEPS; i++)
+		for (enum fault f = FAULT_500; f < FAULT_HANG; f++)
+			if (strcmp(steps[i].method, "DELETE") || (f != FAULT_NOTHING && f != FAULT_OBJECT && f != FAULT_LIST && f != FAULT_NUMBERS)) /* who deletes nothing is asked 50 times: once is enough */
+				try_fault(w, &steps[i], f);
+}
+
+static void test_hangs(void **state)
+{
+	struct world *w = *state;
+	enum error_code codes[LIVES];
+	size_t listed;
+	for (size_t i = 0; i < STEPS; i++)
+		for (enum fault f = FAULT_HANG; f <= FAULT_HANG_WITHIN; f++) {
+			anew(w);
+			w->spoiling.step = &steps[i];
+			w->spoiling.fault = f;
+			live(w, codes, &listed, !is_background(&steps[i]));
+			live_well(w);
+		}
+}
+
+/* ---- streams ---- */
+
+static void start_web(struct world *w)
+{
+	char data[128];
+	struct volume_spec volume;
+	struct outcome o = {0};
+	const struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	open_backend(w);
+	backend_start(w->b, &spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+}
+
+struct flood {
+	_Atomic unsigned opened;
+	const char *line;
+};
+
+static bool flood(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct flood *f = arg;
+	if (!strstr(r->path, "/events"))
+		return false;
+	f->opened++;
+	scripted_say(fd, "HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n");
+	while (send(fd, f->line, strlen(f->line), MSG_NOSIGNAL) > 0)
+		;
+	*keep = false;
+	return true;
+}
+
+/* An event costs a look, however many of them at once, and never many at a time. */
+static void test_flood(void **state)
+{
+	struct world *w = *state;
+	static const char *const lines[] = {"{\"Action\":\"start\",\"Actor\":{\"Attributes\":{\"aether.service\":\"web\"}}}\n", "garbage\n", "{}", "\n"};
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+		struct flood f = {.line = lines[i]};
+		struct outcome o = {0};
+		anew(w);
+		w->engine.spoil = flood;
+		w->engine.arg = &f;
+		start_web(w);
+		pause_ms(w, 1200);
+		assert_in_range(f.opened, 1, 6);
+		assert_in_range(w->engine.server.connections, 1, 20);
+		backend_remove(w->b, "web", on_done, &o);
+		assert_int_equal(await(w, &o), ERROR_NONE);
+		close_backend(w);
+	}
+}
+
+/* ---- what is not ours ---- */
+
+static void test_foreign_network(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	json_object_set_new(w->engine.networks, "ns", json_pack("{s:s, s:{s:s}}", "Id", "foreign", "Labels", "aether.namespace", "another"));
+	open_backend(w);
+	backend_clear(w->b, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_int_equal(json_object_size(w->engine.networks), 1);
+	close_backend(w);
+}
+
+static void test_foreign_container(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0}, stopped = {0}, removed = {0}, cleared = {0};
+	char data[128];
+	struct volume_spec volume;
+	const struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	json_object_set_new(w->engine.containers, "ns-web", json_pack("{s:s, s:{}, s:{s:{}}, s:o}", "Id", "foreign", "Labels", "Config", "Labels", "State", fake_state(true, "2026-01-01T00:00:00Z")));
+	open_backend(w);
+	backend_start(w->b, &spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_SERVICE_FAILED);
+	backend_stop(w->b, "web", 15, 100, on_done, &stopped);
+	assert_int_equal(await(w, &stopped), ERROR_NONE);
+	backend_remove(w->b, "web", on_done, &removed);
+	assert_int_equal(await(w, &removed), ERROR_NONE);
+	backend_clear(w->b, on_done, &cleared);
+	assert_int_equal(await(w, &cleared), ERROR_NONE);
+	json_t *c = json_object_get(w->engine.containers, "ns-web");
+	assert_true(json_is_true(json_object_get(json_object_get(c, "State"), "Running")));
+	close_backend(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(test_well, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_hangs, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
