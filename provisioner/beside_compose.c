@@ -33,6 +33,16 @@ static void set_labels(json_t *service, const struct model *m, const struct mode
 	json_object_set_new(labels, "aether.generation", json_sprintf("%u", m->generation));
 }
 
+/* What the image was told by us it is told again. */
+static void set_environment(json_t *service, const struct keyvals *told)
+{
+	json_t *environment = json_object_get(service, "environment");
+	if (told->count && !json_is_object(environment))
+		json_object_set_new(service, "environment", environment = json_object());
+	for (size_t i = 0; i < told->count; i++)
+		json_object_set_new(environment, told->items[i].key, json_string(told->items[i].value ? told->items[i].value : ""));
+}
+
 /* ---- volumes ---- */
 
 static bool is_at(const json_t *mount, const char *target)
@@ -169,6 +179,9 @@ void beside_compose_text(const struct model *m, const struct identity *id, struc
 	if (!m->shape || !m->planned)
 		return;
 	json_t *shape = json_deep_copy(m->shape), *leases = leases_of(m), *services = json_object_get(shape, "services"), *volumes = json_object();
+	for (size_t i = 0; i < m->n_services; i++)
+		if (json_object_get(services, m->services[i].config->name))
+			set_environment(json_object_get(services, m->services[i].config->name), &m->services[i].told);
 	double_dollars(services);
 	config_effective(shape, id->namespace_, id->workspace, leases);
 	if (json_object_get(shape, "volumes"))

@@ -24,6 +24,8 @@ static void service_release(struct model_service *s)
 	free(s->url);
 	error_release(&s->unsupported);
 	keyvals_release(&s->process_env);
+	keyvals_release(&s->container_env);
+	keyvals_release(&s->told);
 	keyvals_release(&s->seed_env);
 	strv_free(s->owned);
 	for (size_t i = 0; i < s->n_owned_arrays; i++)

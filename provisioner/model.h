@@ -41,6 +41,8 @@ struct model_service {
 	struct service_spec spec;
 	struct process_spec process;
 	struct keyvals process_env, seed_env;
+	struct keyvals container_env; /* of the spec, where it is not the configuration's own: with `told` of the recipe */
+	struct keyvals told;          /* what the recipe adds to it. Secret */
 	char **owned; /* strings that spec and process point to */
 	void **owned_arrays;
 	size_t n_owned_arrays;

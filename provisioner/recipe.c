@@ -55,6 +55,7 @@ static void recipe_release(struct recipe *r)
 	strv_free(r->seed);
 	keyvals_release(&r->seed_env);
 	keyvals_release(&r->process_env);
+	keyvals_release(&r->container_env);
 	free(r);
 }
 
@@ -399,10 +400,22 @@ static int read_data(const struct field *f, void *out)
 	return field_string(f, &((struct recipe *)out)->data_target);
 }
 
+static int read_container_env(const struct field *f, void *out)
+{
+	return read_template_map(f, &((struct recipe *)out)->container_env);
+}
+
+static const struct field_reader container_recipe_fields[] = {{"env", read_container_env}, {NULL, NULL}};
+
+static int read_container(const struct field *f, void *out)
+{
+	return field_read_map(f, container_recipe_fields, UNKNOWN_FAILS, "a mapping with env", out);
+}
+
 static const struct field_reader recipe_fields[] = {
     {"images", read_images},       {"port", read_port},   {"url", read_url},   {"defaults", read_defaults},
     {"variables", read_variables}, {"ready", read_ready}, {"data", read_data}, {"stop_signal", read_stop_signal},
-    {"process", read_process},     {NULL, NULL},
+    {"process", read_process},     {"container", read_container}, {NULL, NULL},
 };
 
 static int parse_recipe(const char *file, const struct buffer *text, struct recipe *recipe, struct error *err)

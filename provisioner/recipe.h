@@ -25,6 +25,7 @@ struct recipe {
 	struct config_probe ready;
 	char *stop_signal; /* "SIGINT"; NULL: SIGTERM */
 	char *data_target; /* where the image keeps its data: mounts there are the data directory */
+	struct keyvals container_env; /* templates: what an image wants to be told, where the service's environment has no such name */
 	/* as a host process */
 	char **program_paths; /* globs of directories to look in for the programs, besides PATH, best first */
 	char **programs;      /* files of which one must exist there, best first; also what `command:` may begin with */

@@ -34,6 +34,18 @@ static void *keep_array(struct model_service *s, size_t n, size_t size)
 	return s->owned_arrays[s->n_owned_arrays++] = xcalloc(n, size);
 }
 
+/* ---- the text of a secret or a config ---- */
+
+static int source_text(const struct model *m, const struct model_params *params, const struct config_source *source, struct buffer *out)
+{
+	if (source->text) {
+		buffer_adds(out, source->text);
+		return 0;
+	}
+	cleanup_free char *path = config_source_path(m->config, params->root_fd, params->id->root, params->id->main_root, source->path);
+	return file_read(AT_FDCWD, path, GRANT_MAX, out);
+}
+
 /* ---- a recipe's templates ---- */
 
 struct scope {
@@ -139,10 +151,29 @@ static const char *value_image(struct scope *scope, const char *rest)
 	return scope->s->config->image ? scope->s->config->image : "";
 }
 
+/* Images take POSTGRES_PASSWORD_FILE for POSTGRES_PASSWORD; it leads to a secret of the file's. Its text without the last newlines, as a shell takes it */
+static const char *value_of_file(struct scope *scope, const char *name)
+{
+	const struct config_service *c = scope->s->config;
+	cleanup_free char *key = xasprintf("%s_FILE", name);
+	const char *path = keyvals_get(&c->environment, key);
+	for (size_t i = 0; path && i < c->n_grants; i++) {
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+		const struct config_source *source = config_source_of(scope->m->config, &c->grants[i]);
+		if (strcmp(c->grants[i].target, path) || !source || source->external || source_text(scope->m, scope->params, source, &text) < 0)
+			continue;
+		char *value = xstrdup(buffer_str(&text));
+		for (size_t len = strlen(value); len && value[len - 1] == '\n'; len--)
+			value[len - 1] = '\0';
+		return made(scope, value);
+	}
+	return "";
+}
+
 static const char *value_env(struct scope *scope, const char *rest)
 {
 	const char *value = keyvals_get(&scope->s->config->environment, rest);
-	return value ? value : "";
+	return value && *value ? value : value_of_file(scope, rest);
 }
 
 static const char *value_program(struct scope *scope, const char *rest)
@@ -366,12 +397,7 @@ static void build_volumes(struct build *b)
 static int grant_text(const struct build *b, const struct config_grant *g, struct buffer *out)
 {
 	const struct config_source *source = config_source_of(b->m->config, g);
-	if (source->text) {
-		buffer_adds(out, source->text);
-		return 0;
-	}
-	cleanup_free char *path = config_source_path(b->m->config, b->params->root_fd, b->params->id->root, b->params->id->main_root, source->path);
-	int r = file_read(AT_FDCWD, path, GRANT_MAX, out);
+	int r = source_text(b->m, b->params, source, out);
 	if (r < 0 && !error_is_set(&b->s->unsupported)) {
 		error_set(&b->s->unsupported, ERROR_CONFIG_INVALID, "service %s: %s %s: %s: %s", b->s->config->name, g->secret ? "secret" : "config", g->source, source->path,
 		          strerror(-r));
@@ -712,6 +738,33 @@ static int build_ready(const struct build *b)
 	return r;
 }
 
+/* ---- what an image wants to be told ---- */
+
+static bool has_variable(const struct keyvals *env, const char *name)
+{
+	cleanup_free char *file = xasprintf("%s_FILE", name);
+	const char *value = keyvals_get(env, name), *path = keyvals_get(env, file);
+	return (value && *value) || (path && *path); /* it takes one of them */
+}
+
+/* Its own values win; an empty one is none, as for a process of the recipe. */
+static int build_container_env(const struct build *b)
+{
+	struct model_service *s = b->s;
+	int r = 0;
+	for (size_t i = 0; r == 0 && s->recipe && i < s->recipe->container_env.count; i++) {
+		const struct keyval *item = &s->recipe->container_env.items[i];
+		if (!has_variable(&s->config->environment, item->key))
+			keyvals_set(&s->told, item->key, expand(b, "", item->value ? item->value : "", &r));
+	}
+	if (!s->told.count)
+		return r;
+	keyvals_copy(&s->container_env, &s->config->environment);
+	keyvals_copy(&s->container_env, &s->told);
+	s->spec.env = &s->container_env;
+	return r;
+}
+
 /* ---- the whole ---- */
 
 static const struct {
@@ -829,6 +882,8 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	if (!as_process) {
 		bind_to_volume(&b);
 		r = build_grants(&b);
+		if (r == 0)
+			r = build_container_env(&b);
 	}
 	if (r == 0)
 		r = build_ready(&b);

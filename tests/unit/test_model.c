@@ -35,6 +35,7 @@ static const char fake[] =
     "ready: { tcp: { send: 'hi', expect: ['ho'] } }\n"
     "stop_signal: SIGINT\n"
     "data: /var/lib/fake\n"
+    "container: { env: { FAKE_PASSWORD: '{{password}}' } }\n"
     "process:\n"
     "  program: sh\n"
     "  package: dash\n"
@@ -110,6 +111,45 @@ static char *joined(char *const *argv)
 	for (size_t i = 0; argv && argv[i]; i++)
 		buffer_printf(&out, "%s%s", i ? " " : "", argv[i]);
 	return buffer_detach(&out);
+}
+
+/* A container's image wants to be told what a process is given: the same password is in the URL. */
+static void an_image_is_told(void **state)
+{
+	static const struct {
+		const char *service, *password; /* NULL: one that is made */
+		bool told;
+	} cases[] = {
+	    {"", NULL, true},
+	    {"environment: { FAKE_PASSWORD: }", NULL, true},
+	    {"environment: { FAKE_PASSWORD: '', OTHER: x }", NULL, true},
+	    {"environment: { FAKE_PASSWORD: dev }", "dev", false},
+	    {"environment: { FAKE_PASSWORD_FILE: /run/secrets/word }, secrets: [word]", "from-a-file", false},
+	    {"environment: { FAKE_PASSWORD_FILE: /pw }, secrets: [{ source: word, target: /pw }]", "from-a-file", false},
+	    {"environment: { FAKE_PASSWORD_FILE: /elsewhere }", NULL, false},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct workspace w;
+		cleanup_free char *text = xasprintf("services:\n  db: { image: fakedb, %s }\nsecrets: { word: { file: ./word.txt } }\n%s", cases[i].service,
+		                                    "x-aether: { backend: 'unix:///nowhere.sock' }\n");
+		workspace_new(&w, false, text);
+		assert_int_equal(file_write_atomic(w.root_fd, "word.txt", "from-a-file\n\n", 13, 0600), 0);
+		struct model *m = load(&w, true, "");
+		struct model_service *db = model_service(m, "db");
+		const char *password = keyvals_get(&db->variables, "password"), *told = keyvals_get(db->spec.env, "FAKE_PASSWORD");
+		if (cases[i].password)
+			assert_string_equal(password, cases[i].password);
+		else
+			assert_int_equal(strlen(password), 24);
+		assert_non_null(strstr(db->url, password));
+		assert_int_equal(db->told.count, cases[i].told);
+		if (cases[i].told)
+			assert_string_equal(told, password);
+		if (strstr(cases[i].service, "OTHER"))
+			assert_string_equal(keyvals_get(db->spec.env, "OTHER"), "x");
+		model_free(m);
+		workspace_release(&w);
+	}
 }
 
 static void a_recipe_becomes_a_process(void **state)
@@ -741,6 +781,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_recipe_becomes_a_process),
+	    cmocka_unit_test(an_image_is_told),
 	    cmocka_unit_test(what_is_generated_is_stable),
 	    cmocka_unit_test(equal_templates_have_one_key),
 	    cmocka_unit_test(nothing_is_made_for_what_nobody_asked_for),
