@@ -354,6 +354,11 @@ void backend_exec(struct backend *b, const struct service_spec *spec, char *cons
 		b->ops->exec(b, spec, argv, timeout_ms, call_exec_done, c);
 }
 
+const struct backend_check *backend_check_of(struct backend *b, const char *service)
+{
+	return b->ops->check_of ? b->ops->check_of(b, service) : NULL;
+}
+
 char *backend_log_path(struct backend *b, const char *service)
 {
 	return b->ops->log_path && backend_service_name_valid(service) ? b->ops->log_path(b, service) : NULL;

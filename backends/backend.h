@@ -152,6 +152,12 @@ typedef void backend_exec_done(void *arg, const struct error *err, int exit_code
 
 #define BACKEND_EXEC_OUTPUT_MAX (16u << 10)
 
+/* The check that an image brings along (its HEALTHCHECK): to be executed in the service, exit status 0 is healthy. 0: Docker's default */
+struct backend_check {
+	char **argv;
+	unsigned interval_ms, timeout_ms, start_period_ms, retries;
+};
+
 /* A finding about a service before anything is started. */
 enum diagnostic_level { DIAGNOSTIC_WARNING, DIAGNOSTIC_UNSUPPORTED /* the service cannot run here */ };
 typedef void backend_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
@@ -216,6 +222,8 @@ struct backend_ops {
 	/* Runs a program in the service's surroundings (a probe, a hook): its environment, user and data. */
 	void (*exec)(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
 	             backend_exec_done *done, void *arg);
+	/* borrowed, until the next turn of the loop: of what runs under that name, as far as it has been looked at; NULL: it has none. NULL op: nothing has. */
+	const struct backend_check *(*check_of)(struct backend *b, const char *service);
 	/* new: absolute path of the service's current log file, where logs are files (every start appends to it; when it has
 	 * grown it becomes PATH.1 and a new one begins); NULL op or NULL: they are not. */
 	char *(*log_path)(struct backend *b, const char *service);
@@ -264,6 +272,7 @@ void backend_clear(struct backend *b, backend_done *done, void *arg);
 void backend_list(struct backend *b, backend_list_done *done, void *arg);
 void backend_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
                   backend_exec_done *done, void *arg);
+const struct backend_check *backend_check_of(struct backend *b, const char *service);
 char *backend_log_path(struct backend *b, const char *service);
 bool backend_lives(struct backend *b, const char *service, pid_t pid); /* pid 0: true */
 

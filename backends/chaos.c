@@ -241,6 +241,11 @@ static void chaos_exec(struct backend *b, const struct service_spec *spec, char 
 		backend_exec(inner(b), spec, argv, timeout_ms, on_exec, call);
 }
 
+static const struct backend_check *chaos_check_of(struct backend *b, const char *service)
+{
+	return backend_check_of(inner(b), service);
+}
+
 static bool chaos_lives(struct backend *b, const char *service, pid_t pid)
 {
 	return backend_lives(inner(b), service, pid);
@@ -291,6 +296,7 @@ static const struct backend_ops chaos_ops = {
     .clear = chaos_clear,
     .list = chaos_list,
     .exec = chaos_exec,
+    .check_of = chaos_check_of,
     .log_path = chaos_log_path,
     .lives = chaos_lives,
 };

@@ -28,7 +28,7 @@ uint64_t container_options_hash(uint64_t h, const struct container_options *o)
 	const char *const texts[] = TEXTS(o);
 	char *const *const lists[] = LISTS(o);
 	const int64_t numbers[] = {(int64_t)o->shm_bytes, (int64_t)o->memory_reservation_bytes, o->memory_swap_bytes, o->memory_swappiness, o->cpu_shares, o->oom_score_adj,
-	                           o->privileged, o->read_only, o->init, o->tty, o->stdin_open, o->oom_kill_disable};
+	                           o->privileged, o->read_only, o->init, o->tty, o->stdin_open, o->oom_kill_disable, o->no_check};
 	for (size_t i = 0; i < COUNT(texts); i++)
 		h = hash_str(h, texts[i] ? texts[i] : "");
 	for (size_t i = 0; i < COUNT(lists); i++)

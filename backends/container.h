@@ -38,6 +38,7 @@ struct container_options {
 	int64_t memory_swappiness; /* from 0; UNSET: the engine's */
 	int64_t cpu_shares, oom_score_adj;
 	bool privileged, read_only, init, tty, stdin_open, oom_kill_disable;
+	bool no_check; /* the image's HEALTHCHECK is not run: there is another, or none is wanted */
 	enum pull_policy pull;
 };
 

@@ -49,6 +49,7 @@ struct engine_slot {
 	char *id;                  /* of the container that was seen */
 	pid_t pid;
 	bool local; /* the pid is of this machine and namespace */
+	struct backend_check check; /* argv NULL: none */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
 };
@@ -220,6 +221,11 @@ void engine_clear(struct backend *b, backend_done *done, void *arg);
 void engine_list(struct backend *b, backend_list_done *done, void *arg);
 /* What an inspected container is, as an instance of ours; false: it is not ours, or was never started. Release `ret`. */
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret);
+
+/* ---- the check of its image (engine_check.c) ---- */
+
+void engine_check_take(struct engine *e, const char *service, const json_t *container);
+const struct backend_check *engine_check_of(struct backend *b, const char *service);
 
 /* ---- what happens by itself (engine_events.c) ---- */
 

@@ -104,6 +104,8 @@ void engine_container_options(const struct container_options *o, json_t *create,
 	set_text(create, "Domainname", o->domainname);
 	set_true(create, "Tty", o->tty);
 	set_true(create, "OpenStdin", o->stdin_open);
+	if (o->no_check)
+		json_object_set_new(create, "Healthcheck", json_pack("{s:[s]}", "Test", "NONE"));
 	json_t *ours = json_deep_copy(json_object_get(create, "Labels"));
 	set_map(create, "Labels", &o->labels);
 	json_object_update(json_object_get(create, "Labels"), ours); /* nobody's file claims to be another's container */

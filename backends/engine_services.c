@@ -53,6 +53,7 @@ void engine_slots_free(struct engine *e)
 		next = s->next;
 		free(s->service);
 		free(s->id);
+		strv_free(s->check.argv);
 		free(s);
 	}
 }
@@ -177,6 +178,7 @@ static void end_start(struct engine_op *op, const json_t *container)
 	struct instance now, running;
 	bool known = container && engine_instance_of(e, container, &now);
 	if (known) {
+		engine_check_take(e, now.service, container);
 		running = now;
 		running.state = INSTANCE_RUNNING; /* what it did since is told as a change */
 		engine_seen(e, &running, true);

@@ -105,6 +105,15 @@ void service_tell(struct apply_service *s, bool always)
 		s->apply->params.changed(s->apply->params.arg, s, state_changed);
 }
 
+/* That it has become unhealthy, or healthy again. */
+static void service_tell_health(struct apply_service *s)
+{
+	if (!s->apply->halted && s->apply->params.health)
+		s->apply->params.health(s->apply->params.arg, s);
+	service_tell(s, true);
+	apply_wake(s->apply);
+}
+
 char **apply_log_tail(const struct apply_service *s)
 {
 	cleanup_free char *path = s->apply->backend ? backend_log_path(s->apply->backend, s->name) : NULL;
@@ -287,23 +296,55 @@ static bool may_probe(const struct apply_service *s, const struct config_probe *
 
 /* ---- health: Compose's healthcheck of what is ready ---- */
 
-static unsigned health_interval(const struct apply_service *s)
+/* The image's own, unless the file has another or wants none. Its strings are the backend's. */
+static bool image_check(const struct apply_service *s, struct config_probe *ret)
 {
-	unsigned ms = s->model->config->healthcheck.interval_ms;
-	return ms ? ms : APPLY_HEALTH_INTERVAL_MS;
+	const struct config_service *c = s->model->config;
+	const struct backend_check *check = s->apply->backend && c->healthcheck.kind == PROBE_NONE && !c->healthcheck_disabled ? backend_check_of(s->apply->backend, s->name) : NULL;
+	if (!check)
+		return false;
+	*ret = (struct config_probe){.kind = PROBE_EXEC, .argv = check->argv, .interval_ms = check->interval_ms, .timeout_ms = check->timeout_ms,
+	                             .start_period_ms = check->start_period_ms, .retries = check->retries};
+	return true;
+}
+
+/* A recipe's process is asked in the recipe's way: the file's check means the image's programs, and its ports. */
+static bool health_check(const struct apply_service *s, struct config_probe *ret)
+{
+	const struct model_service *m = s->model;
+	const struct config_service *c = m ? m->config : NULL;
+	if (!m || !s->apply->backend)
+		return false;
+	if (c->healthcheck.kind == PROBE_NONE || c->healthcheck_disabled)
+		return image_check(s, ret);
+	*ret = c->healthcheck;
+	if (m->recipe && m->spec.process && !c->run_command) {
+		*ret = m->ready;
+		ret->interval_ms = c->healthcheck.interval_ms;
+		ret->retries = c->healthcheck.retries;
+		if (ret->kind == PROBE_NONE || ret->kind == PROBE_LOG)
+			return false;
+	}
+	return may_probe(s, ret);
 }
 
 static void on_health_timer(uv_timer_t *timer);
+
+static void health_again(struct apply_service *s)
+{
+	struct config_probe what;
+	if (s->health && health_check(s, &what))
+		uv_timer_start(s->health, on_health_timer, what.interval_ms ? what.interval_ms : APPLY_HEALTH_INTERVAL_MS, 0);
+}
 
 static void health_next(struct apply_service *s, bool unhealthy)
 {
 	bool changed = s->unhealthy != unhealthy;
 	s->health_probe = NULL;
 	s->unhealthy = unhealthy;
-	if (s->health && s->model)
-		uv_timer_start(s->health, on_health_timer, health_interval(s), 0);
+	health_again(s);
 	if (changed)
-		service_tell(s, true);
+		service_tell_health(s);
 }
 
 static void on_healthy(void *arg)
@@ -316,35 +357,25 @@ static void on_healthy(void *arg)
 static void on_unhealthy(void *arg, const char *why)
 {
 	struct apply_service *s = arg;
-	unsigned retries = s->model ? s->model->config->healthcheck.retries : 0;
+	struct config_probe what;
+	unsigned retries = health_check(s, &what) ? what.retries : 0;
 	bool unhealthy = ++s->health_failures >= (retries ? retries : APPLY_HEALTH_RETRIES);
 	if (unhealthy && !s->unhealthy)
 		log_warning("apply", "%s is unhealthy: %s", s->name, why);
 	health_next(s, s->unhealthy || unhealthy);
 }
 
-/* A recipe's process is asked in the recipe's way: the file's check means the image's programs, and its ports. */
-static const struct config_probe *health_check(const struct model_service *m)
-{
-	const struct config_service *c = m->config;
-	if (c->healthcheck.kind == PROBE_NONE || c->healthcheck_disabled)
-		return NULL;
-	if (!m->recipe || !m->spec.process || c->run_command)
-		return &c->healthcheck;
-	return m->ready.kind == PROBE_NONE || m->ready.kind == PROBE_LOG ? NULL : &m->ready;
-}
-
 static void on_health_timer(uv_timer_t *timer)
 {
 	struct apply_service *s = timer->data;
-	const struct config_probe *what = s->model ? health_check(s->model) : NULL;
-	if (!what || s->present != PRESENT_READY || !s->apply->backend || !may_probe(s, what))
+	struct config_probe what;
+	if (s->present != PRESENT_READY || !health_check(s, &what))
 		return;
 	const struct probe_params params = {
 	    .loop = s->apply->params.loop,
-	    .what = what,
+	    .what = &what,
 	    .host = MODEL_HOST,
-	    .port = model_external_port(s->model, what->port),
+	    .port = model_external_port(s->model, what.port),
 	    .exec = probe_exec,
 	    .ready = on_healthy,
 	    .failed = on_unhealthy,
@@ -355,17 +386,18 @@ static void on_health_timer(uv_timer_t *timer)
 
 static void health_begin(struct apply_service *s)
 {
+	struct config_probe what;
 	health_end(s);
-	if (!s->model || !health_check(s->model))
+	if (!health_check(s, &what))
 		return;
 	s->health = xcalloc(1, sizeof *s->health);
 	uv_timer_init(s->apply->params.loop, s->health);
 	s->apply->open_timers++;
 	s->health->data = s;
-	uv_timer_start(s->health, on_health_timer, health_interval(s), 0);
+	health_again(s);
 }
 
-static void on_ready(void *arg)
+static void on_proven(void *arg)
 {
 	struct apply_service *s = arg;
 	s->probe = NULL;
@@ -375,6 +407,20 @@ static void on_ready(void *arg)
 	error_release(&s->error);
 	service_tell(s, false);
 	apply_wake(s->apply);
+}
+
+/* What the file says of readiness counts alone; else the image is heard, too. */
+static void on_ready(void *arg)
+{
+	struct apply_service *s = arg;
+	struct config_probe check;
+	s->probe = NULL;
+	if (!s->model || s->model->config->ready.kind != PROBE_NONE || !image_check(s, &check)) {
+		on_proven(s);
+		return;
+	}
+	const struct probe_params params = {.loop = s->apply->params.loop, .what = &check, .host = MODEL_HOST, .exec = probe_exec, .ready = on_proven, .arg = s};
+	s->probe = probe_start(&params);
 }
 
 void service_probe(struct apply_service *s)

@@ -126,6 +126,7 @@ int read_healthcheck(const struct field *f, void *out)
 	int r = field_read_map(f, healthcheck_fields, UNKNOWN_WARNS, "a mapping with test", &h);
 	s->healthcheck = h.probe; /* also on failure: config_free knows it then */
 	s->healthcheck_disabled = h.disable;
+	s->container.no_check = h.disable || h.probe.kind != PROBE_NONE;
 	struct field test;
 	if (r == 0 && h.probe.kind == PROBE_EXEC && !h.disable && field_find(f, "test", &test))
 		approve_node(&test);

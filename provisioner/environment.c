@@ -118,19 +118,20 @@ void environment_want_all(struct environment *e, enum plan_goal goal)
 
 static const char *state_of_services(const struct environment *e)
 {
-	size_t up = 0, ready = 0, failed = 0, restarting = 0, stopping = 0;
+	size_t up = 0, ready = 0, failed = 0, unhealthy = 0, restarting = 0, stopping = 0;
 	for (size_t i = 0; i < apply_count(e->apply); i++) {
 		const struct apply_service *s = apply_at(e->apply, i);
 		stopping += s->state == SERVICE_STOPPING;
 		if (s->goal != GOAL_UP)
 			continue;
 		up++;
+		unhealthy += s->state == SERVICE_READY && s->unhealthy;
 		ready += s->state == SERVICE_READY || s->state == SERVICE_COMPLETED;
 		failed += s->state == SERVICE_FAILED;
 		restarting += s->state == SERVICE_RESTARTING;
 	}
 	if (up && ready == up)
-		return "ready";
+		return unhealthy ? "degraded" : "ready";
 	if (failed)
 		return ready ? "degraded" : "failed";
 	if (up)
@@ -194,6 +195,12 @@ static void on_service_changed(void *arg, const struct apply_service *s, bool st
 		environment_fail(e, &s->error);
 	}
 	environment_event(e, "service", fields);
+}
+
+/* apply_params.health */
+static void on_service_health(void *arg, const struct apply_service *s)
+{
+	environment_event(arg, "health", json_pack("{s:s, s:s}", "service", s->name, "health", s->unhealthy ? "unhealthy" : "healthy"));
 }
 
 static void on_apply_wake(void *arg)
@@ -274,7 +281,7 @@ int environment_new(const struct environment_params *params, struct environment 
 	}
 	e->events = events_new(ENVIRONMENT_EVENTS_MAX, ENVIRONMENT_ERRORS_MAX);
 	e->requested_by = json_array();
-	const struct apply_params apply = {params->loop, on_apply_wake, on_service_changed, environment_port_taken, e};
+	const struct apply_params apply = {params->loop, on_apply_wake, on_service_changed, on_service_health, environment_port_taken, e};
 	e->apply = apply_new(&apply);
 	uv_timer_init(params->loop, &e->turn);
 	uv_timer_init(params->loop, &e->watch);

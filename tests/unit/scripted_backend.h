@@ -29,6 +29,8 @@ struct scripted {
 	bool unsupported;
 	bool immortal;   /* cannot be removed */
 	bool sick;       /* what is executed in it fails */
+	const char *check; /* what its image would have executed */
+	unsigned execs;
 	bool gone;       /* its process is: nobody has been told */
 	const char *log; /* what its log holds */
 	/* what was done */
@@ -339,6 +341,7 @@ static void scripted_exec(struct backend *b, const struct service_spec *spec, ch
 {
 	struct scripted_execution *x = xcalloc(1, sizeof *x);
 	*x = (struct scripted_execution){scripted_get(spec->name), done, arg};
+	x->s->execs++;
 	backend_defer(((struct scripted_backend *)b)->params.loop, scripted_executed, x);
 }
 
@@ -350,6 +353,14 @@ static char *scripted_log_path(struct backend *b, const char *service)
 	char *path = xasprintf("%s/%s.log", scripted_logs, service);
 	file_write_atomic(AT_FDCWD, path, s->log, strlen(s->log), 0600);
 	return path;
+}
+
+static const struct backend_check *scripted_check_of(struct backend *b, const char *service)
+{
+	static char *argv[2];
+	static struct backend_check check = {.argv = argv, .interval_ms = 20, .retries = 2};
+	argv[0] = (char *)scripted_get(service)->check;
+	return argv[0] ? &check : NULL;
 }
 
 static bool scripted_lives(struct backend *b, const char *service, pid_t pid)
@@ -368,6 +379,7 @@ static const struct backend_ops backend_scripted = {
     .remove = scripted_remove,
     .list = scripted_list,
     .exec = scripted_exec,
+    .check_of = scripted_check_of,
     .log_path = scripted_log_path,
     .lives = scripted_lives,
 };

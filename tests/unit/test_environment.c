@@ -910,9 +910,57 @@ static void a_healthcheck_goes_on_being_asked(void **state)
 	assert_true(has_health("db", "unhealthy"));
 	assert_true(changed_mask & CHANGED_STATUS);
 	assert_string_equal(service_state("db"), "ready"); /* as with Compose: said, and nothing done */
+	assert_string_equal(state_now(), "degraded");
 	scripted_get("db")->sick = false;
 	run_for(300);
 	assert_true(has_health("db", "healthy"));
+	assert_string_equal(state_now(), "ready");
+	assert_int_equal(command("down"), ERROR_NONE);
+}
+
+/* Beside our own probe, where the file has no check of its own. */
+static void an_images_check_counts(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432']}, job: {image: 'e/job'}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	scripted_get("db")->check = scripted_get("job")->check = "check";
+	scripted_get("db")->sick = true;
+	struct answer a;
+	assert_int_equal(demand("db", &a), 1);
+	run_for(200);
+	assert_string_equal(service_state("db"), "starting");
+	assert_true(has_health("db", "starting"));
+	scripted_get("db")->sick = false;
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_NONE);
+	error_release(&a.error);
+	assert_true(has_health("db", "healthy"));
+	assert_int_equal(ask("job"), ERROR_NONE);
+	assert_true(scripted_get("job")->execs > 0);
+	scripted_get("db")->sick = true;
+	run_for(200);
+	assert_true(has_health("db", "unhealthy"));
+	assert_string_equal(state_now(), "degraded");
+	assert_int_equal(command("down"), ERROR_NONE);
+}
+
+static void an_images_check_is_overridden(void **state)
+{
+	compose("services: {off: {image: 'e/db', healthcheck: {disable: true}}, none: {image: 'e/db', healthcheck: {test: [NONE]}},\n"
+	        " own: {image: 'e/db', ports: ['5432'], x-aether: {ready: {tcp: 5432}}}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	static const char *const names[] = {"off", "none", "own"};
+	for (size_t i = 0; i < 3; i++) {
+		scripted_get(names[i])->check = "check";
+		scripted_get(names[i])->sick = true;
+	}
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("off")->execs + scripted_get("none")->execs, 0);
+	run_for(200);
+	assert_int_equal(scripted_get("off")->execs + scripted_get("none")->execs, 0);
+	assert_true(has_health("own", "unhealthy")); /* it is ready as the file says, and asked afterwards */
 	assert_int_equal(command("down"), ERROR_NONE);
 }
 
@@ -1584,6 +1632,8 @@ int main(void)
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
 	    T(a_removed_services_data_goes_to_the_trash),
 	    T(a_healthcheck_goes_on_being_asked),
+	    T(an_images_check_counts),
+	    T(an_images_check_is_overridden),
 	    T(a_changed_env_file_is_a_changed_configuration),
 	    T(a_mended_configuration_mends_what_failed),
 	    T(a_mended_configuration_mends_what_was_never_ready),
