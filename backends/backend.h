@@ -106,7 +106,7 @@ struct service_spec {
 	uint64_t memory_bytes;      /* 0: unlimited */
 	double cpus;                /* 0: unlimited */
 	int64_t pids;               /* 0: unlimited */
-	int stop_signal;            /* a signal number; SIGTERM by default */
+	int stop_signal;            /* a signal number; 0: the image's own, else SIGTERM */
 	unsigned stop_grace_ms;
 	char *const *aliases;       /* more names in the environment's network; NULL: none */
 	const struct container_options *container; /* NULL: none */

@@ -222,6 +222,10 @@ void engine_list(struct backend *b, backend_list_done *done, void *arg);
 /* What an inspected container is, as an instance of ours; false: it is not ours, or was never started. Release `ret`. */
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret);
 
+/* ---- what it takes (engine_memory.c) ---- */
+
+uint64_t engine_memory(const struct engine_slot *slot); /* 0: unknown */
+
 /* ---- the check of its image (engine_check.c) ---- */
 
 void engine_check_take(struct engine *e, const char *service, const json_t *container);

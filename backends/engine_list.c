@@ -85,6 +85,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		engine_check_take(l->e, i.service, json);
 		if (!slot->ops)
 			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);
+		l->list.items[l->list.count - 1].memory_bytes = engine_memory(slot);
 		if (i.state == INSTANCE_RUNNING)
 			engine_log_follow(l->e, i.service, i.handle);
 	}
@@ -105,7 +106,8 @@ static bool take_known(struct listing *l, const json_t *container)
 		return false;
 	array_grow(l->list.items, l->list.count);
 	l->list.items[l->list.count++] = (struct instance){
-	    .service = xstrdup(service), .state = INSTANCE_RUNNING, .pid = slot->pid, .handle = xstrdup(id), .config_hash = xstrdup(hash ? hash : ""), .started_ms = slot->started_ms};
+	    .service = xstrdup(service), .state = INSTANCE_RUNNING, .pid = slot->pid, .handle = xstrdup(id), .config_hash = xstrdup(hash ? hash : ""), .started_ms = slot->started_ms,
+	    .memory_bytes = engine_memory(slot)};
 	return true;
 }
 

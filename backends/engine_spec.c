@@ -1,5 +1,4 @@
 /* A service's spec as the body of POST /containers/create. Pure: nothing is asked, nothing is made. */
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,10 +178,11 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->platform = spec->container ? xstrdup(spec->container->platform) : NULL;
 	p->pull = spec->container ? spec->container->pull : PULL_MISSING;
 	add_ports(spec, exposed, bindings);
-	cleanup_free char *signal = xasprintf("%d", spec->stop_signal ? spec->stop_signal : SIGTERM);
 	cleanup_free char *network = engine_network_name(e);
-	json_t *create = json_pack("{s:s, s:o, s:o, s:o, s:s, s:i}", "Image", spec->image ? spec->image : "", "Env", environment(spec->env), "Labels",
-	                           labels(e, spec), "ExposedPorts", exposed, "StopSignal", signal, "StopTimeout", (int)((spec->stop_grace_ms + 999) / 1000));
+	json_t *create = json_pack("{s:s, s:o, s:o, s:o, s:i}", "Image", spec->image ? spec->image : "", "Env", environment(spec->env), "Labels",
+	                           labels(e, spec), "ExposedPorts", exposed, "StopTimeout", (int)((spec->stop_grace_ms + 999) / 1000));
+	if (spec->stop_signal)
+		json_object_set_new(create, "StopSignal", json_sprintf("%d", spec->stop_signal));
 	if (spec->command)
 		json_object_set_new(create, "Cmd", strings(spec->command));
 	if (spec->entrypoint)

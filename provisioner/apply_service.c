@@ -143,15 +143,29 @@ char **apply_log_tail(const struct apply_service *s)
 	return lines;
 }
 
-/* A program that ends for a full disk says so in its log alone. */
-static void no_space(char *const *lines, struct error *err)
+/* What programs that end say of the reason in their logs alone, and engines of what cannot be started. */
+static const struct {
+	const char *says;
+	enum error_code code;
+	const char *hint;
+} reasons[] = {
+    {ERROR_SAYS_NO_SPACE, ERROR_NO_SPACE, "make room on the disk of the services' data, and ask again"},
+    {"exec format error", ERROR_IMAGE_NOT_FOUND, "its image is for another kind of machine: name one for this, or let the engine emulate it (platform:, and qemu-user-static)"},
+};
+
+static void take_reason(char *const *lines, struct error *err)
 {
-	for (; err->code == ERROR_SERVICE_FAILED && lines && *lines; lines++) {
-		if (!strstr(*lines, ERROR_SAYS_NO_SPACE))
+	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+		char *const *line = lines;
+		bool told = strstr(err->message, reasons[i].says);
+		while (!told && line && *line && !strstr(*line, reasons[i].says))
+			line++;
+		if ((!told && (err->code != ERROR_SERVICE_FAILED || !line || !*line)) || err->code == reasons[i].code)
 			continue;
-		cleanup_free char *message = xasprintf("%s; its log says: %s", err->message, *lines);
-		error_set(err, ERROR_NO_SPACE, "%s", message);
-		error_hint(err, "make room on the disk of the services' data, and ask again");
+		cleanup_free char *message = told ? xstrdup(err->message) : xasprintf("%s; its log says: %s", err->message, *line);
+		error_set(err, reasons[i].code, "%s", message);
+		error_hint(err, "%s", reasons[i].hint);
+		return;
 	}
 }
 
@@ -164,7 +178,7 @@ static void fail(struct apply_service *s, struct error *err)
 	for (size_t i = 0; i < n; i++)
 		json_array_append_new(log, json_string(lines[i]));
 	error_detail(err, "service", json_string(s->name));
-	no_space(lines, err);
+	take_reason(lines, err);
 	if (n && err->code == ERROR_SERVICE_FAILED) {
 		cleanup_free char *message = xasprintf("%s; its log ends: %s", err->message, lines[n - 1]);
 		free(err->message);

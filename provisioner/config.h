@@ -129,6 +129,7 @@ struct config_service {
 	int stop_signal;         /* number; 0: not given */
 	int64_t stop_grace_ms;   /* -1: not given (Compose: 10 s) */
 	enum restart_policy restart;
+	bool restart_of_deploy;  /* deploy.restart_policy says it */
 	unsigned restart_max;    /* on-failure:N; 0: unlimited */
 	/* x-aether of the service */
 	char **run_command;      /* x-aether.command: how to run it as a host process; NULL: not given */

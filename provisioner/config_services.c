@@ -135,9 +135,28 @@ static int read_limits(const struct field *f, void *out)
 	return field_read_map(f, limit_fields, UNKNOWN_WARNS, "a mapping", out);
 }
 
+static int read_reserved_memory(const struct field *f, void *out)
+{
+	return field_bytes(f, &((struct config_service *)out)->container.memory_reservation_bytes);
+}
+
+static const struct field_reader reservation_fields[] = {
+    {"memory", read_reserved_memory},
+    {"cpus", field_ignore}, /* of a scheduler's: one machine has nothing to choose */
+    {"devices", NULL},
+    {"generic_resources", NULL},
+    {"pids", NULL},
+    {NULL, NULL},
+};
+
+static int read_reservations(const struct field *f, void *out)
+{
+	return field_read_map(f, reservation_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
 static const struct field_reader resource_fields[] = {
     {"limits", read_limits},
-    {"reservations", NULL},
+    {"reservations", read_reservations},
     {NULL, NULL},
 };
 
@@ -146,21 +165,25 @@ static int read_resources(const struct field *f, void *out)
 	return field_read_map(f, resource_fields, UNKNOWN_WARNS, "a mapping", out);
 }
 
-static const struct field_reader deploy_fields[] = {
-    {"resources", read_resources},
-    {"mode", NULL},
-    {"replicas", NULL},
-    {"placement", NULL},
-    {"restart_policy", NULL},
-    {"update_config", NULL},
-    {"rollback_config", NULL},
-    {"endpoint_mode", NULL},
-    {NULL, NULL},
-};
+/* ---- how many, and where ---- */
 
-static int read_deploy(const struct field *f, void *out)
+static int read_replicas(const struct field *f, void *out)
 {
-	return field_read_map(f, deploy_fields, UNKNOWN_WARNS, "a mapping", out);
+	int64_t n = 1;
+	int r = field_int(f, 0, INT64_MAX, &n);
+	if (r == 0 && n != 1)
+		field_warn(f, "one instance is run, not %lld", (long long)n);
+	return r;
+}
+
+static int read_mode(const struct field *f, void *out)
+{
+	static const char *const words[] = {"replicated", "global", "replicated-job", "global-job", NULL};
+	size_t i;
+	int r = field_choice(f, words, &i);
+	if (r == 0 && i > 0)
+		field_warn(f, "one instance is run, as for replicated");
+	return r;
 }
 
 /* ---- stopping and starting again ---- */
@@ -218,6 +241,8 @@ static int read_restart(const struct field *f, void *out)
 	                {"unless-stopped", RESTART_UNLESS_STOPPED}};
 	struct config_service *s = out;
 	cleanup_free char *text = NULL;
+	unsigned most = 0;
+	size_t i = 0;
 	if (f->node->type != YAML_SCALAR)
 		return field_expected(f, what);
 	int r = field_text(f, &text);
@@ -228,15 +253,76 @@ static int read_restart(const struct field *f, void *out)
 		size_t digits = strspn(colon + 1, "0123456789");
 		if (!digits || digits > 6 || colon[1 + digits])
 			return field_expected(f, what);
-		s->restart_max = (unsigned)strtoul(colon + 1, NULL, 10);
+		most = (unsigned)strtoul(colon + 1, NULL, 10);
 		*colon = '\0';
 	}
-	for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
-		if (!strcmp(policies[i].word, text)) {
-			s->restart = policies[i].policy;
-			return 0;
-		}
-	return field_expected(f, what);
+	while (i < sizeof policies / sizeof *policies && strcmp(policies[i].word, text))
+		i++;
+	if (i == sizeof policies / sizeof *policies)
+		return field_expected(f, what);
+	if (!s->restart_of_deploy) {
+		s->restart = policies[i].policy;
+		s->restart_max = most;
+	}
+	return 0;
+}
+
+/* ---- deploy ---- */
+
+static int read_restart_condition(const struct field *f, void *out)
+{
+	static const char *const words[] = {"none", "on-failure", "any", NULL};
+	static const enum restart_policy policies[] = {RESTART_NO, RESTART_ON_FAILURE, RESTART_UNLESS_STOPPED};
+	size_t i;
+	int r = field_choice(f, words, &i);
+	if (r == 0)
+		((struct config_service *)out)->restart = policies[i];
+	return r;
+}
+
+static int read_restart_attempts(const struct field *f, void *out)
+{
+	int64_t n = 0;
+	int r = field_int(f, 0, 999999, &n);
+	if (r == 0)
+		((struct config_service *)out)->restart_max = (unsigned)n;
+	return r;
+}
+
+static const struct field_reader restart_policy_fields[] = {
+    {"condition", read_restart_condition},
+    {"max_attempts", read_restart_attempts},
+    {"delay", NULL},
+    {"window", NULL},
+    {NULL, NULL},
+};
+
+/* It wins over `restart`, as in docker compose. */
+static int read_restart_policy(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	s->restart = RESTART_UNLESS_STOPPED;
+	s->restart_max = 0;
+	s->restart_of_deploy = true;
+	return field_read_map(f, restart_policy_fields, UNKNOWN_WARNS, "a mapping", out);
+}
+
+static const struct field_reader deploy_fields[] = {
+    {"resources", read_resources},
+    {"mode", read_mode},
+    {"replicas", read_replicas},
+    {"labels", field_ignore}, /* of a swarm's service, not of its containers */
+    {"placement", NULL},
+    {"restart_policy", read_restart_policy},
+    {"update_config", NULL},
+    {"rollback_config", NULL},
+    {"endpoint_mode", NULL},
+    {NULL, NULL},
+};
+
+static int read_deploy(const struct field *f, void *out)
+{
+	return field_read_map(f, deploy_fields, UNKNOWN_WARNS, "a mapping", out);
 }
 
 /* ---- depends_on ---- */
@@ -434,7 +520,7 @@ static const struct field_reader service_fields[] = {
     {"pre_stop", NULL},
     {"provider", NULL},
     {"pull_refresh_after", NULL},
-    {"scale", NULL},
+    {"scale", read_replicas},
     {"secrets", read_secrets},
     {"storage_opt", NULL},
     {"use_api_socket", NULL},

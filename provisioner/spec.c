@@ -780,7 +780,7 @@ static int signal_number(const char *name)
 	for (size_t i = 0; name && i < sizeof signals / sizeof *signals; i++)
 		if (!strcmp(name, signals[i].name))
 			return signals[i].number;
-	return SIGTERM;
+	return 0;
 }
 
 static uint64_t hash_process(uint64_t h, const struct process_spec *p)
@@ -820,7 +820,7 @@ static char *hash_spec(const struct service_spec *spec)
 	h = hash_bytes(h, &spec->pids, sizeof spec->pids);
 	h = hash_bytes(h, &spec->generation, sizeof spec->generation);
 	if (!spec->process && spec->container) /* a process has none of it */
-		h = container_options_hash(hash_argv(h, spec->aliases), spec->container);
+		h = hash_bytes(container_options_hash(hash_argv(h, spec->aliases), spec->container), &spec->stop_signal, sizeof spec->stop_signal);
 	h = hash_process(h, spec->process);
 	return xasprintf("%016llx", (unsigned long long)h);
 }
