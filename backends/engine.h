@@ -250,7 +250,7 @@ void engine_log_drop(struct engine *e, const char *service);
 void engine_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg);
 
 /* More of it than any engine in its right mind says of events or of a pull: it must not keep the loop busy. */
-bool engine_is_flood(struct engine_rate *r, size_t len);
+bool engine_is_flood(struct engine_rate *r, const char *data, size_t len);
 
 /* One frame after the other of a stream without a terminal: {1|2, 0, 0, 0, length as 4 bytes big-endian}.
  * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach */

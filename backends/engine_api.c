@@ -333,14 +333,17 @@ void engine_negotiate(struct engine *e, backend_done *done, void *arg)
 
 /* ---- streams ---- */
 
-#define FLOOD_BYTES (8u << 20) /* in a second: ten thousand events and more */
+#define FLOOD_BYTES (8u << 20) /* in a second: eight thousand events */
+#define FLOOD_LINE 1000        /* what a line costs, however short */
 
-bool engine_is_flood(struct engine_rate *r, size_t len)
+bool engine_is_flood(struct engine_rate *r, const char *data, size_t len)
 {
 	uint64_t now = now_monotonic_ms();
 	if (now - r->since_ms > 1000)
 		*r = (struct engine_rate){now, 0};
 	r->bytes += len;
+	for (const char *end = data + len; data < end && (data = memchr(data, '\n', (size_t)(end - data))); data++)
+		r->bytes += FLOOD_LINE;
 	return r->bytes > FLOOD_BYTES;
 }
 

@@ -140,7 +140,7 @@ static void take_event(struct engine *e, const char *line)
 static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct engine *e = arg;
-	if (engine_is_flood(&e->events_rate, len))
+	if (engine_is_flood(&e->events_rate, data, len))
 		return false;
 	e->retries = 0;
 	for (const char *end; len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {

@@ -193,7 +193,7 @@ static void take_line(struct pull *p, const char *line)
 static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct pull *p = arg;
-	p->mad |= engine_is_flood(&p->rate, len);
+	p->mad |= engine_is_flood(&p->rate, data, len);
 	for (const char *end; !p->mad && len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
 		buffer_add(&p->line, data, (size_t)(end - data));
 		take_line(p, buffer_str(&p->line));
