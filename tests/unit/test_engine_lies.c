@@ -159,6 +159,7 @@ struct outcome {
 	int calls, exit_code;
 	size_t count;
 	enum error_code code;
+	char hint[300];
 };
 
 static void take(struct outcome *o, const struct error *err)
@@ -486,6 +487,100 @@ static void test_flood(void **state)
 	}
 }
 
+/* ---- pulls that fail ---- */
+
+struct refusal {
+	const char *line; /* of a stream; else */
+	int status;       /* an answer without one */
+	const char *message;
+	enum error_code code;
+	const char *hint; /* has these words */
+};
+
+static bool refuse(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	const struct refusal *f = arg;
+	if (!strstr(r->path, "/images/create"))
+		return false;
+	if (f->line) {
+		cleanup_free char *text = xasprintf("%zx\r\n%s\r\n0\r\n\r\n", strlen(f->line), f->line);
+		fake_stream(fd);
+		scripted_say(fd, text);
+	} else {
+		fake_refuse(fd, f->status, f->message);
+	}
+	*keep = true;
+	return true;
+}
+
+static void on_refused(void *arg, const struct error *err)
+{
+	struct outcome *o = arg;
+	take(o, err);
+	snprintf(o->hint, sizeof o->hint, "%s", err && err->hint ? err->hint : "");
+}
+
+static void test_pulls(void **state)
+{
+	struct world *w = *state;
+	static const struct refusal refusals[] = {
+	    {"{\"status\":\"Pulling\"}\n{\"errorDetail\":{\"message\":\"write /var/lib/docker/tmp/GetImageBlob1: no space left on device\"},\"error\":\"write /var/lib/docker/tmp/GetImageBlob1: no space left on device\"}\n",
+	     0, NULL, ERROR_NO_SPACE, "make room"},
+	    {"{\"errorDetail\":{\"message\":\"failed to register layer: Error processing tar file(exit status 1): write /x: no space left on device\"}}", 0, NULL, ERROR_NO_SPACE, "make room"},
+	    {NULL, 500, "toomanyrequests: You have reached your pull rate limit.", ERROR_IMAGE_AUTH, "docker login"},
+	    {NULL, 404, "no matching manifest for linux/amd64 in the manifest list entries", ERROR_IMAGE_NOT_FOUND, "platform"},
+	    {NULL, 404, "manifest for app:1 not found: manifest unknown: manifest unknown", ERROR_IMAGE_NOT_FOUND, "check its name"},
+	    {NULL, 404, "pull access denied for app, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", ERROR_IMAGE_AUTH, "docker login"},
+	    {NULL, 500, "Get \"https://r.example/v2/\": x509: certificate signed by unknown authority", ERROR_IMAGE_NOT_FOUND, "registry"},
+	    {"{\"progressDetail\":{\"current\":9223372036854775807,\"total\":9223372036854775807},\"id\":\"a\",\"status\":\"Downloading\"}\n"
+	     "{\"progressDetail\":{\"current\":-5,\"total\":100},\"id\":\"b\",\"status\":\"Downloading\"}\n{\"error\":\"x\"}\n",
+	     0, NULL, ERROR_IMAGE_NOT_FOUND, "check its name"},
+	};
+	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+		char data[128];
+		struct volume_spec volume;
+		struct outcome o = {0}, cleared = {0};
+		const struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+		w->engine.spoil = refuse;
+		w->engine.arg = (void *)(uintptr_t)&refusals[i];
+		open_backend(w);
+		backend_start(w->b, &spec, on_refused, &o);
+		assert_int_equal(await(w, &o), refusals[i].code);
+		if (!strstr(o.hint, refusals[i].hint))
+			fail_msg("%zu: %s", i, o.hint);
+		backend_clear(w->b, on_done, &cleared);
+		assert_int_equal(await(w, &cleared), ERROR_NONE);
+		close_backend(w);
+	}
+}
+
+/* One that is there for another platform than is asked for is pulled. */
+static void test_platform(void **state)
+{
+	struct world *w = *state;
+	static const struct {
+		const char *platform, *os, *architecture;
+		bool pulled;
+	} cases[] = {{"linux/arm64", "linux", "amd64", true}, {"linux/amd64", "linux", "amd64", false}, {"linux/x86_64", "linux", "amd64", false}, {"amd64", "linux", "amd64", false},
+	             {"arm64", "linux", "amd64", true}, {"linux", "linux", "amd64", false}, {"linux/arm/v7", "linux", "arm", false}, {"windows/amd64", "linux", "amd64", true}, {NULL, "linux", "arm64", false}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char data[128];
+		struct volume_spec volume;
+		struct outcome o = {0};
+		struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+		const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .platform = (char *)(uintptr_t)cases[i].platform};
+		anew(w);
+		json_object_set_new(w->engine.images, "app%3A1", json_pack("{s:s, s:s, s:s}", "Id", "old", "Os", cases[i].os, "Architecture", cases[i].architecture));
+		spec.container = &options;
+		open_backend(w);
+		backend_prepare(w->b, &spec, on_done, &o);
+		await(w, &o);
+		if ((strcmp(json_string_value(json_object_get(json_object_get(w->engine.images, "app%3A1"), "Id")), "old") != 0) != cases[i].pulled)
+			fail_msg("%s over %s", cases[i].platform, cases[i].architecture);
+		close_backend(w);
+	}
+}
+
 /* ---- what is not ours ---- */
 
 static void test_foreign_network(void **state)
@@ -529,6 +624,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_hangs, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_pulls, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
 	};
