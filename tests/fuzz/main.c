@@ -38,9 +38,13 @@ static void feed(const struct buffer *input)
 	LLVMFuzzerTestOneInput(copy, input->len);
 }
 
-/* Takes a piece of one, puts in a piece of another, changes bytes. */
+/* Takes a piece of one, or its beginning, puts in a piece of another, changes bytes. */
 static void mutate(const struct buffer *corpus, size_t count, struct buffer *out)
 {
+	if (below(2)) {
+		const struct buffer *from = &corpus[below(count)];
+		buffer_add(out, buffer_str(from), below(from->len + 1));
+	}
 	static const char bytes[] = "\n\r\t '\"\\$#={}:~@/[]-&*!|>%,";
 	for (size_t pieces = 1 + below(4); pieces; pieces--) {
 		const struct buffer *from = &corpus[below(count)];
