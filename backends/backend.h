@@ -198,7 +198,7 @@ struct backend_ops {
 	/* Where it is, for a backend that can be in several places: new strings, `from` for people ("DOCKER_HOST"). `asked` is its
 	 * name or an address. With `answering` somebody must also answer there, within a second. May block; any thread. NULL: it has no place. */
 	int (*find)(const char *asked, bool answering, char **address, char **from, struct error *err);
-	/* What of a namespace is there though nobody serves it: adds to `found` the names of what runs. With `remove` all of it that is no data goes,
+	/* What of a namespace is there though nobody serves it, running or not: adds the names to `found`. With `remove` all of it that is no data goes,
 	 * verified. May block, at most for seconds a container; any thread. NULL: it ends with its keeper, or is seen by its locks (cli/leftovers.h). */
 	int (*sweep)(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 	/* Deletes for good the data that a record stands for (see service_spec.data). `record` is its JSON. What is not there, or carries

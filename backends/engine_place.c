@@ -1,6 +1,7 @@
 /* What is asked of an engine without a loop: is it there, and a volume's end. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "backends/engine.h"
@@ -9,6 +10,8 @@
 
 #define ANSWER_MS 1000
 #define DISCARD_MS 10000
+#define SWEEP_ROUNDS 10
+#define SWEEP_PAUSE_MS 100
 
 int engine_target_resolve(const char *asked, const char *address, struct engine_target *ret, struct error *err)
 {
@@ -101,48 +104,62 @@ static int list_labelled(const struct engine_target *t, const char *path, const 
 	return r;
 }
 
-static int sweep_containers(const struct engine_target *t, const char *namespace_, bool remove, char ***found, struct error *err)
+static const char *first_name(const json_t *item)
 {
-	json_t *list = NULL, *item;
+	const char *name = json_string_value(json_array_get(json_object_get(item, "Names"), 0));
+	return name ? name + (*name == '/') : json_string_value(json_object_get(item, "Name"));
+}
+
+/* What is listed at `list` and carries the namespace's label is removed at `place`. Returns how many there were. */
+static int sweep_kind(const struct engine_target *t, const char *list, const char *place, const char *query, const char *namespace_, bool remove, char ***found, struct error *err)
+{
+	json_t *all = NULL, *item;
 	size_t i;
-	int r = list_labelled(t, "/containers/json?all=1&", namespace_, &list, err);
-	json_array_foreach (list, i, item) {
-		const char *id = json_string_value(json_object_get(item, "Id")), *state = json_string_value(json_object_get(item, "State"));
-		const char *name = json_string_value(json_array_get(json_object_get(item, "Names"), 0));
-		cleanup_free char *path = xasprintf("/containers/%s?force=1&v=1", id);
+	int n = 0, r = list_labelled(t, list, namespace_, &all, err);
+	json_array_foreach (all, i, item) {
+		const char *id = json_string_value(json_object_get(item, "Id")), *name = first_name(item);
 		if (!id || !engine_is_of(json_object_get(item, "Labels"), namespace_))
 			continue;
-		if (state && !strcmp(state, "running") && found)
-			strv_push(found, xstrdup(name ? name + (*name == '/') : id));
+		cleanup_free char *path = xasprintf("%s/%s%s", place, id, query);
+		n++;
+		if (found)
+			strv_push(found, xstrdup(name ? name : id));
 		if (remove && r == 0)
 			r = remove_thing(t, name ? name : id, path, err);
 	}
-	json_decref(list);
-	return r;
+	json_decref(all);
+	return r < 0 ? r : n;
 }
 
-static int sweep_networks(const struct engine_target *t, const char *namespace_, struct error *err)
+static int sweep_once(const struct engine_target *t, const char *namespace_, bool remove, char ***found, struct error *err)
 {
-	json_t *list = NULL, *item;
-	size_t i;
-	int r = list_labelled(t, "/networks?", namespace_, &list, err);
-	json_array_foreach (list, i, item) {
-		const char *id = json_string_value(json_object_get(item, "Id"));
-		cleanup_free char *path = xasprintf("/networks/%s", id ? id : "");
-		if (id && r == 0 && engine_is_of(json_object_get(item, "Labels"), namespace_))
-			r = remove_thing(t, "its network", path, err);
-	}
-	json_decref(list);
-	return r;
+	int containers = sweep_kind(t, "/containers/json?all=1&", "/containers", "?force=1&v=1", namespace_, remove, found, err);
+	int networks = containers < 0 ? containers : sweep_kind(t, "/networks?", "/networks", "", namespace_, remove, found, err);
+	return networks < 0 ? networks : containers + networks;
 }
 
+/* Until there is nothing: a call that the killed one had sent may make something yet. */
 int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err)
 {
 	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
 	int r = engine_target_resolve(address, address, &t, err);
-	if (r == 0)
-		r = sweep_containers(&t, namespace_, remove, found, err);
-	return r == 0 && remove ? sweep_networks(&t, namespace_, err) : r;
+	for (int round = 0; r == 0 && round < SWEEP_ROUNDS; round++) {
+		cleanup_error struct error why = ERROR_INIT;
+		int n = sweep_once(&t, namespace_, remove, found, &why);
+		bool over = n == 0 || !remove || round == SWEEP_ROUNDS - 1 || why.code == ERROR_BACKEND_UNREACHABLE;
+		if (over && remove && n > 0)
+			error_set(&why, ERROR_BACKEND_DEPROVISION_FAILED, "%s: somebody makes containers of %s again and again", t.url, namespace_);
+		if (over && error_is_set(&why)) {
+			r = -why.err;
+			if (err)
+				error_move(err, &why);
+		}
+		if (over)
+			break;
+		found = NULL;
+		nanosleep(&(struct timespec){0, SWEEP_PAUSE_MS * 1000000L}, NULL);
+	}
+	return r;
 }
 
 /* ---- the end of a volume ---- */

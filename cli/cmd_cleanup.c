@@ -21,6 +21,7 @@
 #include "cli/output.h"
 #include "cli/registry.h"
 
+#define SETTLE_MS 300
 #define STALE_S 60 /* a younger directory may belong to a mount that is being made */
 
 static const struct option options[] = {
@@ -109,21 +110,33 @@ static int orphaned_services(struct cleanup *c, struct error *err)
 }
 
 /* The same of backends whose services hold no lock of ours. */
-static int orphaned_containers(struct cleanup *c, struct error *err)
+static bool look_for_containers(struct cleanup *c)
 {
+	bool unserved = false;
 	for (size_t i = 0; i < c->known.count; i++) {
 		const struct store_environment *e = &c->known.items[i];
 		cleanup_error struct error why = ERROR_INIT;
 		cleanup_strv char **names = NULL;
-		if (is_served(e))
+		if (is_served(e) || !e->backend || !strcmp(e->backend, "process"))
 			continue;
+		unserved = true;
 		note(c, discard_orphans(e, false, &names, &why), &why);
 		cleanup_buffer struct buffer text = BUFFER_INIT;
 		for (char **name = names; name && *name; name++)
-			buffer_printf(&text, "%s %s", name == names ? "containers still run:" : "", *name);
+			buffer_printf(&text, "%s %s", name == names ? "nobody serves it, and its containers and network are there:" : "", *name);
 		if (names && found(c, "orphaned-containers", e->root, text.data))
 			note(c, discard_orphans(e, true, NULL, &why), &why);
 	}
+	return unserved;
+}
+
+/* Twice: what a keeper that was killed a moment ago has asked of its engine may only come to be now. */
+static int orphaned_containers(struct cleanup *c, struct error *err)
+{
+	if (!look_for_containers(c) || !c->force || c->failures)
+		return 0;
+	nanosleep(&(struct timespec){0, SETTLE_MS * 1000000L}, NULL);
+	look_for_containers(c);
 	return 0;
 }
 
