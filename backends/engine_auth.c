@@ -75,9 +75,12 @@ static char *base64_decode(const char *text)
 	return buffer_detach(&out);
 }
 
+/* new; NULL: no value, for what it was made of is no UTF-8 */
 static char *header_of(json_t *value)
 {
 	static const char alphabet[64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	if (!value)
+		return NULL;
 	char *text = json_dumps(value, JSON_COMPACT);
 	char *header = base64(text, alphabet);
 	free(text);

@@ -40,6 +40,7 @@ struct pull {
 	struct engine_rate rate;
 	bool mad; /* what it says is none of a pull */
 	char *auth;
+	char *auth_failed; /* why there is none, though docker's configuration names somebody to ask */
 };
 
 /* ---- how far it has come ---- */
@@ -138,6 +139,7 @@ static void pull_end(struct pull *p, const struct error *err)
 	free(p->platform);
 	layers_free(p);
 	free(p->auth);
+	free(p->auth_failed);
 	free(p);
 }
 
@@ -163,7 +165,7 @@ static void explain(const struct pull *p, int status, const char *text, struct e
 		error_set(err, ERROR_NO_SPACE, "the image %s: %s", p->image, text);
 		error_hint(err, "make room on the engine's disk: docker system df says what takes it");
 	} else if (means_denied(status, text)) {
-		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s", p->image, text);
+		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s%s%s", p->image, text, p->auth_failed ? "; " : "", p->auth_failed ? p->auth_failed : "");
 		error_hint(err, "docker login its registry, or check the name: a private image and one that does not exist look alike");
 	} else if (says(text, limited)) {
 		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s", p->image, text);
@@ -239,11 +241,15 @@ static void begin_pull(struct pull *p)
 static void on_auth(void *arg, const struct error *err, const char *auth)
 {
 	struct pull *p = arg;
-	if (err || p->e->closing) {
+	if (p->e->closing) {
 		cleanup_error struct error closing = ERROR_INIT;
 		error_set(&closing, ERROR_CANCELED, "the backend is being closed");
-		pull_end(p, err ? err : &closing);
+		pull_end(p, &closing);
 		return;
+	}
+	if (err) { /* a helper of another machine's configuration is no reason to refuse what everybody may have */
+		log_warning("engine", "%s", err->message);
+		p->auth_failed = xstrdup(err->message);
 	}
 	p->auth = xstrdup(auth);
 	begin_pull(p);
