@@ -244,6 +244,9 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us);
 char *engine_log_path(struct backend *b, const char *service);
 void engine_log_follow(struct engine *e, const char *service, const char *id); /* may be called again */
 void engine_log_drop(struct engine *e, const char *service);
+/* What has ended is told of when its log has been heard, or soon: `heard` is called later, once. false: there is none to wait for. */
+bool engine_log_hear(struct engine *e, const char *id, void (*heard)(void *arg), void *arg);
+bool engine_log_is_heard(const struct engine *e, const char *id); /* it is waited for */
 
 /* ---- programs inside (engine_exec.c) ---- */
 

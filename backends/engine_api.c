@@ -84,7 +84,8 @@ static enum error_code code_of(const char *text)
 {
 	static const char *const port[] = {"port is already allocated", "address already in use", "cannot listen on the TCP port", "cannot listen on the UDP port", NULL};
 	static const char *const space[] = {"no space left on device", "disk quota exceeded", NULL};
-	return says(text, port) ? ERROR_PORT_ALLOCATION_FAILED : says(text, space) ? ERROR_NO_SPACE : ERROR_BACKEND_SPAWN_FAILED;
+	static const char *const platform[] = {"does not match the specified platform", NULL};
+	return says(text, port) ? ERROR_PORT_ALLOCATION_FAILED : says(text, space) ? ERROR_NO_SPACE : says(text, platform) ? ERROR_IMAGE_NOT_FOUND : ERROR_BACKEND_SPAWN_FAILED;
 }
 
 void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err)
@@ -93,10 +94,13 @@ void engine_error(const struct engine *e, const char *what, int status, const js
 	if (!text)
 		text = json_string_value(json_object_get(json, "cause"));
 	cleanup_free char *line = text ? engine_told(text) : NULL;
-	if (line)
-		error_set(err, code_of(line), "%s%s%s", what, *what ? ": " : "", line);
-	else
+	if (!line) {
 		error_set(err, ERROR_BACKEND_UNREACHABLE, "%s%s%s answered with status %d and no reason", what, *what ? ": " : "", e->target.url, status);
+		return;
+	}
+	error_set(err, code_of(line), "%s%s%s", what, *what ? ": " : "", line);
+	if (err->code == ERROR_IMAGE_NOT_FOUND)
+		error_hint(err, "there is none of it for the platform: that the file names; leave that out, or name another");
 }
 
 /* ---- one call ---- */

@@ -33,7 +33,42 @@ static bool is_local(pid_t pid, const char *id)
 bool engine_lives(struct backend *b, const char *service, pid_t pid)
 {
 	const struct engine_slot *slot = engine_slot((struct engine *)b, service);
+	if (slot->state == INSTANCE_EXITED)
+		return false; /* which may not be told yet */
 	return !slot->local || slot->pid != pid || alive(pid);
+}
+
+/* ---- an exit, whose reason stands in the log ---- */
+
+struct exited {
+	struct engine *e;
+	struct instance now;
+};
+
+/* Unless it is a thing of the past by now. */
+static void tell_exit(void *arg)
+{
+	struct exited *x = arg;
+	struct engine *e = x->e;
+	const struct engine_slot *slot = engine_slot(e, x->now.service);
+	if (!e->closing && !slot->ops && slot->state == INSTANCE_EXITED && slot->id && !strcmp(slot->id, x->now.handle))
+		e->changed(e->changed_arg, &x->now);
+	instance_release(&x->now);
+	free(x);
+}
+
+static bool is_told_later(struct engine *e, const struct instance *now)
+{
+	struct exited *x = xcalloc(1, sizeof *x);
+	*x = (struct exited){e, *now};
+	if (!engine_log_hear(e, now->handle, tell_exit, x)) {
+		free(x);
+		return false;
+	}
+	x->now.service = xstrdup(now->service);
+	x->now.handle = xstrdup(now->handle);
+	x->now.config_hash = xstrdup(now->config_hash);
+	return true;
 }
 
 void engine_seen(struct engine *e, const struct instance *now, bool by_us)
@@ -48,8 +83,9 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 		slot->id = xstrdup(now->handle);
 	}
 	slot->local = now->state == INSTANCE_RUNNING && is_local(now->pid, slot->id);
-	if (!same && !by_us && !e->closing)
-		e->changed(e->changed_arg, now);
+	if (same || by_us || e->closing || (now->state == INSTANCE_EXITED && is_told_later(e, now)))
+		return;
+	e->changed(e->changed_arg, now);
 }
 
 static void tell_gone(struct engine *e, struct engine_slot *slot, enum instance_state state)

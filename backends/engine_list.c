@@ -85,7 +85,10 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		engine_check_take(l->e, i.service, json);
 		if (!slot->ops)
 			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);
-		l->list.items[l->list.count - 1].memory_bytes = engine_memory(slot);
+		struct instance *item = &l->list.items[l->list.count - 1];
+		item->memory_bytes = engine_memory(slot);
+		if (item->state == INSTANCE_EXITED && engine_log_is_heard(l->e, item->handle))
+			item->state = INSTANCE_RUNNING; /* that it has ended is about to be told */
 		if (i.state == INSTANCE_RUNNING)
 			engine_log_follow(l->e, i.service, i.handle);
 	}

@@ -17,6 +17,8 @@
 
 #define AREA "engine"
 #define STAMP_MAX 40
+#define PIECE_BYTES (16u << 10) /* of dockerd: daemon/logger/copier.go */
+#define LAST_WORDS_MS 500 /* that an exit is told later: its log says why */
 
 struct engine_log {
 	struct engine *e;
@@ -28,10 +30,13 @@ struct engine_log {
 	bool begun, raw;        /* raw: of a terminal, without frames */
 	bool in_stamp;
 	char stamp[STAMP_MAX + 1];
-	size_t stamp_len;
+	size_t stamp_len, line_len; /* line: of what follows the stamp */
 	struct timespec since, last;
 	bool known; /* the message was here before: Podman takes whole seconds only */
 	bool dropped;
+	uv_timer_t timer;
+	void (*heard)(void *arg); /* NULL: nobody waits for its end */
+	void *heard_arg;
 };
 
 char *engine_log_path(struct backend *b, const char *service)
@@ -75,17 +80,19 @@ static void date_file(const struct engine_log *l)
 
 /* ---- what comes ---- */
 
-static void take_stamp(struct engine_log *l)
+/* false: it is none */
+static bool take_stamp(struct engine_log *l)
 {
 	struct tm tm = {0};
 	l->stamp[l->stamp_len] = '\0';
 	char *rest = strptime(l->stamp, "%Y-%m-%dT%H:%M:%S", &tm);
 	if (!rest)
-		return;
+		return false;
 	const struct timespec at = {timegm(&tm), *rest == '.' ? engine_nanoseconds(rest, &rest) : 0};
 	l->known = at.tv_sec < l->since.tv_sec || (at.tv_sec == l->since.tv_sec && at.tv_nsec <= l->since.tv_nsec);
 	if (!l->known)
 		l->last = at;
+	return true;
 }
 
 /* Up to the first blank, where a message begins. */
@@ -93,26 +100,36 @@ static void take_text(void *arg, int stream, const char *text, size_t len)
 {
 	struct engine_log *l = arg;
 	while (l->in_stamp && len) {
-		if (*text == ' ' || l->stamp_len == STAMP_MAX) {
-			take_stamp(l);
-			l->in_stamp = false;
-		} else {
-			l->stamp[l->stamp_len++] = *text;
+		bool over = *text == ' ' || l->stamp_len == STAMP_MAX;
+		if (!over) {
+			l->stamp[l->stamp_len++] = *text++;
+			len--;
+			continue;
 		}
-		text++;
-		len--;
+		l->in_stamp = false;
+		l->line_len = 0;
+		if (take_stamp(l)) {
+			text++;
+			len--;
+		} else if (!l->known) {
+			put(l, l->stamp, l->stamp_len);
+		}
 	}
+	l->line_len += len;
 	if (len && !l->known)
 		put(l, text, len);
 }
 
+/* Of a terminal a long line comes in pieces, each with its time in front. */
 static void take_lines(struct engine_log *l, const char *data, size_t len)
 {
 	while (len) {
-		const char *end = memchr(data, '\n', len);
-		size_t n = end ? (size_t)(end + 1 - data) : len;
+		size_t most = !l->in_stamp && l->line_len < PIECE_BYTES ? PIECE_BYTES - l->line_len : len;
+		size_t n = l->in_stamp ? 1 : most < len ? most : len;
+		const char *end = memchr(data, '\n', n);
+		n = end ? (size_t)(end + 1 - data) : n;
 		take_text(l, 1, data, n);
-		if (end) {
+		if (end || (!l->in_stamp && l->line_len == PIECE_BYTES)) {
 			l->in_stamp = true;
 			l->stamp_len = 0;
 		}
@@ -151,8 +168,32 @@ static bool on_data(void *arg, int status, const char *data, size_t len)
 
 /* ---- life ---- */
 
-static void log_free(struct engine_log *l)
+static void on_timer_closed(uv_handle_t *handle)
 {
+	struct engine_log *l = handle->data;
+	struct engine *e = l->e;
+	free(l->service);
+	free(l->id);
+	free(l);
+	engine_end(e);
+}
+
+static void tell_heard(struct engine_log *l)
+{
+	void (*heard)(void *arg) = l->heard;
+	l->heard = NULL;
+	if (heard)
+		heard(l->heard_arg);
+}
+
+static void on_last_words(uv_timer_t *timer)
+{
+	tell_heard(timer->data);
+}
+
+static void on_end(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_log *l = arg;
 	for (struct engine_log **at = &l->e->logs; *at; at = &(*at)->next)
 		if (*at == l) {
 			*at = l->next;
@@ -160,14 +201,30 @@ static void log_free(struct engine_log *l)
 		}
 	if (l->fd >= 0)
 		close(l->fd);
-	free(l->service);
-	free(l->id);
-	free(l);
+	l->fd = -1;
+	tell_heard(l);
+	uv_close((uv_handle_t *)&l->timer, on_timer_closed);
 }
 
-static void on_end(void *arg, const struct error *err, int status, const json_t *json)
+bool engine_log_hear(struct engine *e, const char *id, void (*heard)(void *arg), void *arg)
 {
-	log_free(arg);
+	struct engine_log *l = e->logs;
+	while (l && (l->dropped || l->heard || !id || strcmp(l->id, id)))
+		l = l->next;
+	if (!l)
+		return false;
+	l->heard = heard;
+	l->heard_arg = arg;
+	uv_timer_start(&l->timer, on_last_words, LAST_WORDS_MS, 0);
+	return true;
+}
+
+bool engine_log_is_heard(const struct engine *e, const char *id)
+{
+	const struct engine_log *l = e->logs;
+	while (l && (l->dropped || !l->heard || strcmp(l->id, id)))
+		l = l->next;
+	return l;
 }
 
 void engine_log_follow(struct engine *e, const char *service, const char *id)
@@ -179,6 +236,9 @@ void engine_log_follow(struct engine *e, const char *service, const char *id)
 	struct stat st;
 	*l = (struct engine_log){.e = e, .next = e->logs, .service = xstrdup(service), .id = xstrdup(id), .fd = -1};
 	e->logs = l;
+	engine_begin(e);
+	uv_timer_init(e->base.loop, &l->timer);
+	l->timer.data = l;
 	l->fd = open_file(l);
 	if (l->fd >= 0 && !fstat(l->fd, &st) && st.st_size)
 		l->since = st.st_mtim;

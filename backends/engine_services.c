@@ -24,6 +24,7 @@ struct engine_op {
 	char **volumes; /* REMOVE: without a name, of the container */
 	unsigned grace_ms;
 	unsigned tries, dropped;
+	struct instance now; /* START: as it was seen at the end */
 	bool again; /* START: its network had gone, and it was made once more */
 	uv_timer_t timer;
 	struct error failed;
@@ -68,6 +69,7 @@ static void op_free(uv_handle_t *handle)
 	struct engine *e = op->e;
 	engine_plan_free(op->plan);
 	error_release(&op->failed);
+	instance_release(&op->now);
 	free(op->container);
 	free(op->id);
 	strv_free(op->volumes);
@@ -172,24 +174,34 @@ static void refuse_foreign(struct engine_op *op)
 
 static void make(struct engine_op *op);
 
+static void start_ended(void *arg)
+{
+	struct engine_op *op = arg;
+	struct engine *e = op->e;
+	struct instance now = op->now;
+	op->now = (struct instance){.service = NULL};
+	engine_watch(e);
+	op_done(op, NULL);
+	if (now.service)
+		engine_seen(e, &now, false);
+	instance_release(&now);
+}
+
+/* What it did since is told as a change; what has ended already, with its last words. */
 static void end_start(struct engine_op *op, const json_t *container)
 {
 	struct engine *e = op->e;
-	struct instance now, running;
-	bool known = container && engine_instance_of(e, container, &now);
-	if (known) {
-		engine_check_take(e, now.service, container);
-		running = now;
-		running.state = INSTANCE_RUNNING; /* what it did since is told as a change */
+	struct instance running;
+	if (engine_instance_of(e, container, &op->now)) {
+		engine_check_take(e, op->now.service, container);
+		running = op->now;
+		running.state = INSTANCE_RUNNING;
 		engine_seen(e, &running, true);
-		engine_log_follow(e, op->slot->service, now.handle);
+		engine_log_follow(e, op->slot->service, op->now.handle);
+		if (op->now.state == INSTANCE_EXITED && engine_log_hear(e, op->now.handle, start_ended, op))
+			return;
 	}
-	engine_watch(e);
-	op_done(op, NULL);
-	if (!known)
-		return;
-	engine_seen(e, &now, false);
-	instance_release(&now);
+	start_ended(op);
 }
 
 static void on_look_again(uv_timer_t *timer)
