@@ -143,6 +143,9 @@ void instances_release(struct instances *list);
 
 /* ---- operations --------------------------------------------------------------------------------------------------- */
 
+struct attachment; /* attachment.h */
+struct attachment_spec;
+
 struct backend; /* opaque; every implementation begins its own struct with `struct backend base` */
 
 typedef void backend_done(void *arg, const struct error *err);
@@ -224,6 +227,10 @@ struct backend_ops {
 	             backend_exec_done *done, void *arg);
 	/* borrowed, until the next turn of the loop: of what runs under that name, as far as it has been looked at; NULL: it has none. NULL op: nothing has. */
 	const struct backend_check *(*check_of)(struct backend *b, const char *service);
+	/* The same for somebody at a terminal or in a pipe: attachment.h. Asked by a command, which has no loop and no backend object. NULL: none here. */
+	int (*attach)(const struct attachment_spec *spec, struct attachment **ret, struct error *err);
+	/* Of what that has made, the part whose owner is gone (attachment_sweep). May block. NULL: it makes nothing that stays. */
+	int (*sweep_attached)(const char *address, const char *namespace_, bool (*gone)(const char *owner), bool remove, char ***found, struct error *err);
 	/* new: absolute path of the service's current log file, where logs are files (every start appends to it; when it has
 	 * grown it becomes PATH.1 and a new one begins); NULL op or NULL: they are not. */
 	char *(*log_path)(struct backend *b, const char *service);

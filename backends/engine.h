@@ -20,6 +20,7 @@
 #define ENGINE_LABEL_CONFIG_HASH "aether.config-hash"
 #define ENGINE_LABEL_GENERATION "aether.generation"
 #define ENGINE_LABEL_VOLUME "aether.volume"
+#define ENGINE_LABEL_RUN "aether.run" /* of a container that is no service's: whose it is (attachment.h) */
 
 /* What docker compose goes by, so that its `ps`, `logs`, `exec` show what is here: https://github.com/docker/compose/blob/main/pkg/api/labels.go */
 #define COMPOSE_LABEL_PROJECT "com.docker.compose.project"
@@ -187,6 +188,18 @@ void engine_container_options(const struct container_options *o, json_t *create,
 /* As engine_target_find, but what an earlier start has found (`address`, may be NULL) is kept. */
 int engine_target_resolve(const char *asked, const char *address, struct engine_target *ret, struct error *err);
 int engine_find(const char *asked, bool answering, char **address, char **from, struct error *err);
+
+struct engine_reply {
+	int status;   /* 0: nobody answered */
+	json_t *json; /* NULL: it was none */
+};
+struct http_params engine_http_params(const struct engine_target *t);
+/* An answer, whatever its status is, is success. Release `ret`. */
+int engine_ask(const struct engine_target *t, const char *method, const char *path, const json_t *body, unsigned timeout_ms, struct engine_reply *ret,
+               struct error *err);
+void engine_take_reply(void *reply, const struct error *err, const struct http_response *res); /* an http_done */
+void engine_reply_release(struct engine_reply *r);
+#define cleanup_reply __attribute__((cleanup(engine_reply_release)))
 int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 int engine_discard(const json_t *record, const char *namespace_, struct error *err);
 
@@ -254,6 +267,11 @@ void engine_exec(struct backend *b, const struct service_spec *spec, char *const
 
 /* More of it than any engine in its right mind says of events or of a pull: it must not keep the loop busy. */
 bool engine_is_flood(struct engine_rate *r, const char *data, size_t len);
+
+/* ---- programs for somebody who waits (engine_attachment.c) ---- */
+
+int engine_attach(const struct attachment_spec *spec, struct attachment **ret, struct error *err);
+int engine_sweep_attached(const char *address, const char *namespace_, bool (*gone)(const char *owner), bool remove, char ***found, struct error *err);
 
 /* One frame after the other of a stream without a terminal: {1|2, 0, 0, 0, length as 4 bytes big-endian}.
  * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach */

@@ -27,30 +27,36 @@ int engine_target_resolve(const char *asked, const char *address, struct engine_
 	return r;
 }
 
-static struct http_params params_of(const struct engine_target *t)
+struct http_params engine_http_params(const struct engine_target *t)
 {
 	return (struct http_params){.name = t->podman ? "Podman" : "Docker", .socket_path = t->socket_path, .url = t->http_url, .ca = t->ca, .cert = t->cert, .key = t->key};
 }
 
-struct answer {
-	int status;
-	json_t *json;
-};
-
-static void on_answer(void *arg, const struct error *err, const struct http_response *res)
+void engine_take_reply(void *arg, const struct error *err, const struct http_response *res)
 {
-	struct answer *a = arg;
-	a->status = res ? res->status : 0;
-	a->json = res && res->len ? json_loadb(res->body, res->len, JSON_DECODE_ANY, NULL) : NULL;
+	struct engine_reply *reply = arg;
+	const char *json = res ? strchr(res->body, '{') : NULL, *list = res ? strchr(res->body, '[') : NULL;
+	reply->status = res ? res->status : 0;
+	if (list && (!json || list < json))
+		json = list;
+	reply->json = json ? json_loadb(json, res->len - (size_t)(json - res->body), JSON_DISABLE_EOF_CHECK, NULL) : NULL;
 }
 
-/* The answer's JSON is new. */
-static int ask(const struct engine_target *t, const char *method, const char *path, unsigned timeout_ms, struct answer *ret, struct error *err)
+int engine_ask(const struct engine_target *t, const char *method, const char *path, const json_t *body, unsigned timeout_ms, struct engine_reply *ret,
+               struct error *err)
 {
-	const struct http_params params = params_of(t);
-	const struct http_request request = {.method = method, .path = path, .timeout_ms = timeout_ms, .done = on_answer, .arg = ret};
-	*ret = (struct answer){0, NULL};
+	const struct http_params params = engine_http_params(t);
+	cleanup_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	const struct http_request request = {.method = method, .path = path, .body = text, .body_len = text ? strlen(text) : 0, .timeout_ms = timeout_ms,
+	                                     .done = engine_take_reply, .arg = ret};
+	*ret = (struct engine_reply){0, NULL};
 	return http_wait(&params, &request, err);
+}
+
+void engine_reply_release(struct engine_reply *r)
+{
+	json_decref(r->json);
+	r->json = NULL;
 }
 
 int engine_find(const char *asked, bool answering, char **address, char **from, struct error *err)
@@ -58,8 +64,8 @@ int engine_find(const char *asked, bool answering, char **address, char **from, 
 	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
 	int r = engine_target_resolve(asked, NULL, &t, err);
 	if (r == 0 && answering) {
-		struct answer a;
-		r = ask(&t, "GET", "/_ping", ANSWER_MS, &a, err);
+		struct engine_reply a;
+		r = engine_ask(&t, "GET", "/_ping", NULL, ANSWER_MS, &a, err);
 		json_decref(a.json);
 		if (r == 0 && a.status != 200)
 			r = error_set(err, ERROR_BACKEND_UNREACHABLE, "what answers at %s is no container engine (status %d)", t.url, a.status);
@@ -73,7 +79,7 @@ int engine_find(const char *asked, bool answering, char **address, char **from, 
 
 /* ---- what a keeper that was killed has left ---- */
 
-static int failed(const struct engine_target *t, const char *what, const struct answer *a, struct error *err)
+static int failed(const struct engine_target *t, const char *what, const struct engine_reply *a, struct error *err)
 {
 	const char *why = json_string_value(json_object_get(a->json, "message"));
 	return error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s: %s: %s", t->url, what, why ? why : "it cannot be removed");
@@ -81,8 +87,8 @@ static int failed(const struct engine_target *t, const char *what, const struct 
 
 static int remove_thing(const struct engine_target *t, const char *what, const char *path, struct error *err)
 {
-	struct answer a;
-	int r = ask(t, "DELETE", path, DISCARD_MS, &a, err);
+	struct engine_reply a;
+	int r = engine_ask(t, "DELETE", path, NULL, DISCARD_MS, &a, err);
 	if (r == 0 && (a.status < 200 || a.status > 299) && a.status != 404)
 		r = failed(t, what, &a, err);
 	json_decref(a.json);
@@ -93,8 +99,8 @@ static int remove_thing(const struct engine_target *t, const char *what, const c
 static int list_labelled(const struct engine_target *t, const char *path, const char *namespace_, json_t **ret, struct error *err)
 {
 	cleanup_free char *url = engine_labelled(path, namespace_);
-	struct answer a;
-	int r = ask(t, "GET", url, DISCARD_MS, &a, err);
+	struct engine_reply a;
+	int r = engine_ask(t, "GET", url, NULL, DISCARD_MS, &a, err);
 	if (r == 0 && (a.status != 200 || !json_is_array(a.json)))
 		r = failed(t, path, &a, err);
 	if (r < 0)
@@ -167,8 +173,8 @@ int engine_sweep(const char *address, const char *namespace_, bool remove, char 
 static int discard_volume(const struct engine_target *t, const char *volume, const char *namespace_, struct error *err)
 {
 	cleanup_free char *name = engine_escape(volume), *path = xasprintf("/volumes/%s", name), *what = xasprintf("the volume %s", volume);
-	struct answer a;
-	int r = ask(t, "GET", path, DISCARD_MS, &a, err);
+	struct engine_reply a;
+	int r = engine_ask(t, "GET", path, NULL, DISCARD_MS, &a, err);
 	bool ours = r == 0 && a.status == 200 && engine_is_of(json_object_get(a.json, "Labels"), namespace_);
 	if (r == 0 && a.status != 200 && a.status != 404)
 		r = failed(t, what, &a, err);

@@ -1,6 +1,5 @@
-#include "backends/http.h"
+#include "backends/http_private.h"
 
-#include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,6 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 
-#define CONNECT_TIMEOUT_MS 5000 /* a Unix socket whose queue is full waits, too */
 #define CONNECTIONS_KEPT 8
 
 struct http {
@@ -75,21 +73,21 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	return n;
 }
 
+static struct http_params params_of(const struct http *h)
+{
+	return (struct http_params){.name = h->name, .socket_path = h->socket_path, .url = h->url, .ca = h->ca, .cert = h->cert, .key = h->key};
+}
+
 static void explain(const struct http_call *c, CURLcode code, struct error *err)
 {
-	long system = 0;
-	const char *where = c->h->socket_path ? c->h->socket_path : c->h->url;
-	curl_easy_getinfo(c->easy, CURLINFO_OS_ERRNO, &system);
+	const struct http_params params = params_of(c->h);
 	if (c->canceled)
 		error_set(err, ERROR_CANCELED, "%s: the request was given up", c->h->name);
 	else if (c->too_large)
-		error_set_errno(err, ERROR_BACKEND_UNREACHABLE, EMSGSIZE, "%s at %s: an answer of more than %u MiB", c->h->name, where, HTTP_BODY_MAX >> 20);
-	else if (code == CURLE_COULDNT_CONNECT && system)
-		error_set_errno(err, ERROR_BACKEND_UNREACHABLE, (int)system, "%s at %s", c->h->name, where);
-	else if (code == CURLE_OPERATION_TIMEDOUT)
-		error_set_errno(err, ERROR_BACKEND_UNREACHABLE, ETIMEDOUT, "%s at %s does not answer", c->h->name, where);
+		error_set_errno(err, ERROR_BACKEND_UNREACHABLE, EMSGSIZE, "%s at %s: an answer of more than %u MiB", c->h->name,
+		                c->h->socket_path ? c->h->socket_path : c->h->url, HTTP_BODY_MAX >> 20);
 	else
-		error_set(err, ERROR_BACKEND_UNREACHABLE, "%s at %s: %s", c->h->name, where, *c->reason ? c->reason : curl_easy_strerror(code));
+		http_explain(&params, c->easy, code, c->reason, err);
 }
 
 static void tell(struct http_call *c, CURLcode code, struct error *err)
@@ -210,25 +208,6 @@ static int on_timer(CURLM *multi, long timeout_ms, void *arg)
 
 /* ---- requests ---- */
 
-static void set_endpoint(const struct http *h, const struct http_request *request, CURL *easy)
-{
-	cleanup_free char *url = xasprintf("%s%s", h->url, request->path);
-	curl_easy_setopt(easy, CURLOPT_URL, url);
-	if (h->socket_path)
-		curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, h->socket_path);
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* never by http_proxy */
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L); /* streams that say nothing for days notice a machine that is gone */
-	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-	if (h->ca)
-		curl_easy_setopt(easy, CURLOPT_CAINFO, h->ca);
-	if (h->cert)
-		curl_easy_setopt(easy, CURLOPT_SSLCERT, h->cert);
-	if (h->key)
-		curl_easy_setopt(easy, CURLOPT_SSLKEY, h->key);
-}
-
 static void set_body(struct http_call *c, const struct http_request *request)
 {
 	cleanup_free char *type = xasprintf("Content-Type: %s", request->body_type ? request->body_type : "application/json");
@@ -267,7 +246,8 @@ static struct http_call *call_new(struct http *h, const struct http_request *req
 	c->data = request->data;
 	c->done = request->done;
 	c->arg = request->arg;
-	set_endpoint(h, request, c->easy);
+	const struct http_params params = params_of(h);
+	http_set_endpoint(c->easy, &params, request->path);
 	set_method(c, request);
 	for (char *const *header = request->headers; header && *header; header++)
 		c->headers = curl_slist_append(c->headers, *header);
@@ -276,7 +256,6 @@ static struct http_call *call_new(struct http *h, const struct http_request *req
 	curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->reason);
 	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
-	curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
 	curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
 	if (request->silence_s) {
 		curl_easy_setopt(c->easy, CURLOPT_LOW_SPEED_LIMIT, 1L);

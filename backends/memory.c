@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "backends/attached_process.h"
 #include "backends/backends.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -506,6 +507,23 @@ static void memory_close(struct backend *base, void (*closed)(void *arg), void *
 	backend_defer(b->base.loop, close_now, b);
 }
 
+/* ---- beside a service ---- */
+
+static int memory_attach(const struct attachment_spec *spec, struct attachment **ret, struct error *err)
+{
+	const struct memory_service *s = spec->service ? world_find(spec->namespace_, spec->service) : NULL;
+	cleanup_keyvals struct keyvals env = KEYVALS_INIT;
+	if (!s || s->state != INSTANCE_RUNNING)
+		return error_set(err, ERROR_SERVICE_FAILED, "service %s does not run", spec->service ? spec->service : "(none)");
+	const struct keyvals *layers[] = {spec->defaults, &s->env, spec->env};
+	for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+		if (layers[i])
+			keyvals_copy(&env, layers[i]);
+	const struct attached_process p = {.what = s->name, .argv = spec->argv, .env = &env, .directory = spec->directory, .user_ns = -1, .pid_ns = -1, .uid = (uid_t)-1,
+	                                   .terminal = spec->terminal, .rows = spec->rows, .columns = spec->columns};
+	return attached_process_open(&p, ret, err);
+}
+
 const struct backend_ops backend_memory = {
     .name = "memory",
     .open = memory_open,
@@ -517,4 +535,5 @@ const struct backend_ops backend_memory = {
     .remove = memory_remove,
     .list = memory_list,
     .exec = memory_exec,
+    .attach = memory_attach,
 };

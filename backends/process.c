@@ -651,6 +651,7 @@ const struct backend_ops backend_process = {
     .remove = process_remove,
     .list = process_list,
     .exec = process_exec_op,
+    .attach = process_attach,
     .log_path = process_log_path,
     .lives = process_lives,
 };

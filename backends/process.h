@@ -229,6 +229,10 @@ void process_limits_remove(const struct process_settings *p, const char *service
 void process_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 const struct process_settings *process_settings_of(const struct backend *b);
 
+/* ---- process_attachment.c: no loop ---- */
+
+int process_attach(const struct attachment_spec *spec, struct attachment **ret, struct error *err);
+
 /* ---- process_exec.c ---- */
 
 struct process_exec;

@@ -410,7 +410,8 @@ int main(void)
 	s.signals = signals_open();
 	enum stage stage = STAGE_ORDER;
 	int r = order_read(SHIM_FD_ORDER, &s.order);
-	close(SHIM_FD_ORDER);
+	if (s.order.once > 0) /* of a service it stays open: process_attachment.c reads there how that is run */
+		close(SHIM_FD_ORDER);
 	if (!r)
 		r = begin(&s, &stage);
 	if (r) {

@@ -4,7 +4,8 @@
  * a new server finds it by its record. It inherits
  *
  *   fd 0 /dev/null      fd 1, 2 /dev/null (a service; its log is opened by the shim) or the output (a program run once)
- *   fd 3 the order: a memfd of NUL-terminated "key=value" strings (keys: the table in shim_order.c)
+ *   fd 3 the order: a memfd of NUL-terminated "key=value" strings (keys: the table in shim_order.c); a service's
+ *        stays open, for whoever runs something beside it
  *   fd 4 a pidfd: when that process ends, everything here ends
  *   fd 5 status pipe, to the backend: lines, see below. The backend may be gone: EPIPE is nothing
  *   fd 6 the locked lock file   fd 7 the service's directory   (both of a service alone)

@@ -52,20 +52,30 @@ static void push(char ***v, char *s)
 	strv_push(v, s); /* elements are borrowed: arguments_release frees the array alone */
 }
 
+static int take_own(const struct option *o, const struct spelled *s, char *const *argv, struct arguments *ret, struct error *err);
+
+/* "-it" is "-i -t". */
+static int take_letters(const struct spelled *s, char *const *argv, struct arguments *ret, struct error *err)
+{
+	const struct spelled next = {NULL, 0, s->attached[0], s->attached[1] ? s->attached + 1 : NULL};
+	const struct option *o = s->name ? NULL : find(ret->options, &next);
+	return o ? take_own(o, &next, argv, ret, err) : error_set(err, ERROR_USAGE, "%s takes no value", argv[0]);
+}
+
 /* An option of ours. Returns how many arguments it took (1 or 2). */
 static int take_own(const struct option *o, const struct spelled *s, char *const *argv, struct arguments *ret,
                     struct error *err)
 {
 	size_t i = (size_t)(o - ret->options);
 	if (!o->value) {
-		if (s->attached)
-			return error_set(err, ERROR_USAGE, "%s takes no value", argv[0]);
 		ret->values[i] = "";
-		return 1;
+		return s->attached ? take_letters(s, argv, ret, err) : 1;
 	}
 	ret->values[i] = s->attached ? s->attached : argv[1];
 	if (!ret->values[i])
 		return error_set(err, ERROR_USAGE, "%s wants %s", argv[0], o->value);
+	push(&ret->given, (char *)o->name);
+	push(&ret->given, (char *)ret->values[i]);
 	return s->attached ? 1 : 2;
 }
 
@@ -146,6 +156,7 @@ int arguments_parse(char *const *argv, const struct option *options, enum argume
 void arguments_release(struct arguments *args)
 {
 	free(args->values);
+	free(args->given);
 	free(args->words);
 	free(args->rest);
 	*args = (struct arguments){0};
@@ -157,6 +168,14 @@ const char *arguments_value(const struct arguments *args, const char *name)
 		if (!strcmp(args->options[i].name, name))
 			return args->values[i];
 	abort(); /* not in the command's table: a mistake in the program */
+}
+
+const char *arguments_value_at(const struct arguments *args, const char *name, size_t nth)
+{
+	for (char *const *at = args->given; at && *at; at += 2)
+		if (!strcmp(at[0], name) && !nth--)
+			return at[1];
+	return NULL;
 }
 
 unsigned arguments_word_count(const struct arguments *args)

@@ -27,6 +27,7 @@ enum arguments_mode {
 struct arguments {
 	const struct option *options; /* borrowed */
 	const char **values; /* parallel to options: NULL not given, "" a flag given; borrowed from argv */
+	char **given;        /* "name" and its value for each that was, in their order, as often as it was; elements borrowed */
 	char **words;        /* what is no option; elements borrowed from argv, NULL-terminated */
 	char **rest;         /* ARGUMENTS_PASS: all that is not in the table, in its order; elements borrowed */
 	bool json, help;     /* --json and -h, --help, which every command takes */
@@ -40,6 +41,8 @@ void arguments_release(struct arguments *args);
 
 /* borrowed; NULL when the option was not given. `name` must be in the table. */
 const char *arguments_value(const struct arguments *args, const char *name);
+/* The value of the `nth` time that it was given, from 0; NULL: it was not so often. */
+const char *arguments_value_at(const struct arguments *args, const char *name, size_t nth);
 static inline bool arguments_flag(const struct arguments *args, const char *name)
 {
 	return arguments_value(args, name) != NULL;

@@ -5,7 +5,7 @@
 #include "base/buffer.h"
 
 extern const struct command command_workspace_add, command_workspace_forget, command_workspace_list, command_attach,
-	command_detach, command_up, command_down, command_destroy, command_run, command_env, command_ports, command_status,
+	command_detach, command_up, command_down, command_destroy, command_run, command_exec, command_env, command_ports, command_status,
 	command_restart, command_stop, command_start, command_stats, command_list, command_logs, command_trash_list, command_trash_restore, command_trash_empty, command_cleanup, command_init,
 	command_compose_config, command_devcontainer, command_trust, command_jj, command_help;
 
@@ -22,6 +22,7 @@ const struct command *const commands[] = {
 	&command_stop,
 	&command_start,
 	&command_run,
+	&command_exec,
 	&command_env,
 	&command_ports,
 	&command_compose_config,

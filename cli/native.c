@@ -90,8 +90,8 @@ static int read_answer(int fd, struct buffer *out)
 	return n < 0 ? -errno : -EPIPE;
 }
 
-/* The connection, answered. `wait_ms` 0: however long it takes. */
-static int ask(const struct client *c, const char *line, unsigned wait_ms, struct error *err)
+/* The connection, answered. `wait_ms` 0: however long it takes. `ret`: what it answered on success, new; NULL: that is nothing. */
+static int ask(const struct client *c, const char *line, unsigned wait_ms, json_t **ret, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	cleanup_free char *whole = xasprintf("%s\n", line);
@@ -107,26 +107,34 @@ static int ask(const struct client *c, const char *line, unsigned wait_ms, struc
 	json_t *answer = r ? NULL : json_loads(buffer_str(&text), 0, NULL);
 	if (!answer)
 		return error_set(err, ERROR_NOT_MOUNTED, "%s is not served any more", c->id.root);
-	bool refused = json_object_size(answer) > 0;
+	bool refused = json_object_get(answer, "code") != NULL;
 	if (refused)
 		error_from_json(err, answer);
+	if (ret && !refused)
+		*ret = json_incref(answer);
 	json_decref(answer);
 	return refused ? -EIO : move_fd(&fd);
 }
 
 int native_demand(const struct client *c, struct error *err)
 {
-	return ask(c, NATIVE_DEMAND, 0, err);
+	return ask(c, NATIVE_DEMAND, 0, NULL, err);
+}
+
+int native_hold(const struct client *c, const char *service, json_t **ret, struct error *err)
+{
+	cleanup_free char *line = xasprintf(NATIVE_HOLD "%s", service);
+	return ask(c, line, 0, ret, err);
 }
 
 int native_command(const struct client *c, const char *line, struct error *err)
 {
-	cleanup_close int fd = ask(c, line, 0, err);
+	cleanup_close int fd = ask(c, line, 0, NULL, err);
 	return fd < 0 ? fd : 0;
 }
 
 void native_look(const struct client *c)
 {
 	cleanup_error struct error err = ERROR_INIT;
-	cleanup_close int fd = ask(c, NATIVE_LOOK, MOUNT_ANSWER_MS, &err);
+	cleanup_close int fd = ask(c, NATIVE_LOOK, MOUNT_ANSWER_MS, NULL, &err);
 }

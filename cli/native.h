@@ -19,6 +19,9 @@ void native_look(const struct client *c);
 /* The same of a demand. A descriptor (close-on-exec), whose being open is the lease. */
 int native_demand(const struct client *c, struct error *err);
 
+/* A lease without a demand: what `ajj exec` needs beside that service, new. */
+int native_hold(const struct client *c, const char *service, json_t **ret, struct error *err);
+
 /* Would reading this file of the control file system start the services? */
 bool native_is_demand(const char *file);
 

@@ -101,6 +101,11 @@ static int render_service_env(struct environment *e, const char *service, struct
 	return environment_service(e, service, SERVICE_ENV, out, err);
 }
 
+static int render_exec(struct environment *e, const char *service, struct buffer *out, struct error *err)
+{
+	return environment_service(e, service, SERVICE_EXEC, out, err);
+}
+
 static int render_state(struct environment *e, const char *service, struct buffer *out, struct error *err)
 {
 	return environment_service(e, service, SERVICE_STATE, out, err);
@@ -154,6 +159,7 @@ const struct control_file control_files[] = {
 	{"port", IN_SERVICE, 0400, DEMAND_SERVICE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV | CHANGED_PORTS, 0, render_port},
 	{"env", IN_SERVICE, 0400, DEMAND_SERVICE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV | CHANGED_PORTS, 0, render_service_env},
 	{"state", IN_SERVICE, 0400, DEMAND_NONE, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_STATUS | CHANGED_SERVICES, 0, render_state},
+	{"exec", IN_SERVICE, 0400, DEMAND_HELD, WRITE_REFUSED, UNLINK_REFUSED, POLL_ALWAYS, CHANGED_ENV | CHANGED_PORTS | CHANGED_SERVICES, 0, render_exec},
 	/* what lies beneath, and in the main checkout, is looked at whenever it is looked up */
 	{CONTROL_ENV_FILE_PREFIX, IN_ENV_FILES, 0600, DEMAND_FILE, WRITE_TEXT, UNLINK_REFUSED, POLL_ALWAYS,
 	 CHANGED_ENV | CHANGED_PORTS | CHANGED_FILES | CHANGED_OWN_FILES, 1, render_env_file},

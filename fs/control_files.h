@@ -12,8 +12,8 @@
 #include "provisioner/environment.h"
 
 enum control_place { IN_ROOT, IN_SERVICE, IN_ENV_FILES /* in the root, too: one for each of x-aether.env_files */ };
-/* What an open for reading waits for. An open demand file is a lease. */
-enum control_demand { DEMAND_NONE, DEMAND_ENVIRONMENT, DEMAND_SERVICE, DEMAND_FILE };
+/* What an open for reading waits for. An open demand file is a lease; DEMAND_HELD is one that waits for nothing and starts nothing. */
+enum control_demand { DEMAND_NONE, DEMAND_HELD, DEMAND_ENVIRONMENT, DEMAND_SERVICE, DEMAND_FILE };
 enum control_write {
 	WRITE_REFUSED, /* EACCES */
 	WRITE_TEXT,    /* collected, applied at close to the user's own lines */

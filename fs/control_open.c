@@ -198,7 +198,7 @@ static void open_file(struct control *c, fuse_req_t req, fuse_ino_t ino, struct 
 	requester_of(o.tid, &who);
 	if (scratch)
 		open_scratch(c, &o, scratch);
-	else if (file->demand != DEMAND_NONE && (fi->flags & O_ACCMODE) != O_WRONLY)
+	else if (file->demand > DEMAND_HELD && (fi->flags & O_ACCMODE) != O_WRONLY)
 		demand(c, &o, version);
 	else
 		open_version(c, &o, version);

@@ -57,6 +57,7 @@ struct peer {
 	struct demand *demand;
 	bool begun, ended, closed; /* ended: of a command, whose answer comes in any case */
 	bool is_demand, leases;
+	json_t *answer; /* on success; NULL: {} */
 };
 
 /* ---- files ---- */
@@ -342,7 +343,7 @@ static void answer(struct peer *peer, const struct error *error)
 {
 	environment_tell(peer->p->p.environment);
 	write_changed(peer->p);
-	json_t *json = error ? error_to_json(error) : json_object();
+	json_t *json = error ? error_to_json(error) : peer->answer ? move_ptr(peer->answer) : json_object();
 	char *text = json_dumps(json, JSON_COMPACT);
 	cleanup_free char *line = xasprintf("%s\n", text);
 	uv_buf_t buf = uv_buf_init(line, (unsigned)strlen(line));
@@ -368,6 +369,16 @@ static void on_done(void *arg, const struct error *error)
 		answer(peer, error);
 }
 
+/* A lease without a demand. */
+static int hold(struct peer *peer, const char *service, struct error *err)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	int r = environment_service(peer->p->p.environment, service, SERVICE_EXEC, &text, err);
+	peer->is_demand = r >= 0;
+	peer->answer = r < 0 ? NULL : json_loads(buffer_str(&text), 0, NULL);
+	return r;
+}
+
 static void run_line(struct peer *peer)
 {
 	cleanup_error struct error err = ERROR_INIT;
@@ -377,6 +388,10 @@ static void run_line(struct peer *peer)
 	catch_up(peer->p);
 	if (!strcmp(line, NATIVE_LOOK)) {
 		on_done(peer, NULL);
+		return;
+	}
+	if (!strncmp(line, NATIVE_HOLD, strlen(NATIVE_HOLD))) {
+		on_done(peer, hold(peer, line + strlen(NATIVE_HOLD), &err) < 0 ? &err : NULL);
 		return;
 	}
 	if (strcmp(line, NATIVE_DEMAND)) {

@@ -151,7 +151,7 @@ uint64_t environment_events_start(struct environment *e);
 size_t environment_service_count(struct environment *e);
 const char *environment_service_name(struct environment *e, size_t i); /* borrowed until the next CHANGED_SERVICES */
 bool environment_has_service(struct environment *e, const char *service);
-enum service_text { SERVICE_URL, SERVICE_HOST, SERVICE_PORT, SERVICE_ENV, SERVICE_STATE };
+enum service_text { SERVICE_URL, SERVICE_HOST, SERVICE_PORT, SERVICE_ENV, SERVICE_STATE, SERVICE_EXEC /* beside_service.h */ };
 int environment_service(struct environment *e, const char *service, enum service_text what, struct buffer *out, struct error *err);
 /* new: path of the log file, NULL: none (yet). */
 char *environment_service_log(struct environment *e, const char *service);

@@ -19,6 +19,8 @@ static void service_release(struct model_service *s)
 	free(s->program_dir);
 	free(s->program_major);
 	keyvals_release(&s->variables);
+	keyvals_release(&s->beside_env);
+	keyvals_release(&s->beside_arguments);
 	keyvals_release(&s->recipe_env);
 	free(s->ports);
 	free(s->url);
@@ -492,18 +494,29 @@ static void make_files(struct model *m, const struct model_params *params)
 
 /* ---- recipes' variables ---- */
 
-static int expand_recipe_variables(struct model *m, struct model_service *s, const struct model_params *params,
-                                   struct error *err)
+static int expand_all(struct model *m, struct model_service *s, const struct model_params *params, const struct keyvals *templates, struct keyvals *out,
+                      struct error *err)
 {
-	for (size_t i = 0; s->recipe && s->url && i < s->recipe->variables.count; i++) {
-		const struct keyval *v = &s->recipe->variables.items[i];
+	for (size_t i = 0; i < templates->count; i++) {
+		const struct keyval *v = &templates->items[i];
 		cleanup_free char *value = NULL;
 		int r = model_expand(m, s, params, "", v->value ? v->value : "", &value, err);
 		if (r < 0)
 			return r;
-		keyvals_set(&s->recipe_env, v->key, value);
+		keyvals_set(out, v->key, value);
 	}
 	return 0;
+}
+
+static int expand_recipe_variables(struct model *m, struct model_service *s, const struct model_params *params,
+                                   struct error *err)
+{
+	if (!s->recipe || !s->url)
+		return 0;
+	int r = expand_all(m, s, params, &s->recipe->variables, &s->recipe_env, err);
+	if (r == 0)
+		r = expand_all(m, s, params, &s->recipe->beside_env, &s->beside_env, err);
+	return r < 0 ? r : expand_all(m, s, params, &s->recipe->beside_arguments, &s->beside_arguments, err);
 }
 
 void model_unplan(struct model *m)
@@ -517,6 +530,8 @@ void model_unplan(struct model *m)
 		free(s->url);
 		s->url = NULL;
 		keyvals_release(&s->recipe_env);
+		keyvals_release(&s->beside_env);
+		keyvals_release(&s->beside_arguments);
 	}
 	keyvals_release(&m->app_ports);
 	keyvals_release(&m->env);

@@ -29,6 +29,7 @@ struct model_service {
 	char *program_dir, *program_major;   /* of the recipe, on this machine; NULL: not looked for, or not there */
 	struct keyvals variables;            /* the recipe's template variables, expanded: user, password ... Secret */
 	struct keyvals recipe_env;  /* its DATABASE_URL and the like, expanded; empty where no port is leased. Secret */
+	struct keyvals beside_env, beside_arguments; /* of its recipe, expanded, as recipe_env. Secret */
 	struct port_binding *ports; /* external 0: not leased */
 	size_t n_ports;
 	enum service_network network;

@@ -47,12 +47,13 @@ int native_rename_env(const struct identity *id, int root_fd, struct error *err)
 int native_take_away(int root_fd, struct error *err);
 
 /* To the server of a plain workspace: a stream socket, SOCKET_DIR/ctl. It takes one line, of those of `ctl`, `demand` or `look`, and answers with one JSON object on
- * a line when that is done: {} or the error. Before any of them, what was written into `.env` is taken in; after it, the files tell what is true then, `look` is that alone. Who stays connected after a demand holds a lease. A descriptor (close-on-exec), or -errno: there is none. */
+ * a line when that is done: {} or the error. Before any of them, what was written into `.env` is taken in; after it, the files tell what is true then, `look` is that alone. `hold SERVICE` starts nothing and answers with what its `exec` would hold (beside_service.h). Who stays connected after a demand, or a hold, has a lease. A descriptor (close-on-exec), or -errno: there is none. */
 int native_connect(const struct identity *id);
 #define NATIVE_SOCKET "ctl"
 #define NATIVE_LINE_MAX 65536
 #define NATIVE_DEMAND "demand"
 #define NATIVE_LOOK "look"
+#define NATIVE_HOLD "hold "
 
 /* Was the user's own file written after the plain `.env`? Then that holds older lines, of a server that was killed before it saw the new ones. */
 bool native_own_is_newer(int root_fd, const char *name, const char *own);

@@ -40,6 +40,8 @@ static void recipe_release(struct recipe *r)
 	free(r->url);
 	keyvals_release(&r->defaults);
 	keyvals_release(&r->variables);
+	keyvals_release(&r->beside_env);
+	keyvals_release(&r->beside_arguments);
 	config_probe_release(&r->ready);
 	free(r->stop_signal);
 	free(r->data_target);
@@ -103,7 +105,7 @@ static int read_template_argv(const struct field *f, char ***ret)
 	return r == 0 && !(*ret)[0] ? field_expected(f, "a command") : r;
 }
 
-static int read_template_map(const struct field *f, struct keyvals *ret)
+static int read_templates(const struct field *f, bool any_name, struct keyvals *ret)
 {
 	if (f->node->type != YAML_MAP)
 		return field_expected(f, "a mapping");
@@ -111,12 +113,17 @@ static int read_template_map(const struct field *f, struct keyvals *ret)
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field child = field_child(f, i);
 		cleanup_free char *text = NULL;
-		r = is_variable_name(child.key) ? read_template(&child, &text)
+		r = any_name || is_variable_name(child.key) ? read_template(&child, &text)
 		                                : field_key_error(&child, "expected a name of letters, digits and '_'");
 		if (r == 0)
 			keyvals_set(ret, child.key, text);
 	}
 	return r;
+}
+
+static int read_template_map(const struct field *f, struct keyvals *ret)
+{
+	return read_templates(f, false, ret);
 }
 
 /* ---- readiness ---- */
@@ -390,6 +397,23 @@ static int read_variables(const struct field *f, void *out)
 	return read_template_map(f, &((struct recipe *)out)->variables);
 }
 
+static int read_beside_env(const struct field *f, void *out)
+{
+	return read_template_map(f, &((struct recipe *)out)->beside_env);
+}
+
+static int read_beside_arguments(const struct field *f, void *out)
+{
+	return read_templates(f, true, &((struct recipe *)out)->beside_arguments);
+}
+
+static const struct field_reader beside_fields[] = {{"env", read_beside_env}, {"arguments", read_beside_arguments}, {NULL, NULL}};
+
+static int read_beside(const struct field *f, void *out)
+{
+	return field_read_map(f, beside_fields, UNKNOWN_FAILS, "a mapping", out);
+}
+
 static int read_stop_signal(const struct field *f, void *out)
 {
 	return field_string(f, &((struct recipe *)out)->stop_signal);
@@ -415,7 +439,7 @@ static int read_container(const struct field *f, void *out)
 static const struct field_reader recipe_fields[] = {
     {"images", read_images},       {"port", read_port},   {"url", read_url},   {"defaults", read_defaults},
     {"variables", read_variables}, {"ready", read_ready}, {"data", read_data}, {"stop_signal", read_stop_signal},
-    {"process", read_process},     {"container", read_container}, {NULL, NULL},
+    {"process", read_process},     {"container", read_container}, {"exec", read_beside}, {NULL, NULL},
 };
 
 static int parse_recipe(const char *file, const struct buffer *text, struct recipe *recipe, struct error *err)

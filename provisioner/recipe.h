@@ -22,6 +22,8 @@ struct recipe {
 	char *url;         /* template of NAME_URL */
 	struct keyvals defaults;  /* template variables: user, password, database ...: templates over env.* */
 	struct keyvals variables; /* DATABASE_URL, PGHOST ...: templates, for the first such service in the file */
+	struct keyvals beside_env;       /* for `ajj exec`, over `variables`: templates; an empty value is left out */
+	struct keyvals beside_arguments; /* the same of programs that read no variables: name -> words, split as a shell would */
 	struct config_probe ready;
 	char *stop_signal; /* "SIGINT"; NULL: SIGTERM */
 	char *data_target; /* where the image keeps its data: mounts there are the data directory */

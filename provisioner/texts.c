@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "provisioner/beside_compose.h"
+#include "provisioner/beside_service.h"
 #include "provisioner/envfile.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
@@ -225,6 +226,9 @@ int environment_service(struct environment *e, const char *service, enum service
 		return m ? service_env(e, m, out, err) : 0;
 	case SERVICE_STATE:
 		buffer_printf(out, "%s\n", service_state_name(s->state));
+		break;
+	case SERVICE_EXEC:
+		beside_service(e->model, m, out);
 		break;
 	}
 	return 0;

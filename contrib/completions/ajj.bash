@@ -4,7 +4,7 @@ _ajj() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		[[ ${COMP_WORDS[i]} == -* ]] || words+=("${COMP_WORDS[i]}")
 	done
-	local commands='workspace attach detach up down destroy restart stop start run env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help'
+	local commands='workspace attach detach up down destroy restart stop start run exec env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help'
 	case "${words[0]-} ${words[1]-}" in
 	' ') # the command itself, or one of jj's
 		mapfile -t COMPREPLY < <(compgen -W "$commands --version $options" -- "$word")
@@ -26,7 +26,10 @@ _ajj() {
 	trust*) options+=' --show --revoke' ;;
 	cleanup* | down*) options+=' --force' ;;
 	'help '*) options=$commands ;;
-	'run '*) # a command line of its own
+	'exec ')
+		options=" --no-tty --user --workdir --env --interactive --tty $(_ajj_services)"
+		;;
+	'run '* | 'exec '*) # a command line of its own
 		mapfile -t COMPREPLY < <(compgen -c -- "$word")
 		return
 		;;

@@ -1,5 +1,5 @@
 # fish completion for ajj. `ajj help --json` is the table that a test compares this file with.
-set -l commands workspace attach detach up down destroy restart stop start run env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help
+set -l commands workspace attach detach up down destroy restart stop start run exec env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help
 
 # looking starts nothing: the directory of the services is no demand
 function __ajj_services
@@ -24,7 +24,7 @@ complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_compl
 complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l plain -d 'without FUSE'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these profiles'
-complete -c ajj -n '__fish_seen_subcommand_from up logs restart stop start' -a '(__ajj_services)'
+complete -c ajj -n '__fish_seen_subcommand_from up logs exec restart stop start' -a '(__ajj_services)'
 complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh docker json nul'
 complete -c ajj -n '__fish_seen_subcommand_from env' -l explain
 complete -c ajj -n '__fish_seen_subcommand_from env' -l container -d 'as containers have them'
@@ -39,3 +39,9 @@ complete -c ajj -n '__fish_seen_subcommand_from trust' -l revoke -d 'forget what
 complete -c ajj -n '__fish_seen_subcommand_from cleanup down' -l force -d 'do it'
 complete -c ajj -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c ajj -n '__fish_seen_subcommand_from run' -a '(__fish_complete_command)'
+complete -c ajj -n '__fish_seen_subcommand_from exec' -s T -l no-tty -d 'plain pipes'
+complete -c ajj -n '__fish_seen_subcommand_from exec' -s u -l user -x -d 'as another user'
+complete -c ajj -n '__fish_seen_subcommand_from exec' -s w -l workdir -r -d 'in another directory'
+complete -c ajj -n '__fish_seen_subcommand_from exec' -s e -l env -x -d 'set a variable'
+complete -c ajj -n '__fish_seen_subcommand_from exec' -s i -l interactive -d 'it is so by itself'
+complete -c ajj -n '__fish_seen_subcommand_from exec' -s t -l tty -d 'it is so by itself'

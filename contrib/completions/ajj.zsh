@@ -4,7 +4,7 @@
 _ajj() {
 	local -a commands options
 	local -a words_=(${(@)words[2,CURRENT-1]:#-*})
-	commands=(workspace attach detach up down destroy restart stop start run env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help)
+	commands=(workspace attach detach up down destroy restart stop start run exec env ports compose-config devcontainer trust status list logs stats trash cleanup init jj help)
 	options=(--json --help)
 	case "${words_[1]} ${words_[2]}" in
 	' ') compadd -- $commands --version $options && return; _ajj_jj; return ;;
@@ -24,7 +24,8 @@ _ajj() {
 	trust*) options+=(--show --revoke) ;;
 	cleanup*|down*) options+=(--force) ;;
 	'help '*) options=($commands) ;;
-	'run '*) _normal; return ;;
+	'exec ') options+=(--no-tty --user --workdir --env --interactive --tty); _ajj_services ;;
+	'run '*|'exec '*) _normal; return ;;
 	'workspace list'|'trash '*|down*|destroy*|ports*|status*|stats*|list*) ;;
 	*) _ajj_jj; return ;;
 	esac

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "backends/chaos.h"
+#include "tests/contract/attachment_suite.h"
 
 static void ends_by_itself(struct service *s)
 {
@@ -494,6 +495,14 @@ static const struct {
     CASE(bad_names_are_refused),
     CASE(a_port_without_a_lease_is_refused),
     CASE(probe_and_prepare_answer),
+    CASE(beside_a_service_streams_are_apart),
+    CASE(beside_a_service_bytes_stay_what_they_are),
+    CASE(beside_a_service_is_its_environment),
+    CASE(beside_a_service_is_a_terminal),
+    CASE(beside_a_service_signals_arrive),
+    CASE(beside_a_service_what_cannot_be_run_says_so),
+    CASE(beside_a_service_that_ends),
+    CASE(beside_a_service_its_reader_goes_away),
     CASE(chaos_fails_instead_and_afterwards),
     CASE(chaos_delays_and_is_canceled),
 #undef CASE

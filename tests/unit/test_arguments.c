@@ -55,6 +55,20 @@ static void values(void **state)
 	}
 }
 
+static void letters_together_and_values_again(void **state)
+{
+	struct arguments args;
+	assert_int_equal(arguments_parse(ARGV("-afone", "--format=two", "-f", "three"), options, ARGUMENTS_OWN, &args, NULL), 0);
+	assert_true(arguments_flag(&args, "all"));
+	assert_string_equal(arguments_value(&args, "format"), "three");
+	assert_string_equal(arguments_value_at(&args, "format", 0), "one");
+	assert_string_equal(arguments_value_at(&args, "format", 1), "two");
+	assert_string_equal(arguments_value_at(&args, "format", 2), "three");
+	assert_null(arguments_value_at(&args, "format", 3));
+	assert_null(arguments_value_at(&args, "all", 0));
+	arguments_release(&args);
+}
+
 static void wrong(void **state)
 {
 	const struct {
@@ -65,6 +79,7 @@ static void wrong(void **state)
 	    {ARGV("-x"), "unknown option -x"},
 	    {ARGV("--format"), "--format wants FORMAT"},
 	    {ARGV("--all=1"), "--all=1 takes no value"},
+	    {ARGV("-ax"), "-ax takes no value"},
 	    {ARGV("--json=1"), "unknown option --json=1"},
 	    {ARGV("--", "x", "--format"), NULL},
 	    {ARGV("-"), NULL},
@@ -185,6 +200,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(own_options),
 	    cmocka_unit_test(values),
+		cmocka_unit_test(letters_together_and_values_again),
 	    cmocka_unit_test(wrong),
 	    cmocka_unit_test(stops_at_the_first_word),
 	    cmocka_unit_test(raw_is_not_looked_at),

@@ -31,7 +31,7 @@ static void everything_is_listed(void **state)
 {
 	expect_listed("", "compose.yaml,ctl,env,env.container,env.container.json,env.container.list,env.json,env.own,errors.json,events,ports,services,status.json,trust.json");
 	expect_listed("services", "a b,cache,db");
-	expect_listed("services/db", "env,host,log,port,state,url");
+	expect_listed("services/db", "env,exec,host,log,port,state,url");
 	fake->service_count = 1;
 	expect_listed("services", "db");
 }
@@ -466,7 +466,7 @@ static void removing_a_service_keeps_it_listed(void **state)
 	expect_listed("services", "a b,cache,db");
 	/* although somebody still stands in what was removed */
 	expect_text("services/db/url", "url of db\n");
-	expect_listed("services/db", "env,host,log,port,state,url");
+	expect_listed("services/db", "env,exec,host,log,port,state,url");
 	close(dir);
 	fake->demand_errno = EIO;
 	expect_errno(EIO, rmdir(at("services/cache")));

@@ -1,0 +1,12 @@
+/* A program beside an environment's service, or in its network: whose environment it is, and where, is what this user's own store says. What
+ * stands in the workspace, or in another user's runtime directory, leads nowhere. */
+#ifndef PROVISIONER_ATTACHMENT_H
+#define PROVISIONER_ATTACHMENT_H
+
+#include "backends/attachment.h"
+#include "provisioner/store.h"
+
+/* Fills in the environment, `e` as the store has it (borrowed for the call), and opens it (backends/attachment.h). */
+int environment_attach(const struct store_environment *e, struct attachment_spec *spec, struct attachment **ret, struct error *err);
+
+#endif
