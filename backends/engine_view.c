@@ -9,6 +9,7 @@
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/fuse_conf.h"
 #include "base/path.h"
 
 /* It is neither theirs nor opened to others. */
@@ -43,15 +44,31 @@ uid_t engine_view_uid(const char *socket_path)
 	return socket_path && !stat(socket_path, &st) ? st.st_uid : 0;
 }
 
+/* What is mounted already was not opened by a line that came later. */
+const char *engine_view_mend(void)
+{
+	return fuse_conf_allows_other()
+	           ? "it was mounted before /etc/fuse.conf had user_allow_other: ajj detach, then ajj attach"
+	           : "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Or use a rootless engine";
+}
+
+/* The directory of this machine that it shows; borrowed; NULL: none */
+static const char *bound(const struct volume_spec *v)
+{
+	const char *device = v->driver_opts ? keyvals_get(v->driver_opts, "device") : NULL;
+	return v->kind == VOLUME_BIND ? v->source : device && *device == '/' ? device : NULL;
+}
+
 void engine_check_binds(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg)
 {
 	uid_t uid = engine_view_uid(e->target.socket_path);
 	for (size_t i = 0; i < spec->n_volumes; i++) {
 		const struct volume_spec *v = &spec->volumes[i];
-		if (v->kind != VOLUME_BIND || !engine_view_is_closed("/proc/self/mounts", v->source, uid))
+		const char *path = bound(v);
+		if (!path || !engine_view_is_closed("/proc/self/mounts", path, uid))
 			continue;
-		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this user's FUSE mounts", v->source);
-		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text, ENGINE_VIEW_HINT);
+		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this user's FUSE mounts", path);
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text, engine_view_mend());
 		return;
 	}
 }
@@ -63,5 +80,5 @@ int engine_view_check(const char *backend, const char *path, struct error *err)
 	if (engine_target_resolve(backend, NULL, &t, &none) < 0 || !engine_view_is_closed("/proc/self/mounts", path, engine_view_uid(t.socket_path)))
 		return 0;
 	error_set(err, ERROR_PERMISSION, "the engine at %s is another user, and may not look into this user's mount at %s", t.url, path);
-	return error_hint(err, ENGINE_VIEW_HINT);
+	return error_hint(err, "%s", engine_view_mend());
 }

@@ -9,13 +9,12 @@
 
 #include "base/error.h"
 
-/* The mend, one line */
-#define ENGINE_VIEW_HINT "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Or use a rootless engine"
-
 /* Is `path` (absolute, without links) in a FUSE mount that this user may not look into? `table`: a mount table, "/proc/self/mounts" but in tests. */
 bool engine_view_is_closed(const char *table, const char *path, uid_t uid);
 /* Whose eyes an engine has: its socket's owner; root's where that cannot be told. */
 uid_t engine_view_uid(const char *socket_path);
+
+const char *engine_view_mend(void); /* one line; static */
 
 /* The engine that `backend` ("docker", "podman") means here and now: may it look there? PERMISSION with the mend. Where there is none,
  * nothing is said. */

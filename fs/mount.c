@@ -19,6 +19,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/fuse_conf.h"
 #include "base/program.h"
 #include "provisioner/mounts.h"
 
@@ -126,16 +127,7 @@ bool mount_is(const char *path, const char *type)
 
 bool mount_may_share(void)
 {
-	if (geteuid() == 0)
-		return true;
-	cleanup_fclose FILE *f = fopen("/etc/fuse.conf", "re");
-	char line[256];
-	while (f && fgets(line, sizeof line, f)) {
-		line[strcspn(line, " \t\n#")] = '\0';
-		if (!strcmp(line, "user_allow_other"))
-			return true;
-	}
-	return false;
+	return geteuid() == 0 || fuse_conf_allows_other();
 }
 
 int mount_check(struct error *err)

@@ -39,11 +39,12 @@ static void warn_of_container_fields(struct model *m, const struct config_servic
 static void warn_of_volume(struct model *m, const struct config_resource *v)
 {
 	const char *device = keyvals_get(&v->driver_opts, "device"), *type = keyvals_get(&v->driver_opts, "type");
+	bool elsewhere = device && (*device == '/' || strchr(device, ':')); /* else in the workspace, or nowhere */
 	if (v->external)
 		return;
 	if (v->name)
 		strv_pushf(&m->warnings, "volumes.%s: each workspace has one of its own, and none of them is called %s", v->key, v->name);
-	if ((device && (!type || strcmp(type, "tmpfs"))) || (v->driver && strcmp(v->driver, "local")))
+	if ((elsewhere && (!type || strcmp(type, "tmpfs"))) || (v->driver && strcmp(v->driver, "local")))
 		strv_pushf(&m->warnings, "volumes.%s: its data is where its driver's options lead (%s), in every workspace the same, and never in the trash", v->key,
 		           device ? device : v->driver);
 }

@@ -307,9 +307,9 @@ static void volumes_are_others_or_as_they_are_said(void **state)
 {
 	struct workspace w;
 	workspace_new(&w, false,
-	              "services:\n  a: { image: x, volumes: ['theirs:/t', 'made:/m', 'plain:/p', './in/../own:/o', '~/h:/h', './only-main:/f:ro', './dir:/d', '../up:/u'] }\n"
+	              "services:\n  a: { image: x, volumes: ['theirs:/t', 'made:/m', 'plain:/p', './in/../own:/o', '~/h:/h', './only-main:/f:ro', './dir:/d', '../up:/u', 'rel:/r'] }\n"
 	              "  db: { image: fakedb, volumes: ['theirs:/var/lib/fake'] }\n"
-	              "volumes:\n  theirs: { external: true, name: real }\n  made: { driver_opts: { type: none, o: bind, device: /srv/x } }\n  plain:\n"
+	              "volumes:\n  theirs: { external: true, name: real }\n  made: { driver_opts: { type: none, o: bind, device: /srv/x } }\n  rel: { driver_opts: { type: none, o: 'ro,bind', device: ./up } }\n  plain:\n"
 	              "x-aether: { backend: docker }\n");
 	cleanup_free char *only = xasprintf("%s/only-main", scratch), *dir = xasprintf("%s/dir", scratch);
 	assert_int_equal(file_write_atomic(AT_FDCWD, only, "x", 1, 0644), 0);
@@ -320,6 +320,9 @@ static void volumes_are_others_or_as_they_are_said(void **state)
 	assert_string_equal(mounted(m, "a", "/t")->source, "real");
 	assert_string_equal(keyvals_get(mounted(m, "a", "/m")->driver_opts, "device"), "/srv/x");
 	assert_true(warns(m, "volumes.made: its data is where"));
+	cleanup_free char *loads = xasprintf("%s/up", w.id.root);
+	assert_string_equal(keyvals_get(mounted(m, "a", "/r")->driver_opts, "device"), loads);
+	assert_false(warns(m, "volumes.rel"));
 	assert_non_null(strstr(mounted(m, "a", "/m")->source, "/+volumes/made+"));
 	assert_non_null(strstr(mounted(m, "a", "/p")->source, "/+volumes/plain"));
 	cleanup_free char *own = xasprintf("%s/own", w.id.root), *here = xasprintf("%s/dir", w.id.root), *up = xasprintf("%s/up", scratch);
