@@ -72,10 +72,10 @@ static void end(void *arg)
 
 static void next(struct walk *w);
 
-/* A network that it is on already is said to be so with 403, or 500 of older ones. */
-static bool is_joined(const struct walk *w, const struct error *err)
+/* A network that it is on already is said to be so with 403, or 500 of older ones; Podman says OK, which is no JSON. */
+static bool is_joined(const struct walk *w, const struct error *err, int status)
 {
-	return w->joins && err->message && (strstr(err->message, "already exists in network") || strstr(err->message, "already connected"));
+	return w->joins && err->message && (status == 200 || strstr(err->message, "already exists in network") || strstr(err->message, "already connected"));
 }
 
 static void on_asked(void *arg, const struct error *err, int status, const json_t *json)
@@ -85,7 +85,7 @@ static void on_asked(void *arg, const struct error *err, int status, const json_
 	if (err && status == 404 && !w->joins) {
 		error_set(&w->error, ERROR_CONFIG_INVALID, "the %s %s is external, and the engine has none of that name", kind, name);
 		error_hint(&w->error, "docker %s create %s, or leave out external: true", kind, name);
-	} else if (err && !is_joined(w, err)) {
+	} else if (err && !is_joined(w, err, status)) {
 		error_copy(&w->error, err);
 	}
 	if (error_is_set(&w->error))

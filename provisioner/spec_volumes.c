@@ -41,6 +41,16 @@ static char *bind_source(const struct build *b, const struct config_volume *v)
 	return absolute(b, relative ? relative : found);
 }
 
+/* Not every engine refuses by itself. */
+static void refuse_missing(const struct build *b, const struct config_volume *v)
+{
+	cleanup_free char *path = config_source_path(b->m->config, b->params->root_fd, b->params->id->root, b->params->id->main_root, v->source);
+	if (!v->must_exist || access(path, F_OK) == 0 || error_is_set(&b->s->unsupported) || !strcmp(b->m->backend, "process"))
+		return;
+	error_set(&b->s->unsupported, ERROR_CONFIG_INVALID, "service %s: it mounts %s, which is not there, and create_host_path is false", b->s->config->name, v->source);
+	error_hint(&b->s->unsupported, "make it, here or in the main checkout, and ask again");
+}
+
 static bool binds(const struct keyvals *options)
 {
 	const char *o = keyvals_get(options, "o");
@@ -109,8 +119,10 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 		spec.name = keep(b->s, xasprintf("%s.%s", b->s->config->name, target));
 		spec.source = data_path(b, SPEC_VOLUMES "/", spec.name);
 	}
-	if (v->type == CONFIG_VOLUME_BIND)
+	if (v->type == CONFIG_VOLUME_BIND) {
 		spec.source = bind_source(b, v);
+		refuse_missing(b, v);
+	}
 	return spec;
 }
 
