@@ -661,6 +661,8 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	if (!as_process) {
 		spec_bind_to_volume(&b);
 		r = spec_build_grants(&b);
+		if (r == 0)
+			r = build_container_env(&b);
 	}
 	if (r == 0)
 		r = build_ready(&b);
