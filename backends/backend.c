@@ -294,6 +294,35 @@ void backend_prepare(struct backend *b, const struct service_spec *spec, backend
 		b->ops->prepare(b, spec, call_done, c);
 }
 
+struct no_build {
+	backend_build_done *done;
+	void *arg;
+};
+
+static void no_build_done(void *arg)
+{
+	struct no_build *n = arg;
+	n->done(n->arg, NULL, false);
+	free(n);
+}
+
+void backend_build(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg)
+{
+	if (spec->build && b->ops->build) {
+		b->ops->build(b, spec, when, done, arg);
+		return;
+	}
+	struct no_build *n = xcalloc(1, sizeof *n);
+	*n = (struct no_build){done, arg};
+	backend_defer(b->loop, no_build_done, n);
+}
+
+void backend_build_cancel(struct backend *b, const char *service, void *arg)
+{
+	if (b->ops->build_cancel)
+		b->ops->build_cancel(b, service, arg);
+}
+
 void backend_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
 {
 	struct call *c = call_new(b, "start", spec->name, arg);

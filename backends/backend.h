@@ -22,6 +22,7 @@
 #include <sys/types.h>
 #include <uv.h>
 
+#include "backends/build.h"
 #include "backends/container.h"
 #include "base/error.h"
 #include "base/strv.h"
@@ -95,6 +96,7 @@ struct process_spec {
 struct service_spec {
 	const char *name;
 	const char *image;          /* may be NULL */
+	const struct build_spec *build; /* that is to be built, and gets that name; NULL: none is */
 	const struct keyvals *env;  /* container environment */
 	char *const *command;       /* NULL: the image's own */
 	char *const *entrypoint;    /* NULL: the image's own */
@@ -166,11 +168,20 @@ enum diagnostic_level { DIAGNOSTIC_WARNING, DIAGNOSTIC_UNSUPPORTED /* the servic
 typedef void backend_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
                                 const char *text, const char *hint);
 
+enum build_when {
+	BUILD_MISSING, /* there is none, or of another configuration */
+	BUILD_CHANGED, /* or what goes into it has changed since */
+	BUILD_ALWAYS
+};
+
+/* differs: what is there of the service was made of another image than the one that has its name now. */
+typedef void backend_build_done(void *arg, const struct error *err, bool differs);
+
 /* Called on the loop thread when an instance changes by itself (it exits, it is removed by others). */
 typedef void backend_changed(void *arg, const struct instance *instance);
 
 /* How far the work for a service has come that takes long (its image is pulled), borrowed: {"image", "percent", "layers": [{"id", "status", "current",
- * "total"}]}, bytes; NULL: it is over. On the loop thread, a few times a second at most. */
+ * "total"}]}, bytes; of a build {"image", "building": true, "step", "steps", "text"}, 0 steps: not known yet. NULL: it is over. On the loop thread, a few times a second at most. */
 typedef void backend_progress(void *arg, const char *service, const json_t *progress);
 
 struct backend_params {
@@ -211,6 +222,12 @@ struct backend_ops {
 	void (*check)(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 	/* Work ahead of need (templates, spare copies, images). Starts nothing. May be NULL. */
 	void (*prepare)(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+	/* Builds the image of a spec that has one to be built, when it must be; whatever runs goes on. A start does the same with BUILD_MISSING. `done` is
+	 * called exactly once, later. NULL: no images are built here. */
+	void (*build)(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg);
+	/* The build that was asked for with that `arg`, or (NULL) the one that a start of the service waits for, completes with ECANCELED; one that
+	 * nobody waits for any more ends. */
+	void (*build_cancel)(struct backend *b, const char *service, void *arg);
 	/* Makes and starts the service. Success says that it has been started, not that it is ready. */
 	void (*start)(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
 	/* Sends `signal`, waits `grace_ms`, then kills; success says that nothing of the service runs any more. */
@@ -272,6 +289,8 @@ void backend_close(struct backend *b, void (*closed)(void *arg), void *arg); /* 
 void backend_probe(struct backend *b, backend_done *done, void *arg);
 void backend_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 void backend_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+void backend_build(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg);
+void backend_build_cancel(struct backend *b, const char *service, void *arg);
 void backend_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
 void backend_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
 void backend_remove(struct backend *b, const char *service, backend_done *done, void *arg);

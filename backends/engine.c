@@ -26,6 +26,7 @@ static void engine_free(struct engine *e)
 	free(e->workspace);
 	free(e->state_dir);
 	free(e->workspace_root);
+	engine_builds_free(e);
 	free(e);
 	closed(arg);
 }
@@ -117,15 +118,31 @@ static void engine_probe(struct backend *b, backend_done *done, void *arg)
 
 /* ---- what it cannot do ---- */
 
+static void check_build(const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	const struct build_options *o = spec->build->options;
+	for (char **field = o->refused; field && *field; field++) {
+		cleanup_free char *name = xasprintf("build.%s", *field), *text = xasprintf("build.%s is not supported", *field);
+		cleanup_free char *hint = xasprintf("leave it out in aether.local.yaml (build: !override ...), or take an image that is built elsewhere");
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, name, text, hint);
+	}
+	for (char **field = o->ignored; field && *field; field++) {
+		cleanup_free char *name = xasprintf("build.%s", *field);
+		report(arg, DIAGNOSTIC_WARNING, spec->name, name, "is not used", NULL);
+	}
+}
+
 static void engine_check(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg)
 {
 	if (!spec->image)
-		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "it has no image", "name one; building it is not supported yet");
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "it has neither an image nor build", "name one");
+	if (spec->build)
+		check_build(spec, report, arg);
 	engine_check_binds((const struct engine *)b, spec, report, arg);
 }
 
 #define ENGINE_OPS                                                                                                     \
-	.close = engine_close, .probe = engine_probe, .find = engine_find, .sweep = engine_sweep, .discard = engine_discard, .check = engine_check, .prepare = engine_prepare, .start = engine_start, .stop = engine_stop, \
+	.close = engine_close, .probe = engine_probe, .find = engine_find, .sweep = engine_sweep, .discard = engine_discard, .check = engine_check, .prepare = engine_prepare, .build = engine_build, .build_cancel = engine_build_cancel, .start = engine_start, .stop = engine_stop, \
 	.remove = engine_remove, .clear = engine_clear, .list = engine_list, .exec = engine_exec, .attach = engine_attach, .sweep_attached = engine_sweep_attached, .check_of = engine_check_of, .log_path = engine_log_path, .lives = engine_lives
 
 const struct backend_ops backend_docker = {.name = "docker", .open = docker_open, ENGINE_OPS};

@@ -21,6 +21,10 @@
 #define ENGINE_LABEL_GENERATION "aether.generation"
 #define ENGINE_LABEL_VOLUME "aether.volume"
 #define ENGINE_LABEL_RUN "aether.run" /* of a container that is no service's: whose it is (attachment.h) */
+/* Of images that are built. They are no namespace's: what is equal is built once and gets a name for each; by these names they are its. */
+#define ENGINE_LABEL_BUILD "aether.build"           /* build_spec.key */
+#define ENGINE_LABEL_CONTEXT "aether.context"       /* build_context.digest */
+#define ENGINE_LABEL_DOCKERFILE "aether.dockerfile" /* build_context.file_digest */
 
 /* What docker compose goes by, so that its `ps`, `logs`, `exec` show what is here: https://github.com/docker/compose/blob/main/pkg/api/labels.go */
 #define COMPOSE_LABEL_PROJECT "com.docker.compose.project"
@@ -40,6 +44,8 @@
 struct engine_log;
 struct engine_op;
 struct pull;
+struct build_job;
+struct build_known;
 
 /* A service, as far as it is known here. */
 struct engine_slot {
@@ -81,6 +87,9 @@ struct engine {
 	struct engine_slot *slots;
 	struct engine_log *logs;
 	struct pull *pulls;
+	struct build_job *builds;
+	struct build_known *known_contexts;
+	char **stale_images; /* IDs of ours that have lost their names; removed when nothing uses them */
 	/* events */
 	struct http_call *events;
 	struct buffer events_line;
@@ -107,6 +116,9 @@ void engine_call(struct engine *e, const char *method, const char *path, json_t 
 /* borrowed until its `done`; the stream's pieces go to `data`, what is no success to `done` as above. The version must be known. */
 struct http_call *engine_stream(struct engine *e, const char *method, const char *path, json_t *body, char *const *headers, unsigned silence_s,
                                 http_data *data, engine_answer *done, void *arg);
+/* The same, with `len` bytes of a file as the body, a tar archive. */
+struct http_call *engine_upload(struct engine *e, const char *path, int fd, size_t len, char *const *headers, unsigned timeout_ms, unsigned silence_s, http_data *data,
+                                engine_answer *done, void *arg);
 /* Which engine it is and which version it speaks. */
 void engine_negotiate(struct engine *e, backend_done *done, void *arg);
 
@@ -138,6 +150,8 @@ char *engine_network_name(const struct engine *e);                        /* new
 /* Everything that a start needs; outlives the spec. */
 struct engine_plan {
 	char *service, *container, *image, *config_hash;
+	struct build_spec *build; /* of the image; NULL: it is pulled */
+	char *image_id;           /* of what was built */
 	char *data; /* as in struct service_spec */
 	char *platform; /* NULL: the engine's */
 	enum pull_policy pull;
@@ -208,6 +222,32 @@ int engine_discard(const json_t *record, const char *namespace_, struct error *e
 /* There already, or pulled, as the plan's policy says. One pull an image at a time in a process; whoever waits hears of its end. */
 void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backend_done *done, void *arg);
 
+/* ---- building (engine_build.c, engine_build_request.c, engine_build_images.c) ---- */
+
+/* id: borrowed */
+typedef void engine_build_done(void *arg, const struct error *err, const char *id);
+/* The image of that name: there already as `when` says, named anew from an equal one, or built. */
+void engine_build_ensure(struct engine *e, const char *service, const char *image, const struct build_spec *spec, enum build_when when, engine_build_done *done, void *arg,
+                         const void *token);
+/* Whoever waits with that token hears ECANCELED, later; false: nobody does. */
+bool engine_build_give_up(struct engine *e, const char *service, const void *token);
+void engine_build(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg);
+
+void engine_builds_free(struct engine *e);
+
+/* new: what is asked for; `buildkit`: of the builder that knows all of today's Dockerfiles */
+char *engine_build_path(const struct engine *e, const struct build_context *c, const char *image, bool buildkit);
+bool engine_image_is(const char *one, const char *other); /* two IDs, with or without their algorithm */
+
+/* Removes those of stale_images that nothing uses. */
+void engine_images_drop_stale(struct engine *e);
+/* The names that a namespace has, and with them what has no other. `done` hears no error: what others use stays. */
+void engine_images_clear(struct engine *e, backend_done *done, void *arg);
+/* Of an image as it is listed: has some environment built it, with that build_spec.key? */
+bool engine_image_is_built(const json_t *image, const char *key);
+/* The same. new: NULL-terminated, the names that the namespace has; NULL: none */
+char **engine_image_names(const json_t *image, const char *namespace_);
+
 /* ---- volumes (engine_volumes.c) ---- */
 
 /* Makes those of a plan and their records, and sets their names in it. */
@@ -217,6 +257,7 @@ void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done
 
 void engine_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
 void engine_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
+void engine_build_cancel(struct backend *b, const char *service, void *arg);
 void engine_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
 void engine_remove(struct backend *b, const char *service, backend_done *done, void *arg);
 /* borrowed; made when it is not there */

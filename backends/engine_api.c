@@ -217,6 +217,28 @@ struct http_call *engine_stream(struct engine *e, const char *method, const char
 	return send_call(c, headers, silence_s);
 }
 
+struct http_call *engine_upload(struct engine *e, const char *path, int fd, size_t len, char *const *headers, unsigned timeout_ms, unsigned silence_s, http_data *data,
+                                engine_answer *done, void *arg)
+{
+	struct call *c = call_new(e, "POST", path, NULL, done, arg);
+	cleanup_free char *versioned = xasprintf("/v1.%u%s", e->api, path);
+	const struct http_request request = {
+	    .method = "POST",
+	    .path = versioned,
+	    .headers = headers,
+	    .body_fd = fd,
+	    .body_len = len,
+	    .body_type = "application/x-tar",
+	    .timeout_ms = timeout_ms,
+	    .silence_s = silence_s,
+	    .data = on_piece,
+	    .done = on_response,
+	    .arg = c,
+	};
+	c->data = data;
+	return http_start(e->http, &request);
+}
+
 /* ---- one at a time ---- */
 
 struct engine_waiter {

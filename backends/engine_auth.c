@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/base64.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -43,46 +44,13 @@ void engine_image_name_release(struct engine_image_name *n)
 	free(n->tag);
 }
 
-/* ---- base64: RFC 4648, of which the header wants the URL's alphabet ---- */
-
-static char *base64(const char *text, const char alphabet[static 64])
-{
-	struct buffer out = BUFFER_INIT;
-	size_t len = strlen(text);
-	for (size_t i = 0; i < len; i += 3) {
-		unsigned rest = (unsigned)(len - i), bits = (unsigned)(unsigned char)text[i] << 16;
-		bits |= rest > 1 ? (unsigned)(unsigned char)text[i + 1] << 8 : 0;
-		bits |= rest > 2 ? (unsigned char)text[i + 2] : 0;
-		for (unsigned k = 0; k < 4; k++)
-			buffer_addc(&out, k <= rest ? alphabet[bits >> (18 - 6 * k) & 63] : '=');
-	}
-	return buffer_detach(&out);
-}
-
-static char *base64_decode(const char *text)
-{
-	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	struct buffer out = BUFFER_INIT;
-	unsigned bits = 0, have = 0;
-	for (const char *at; *text && *text != '=' && (at = strchr(alphabet, *text)); text++) {
-		bits = bits << 6 | (unsigned)(at - alphabet);
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			buffer_addc(&out, (char)(bits >> have & 255));
-		}
-	}
-	return buffer_detach(&out);
-}
-
 /* new; NULL: no value, for what it was made of is no UTF-8 */
 static char *header_of(json_t *value)
 {
-	static const char alphabet[64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 	if (!value)
 		return NULL;
 	char *text = json_dumps(value, JSON_COMPACT);
-	char *header = base64(text, alphabet);
+	char *header = base64_url(text);
 	free(text);
 	json_decref(value);
 	return header;
@@ -153,7 +121,7 @@ static int run_helper(const char *helper, const char *input, struct buffer *out)
 }
 
 /* new or NULL: it knows nothing of this registry */
-static char *ask_helper(const char *helper, const char *key, const char *registry, struct error *err)
+static json_t *ask_helper(const char *helper, const char *key, const char *registry, struct error *err)
 {
 	cleanup_buffer struct buffer out = BUFFER_INIT;
 	int r = run_helper(helper, key, &out);
@@ -163,33 +131,34 @@ static char *ask_helper(const char *helper, const char *key, const char *registr
 	}
 	json_t *json = json_loads(buffer_str(&out), 0, NULL);
 	const char *user = NULL, *secret = NULL;
-	char *header = NULL;
+	json_t *known = NULL;
 	if (json && !json_unpack(json, "{s:s, s:s}", "Username", &user, "Secret", &secret))
-		header = !strcmp(user, "<token>") ? header_of(json_pack("{s:s, s:s}", "identitytoken", secret, "serveraddress", key))
-		                                  : header_of(json_pack("{s:s, s:s, s:s}", "username", user, "password", secret, "serveraddress", key));
+		known = !strcmp(user, "<token>") ? json_pack("{s:s, s:s}", "identitytoken", secret, "serveraddress", key)
+		                                 : json_pack("{s:s, s:s, s:s}", "username", user, "password", secret, "serveraddress", key);
 	json_decref(json);
-	return header;
+	return known;
 }
 
 /* ---- config.json ---- */
 
-static char *of_entry(const json_t *entry, const char *key)
+static json_t *of_entry(const json_t *entry, const char *key)
 {
 	const char *token = json_string_value(json_object_get(entry, "identitytoken"));
 	const char *auth = json_string_value(json_object_get(entry, "auth"));
 	if (token && *token)
-		return header_of(json_pack("{s:s, s:s}", "identitytoken", token, "serveraddress", key));
+		return json_pack("{s:s, s:s}", "identitytoken", token, "serveraddress", key);
 	if (!auth || !*auth)
 		return NULL;
-	cleanup_free char *both = base64_decode(auth);
-	char *colon = strchr(both, ':');
+	cleanup_buffer struct buffer both = BUFFER_INIT;
+	base64_decode(auth, &both);
+	char *colon = both.len ? strchr(both.data, ':') : NULL;
 	if (!colon)
 		return NULL;
 	*colon = '\0';
-	return header_of(json_pack("{s:s, s:s, s:s}", "username", both, "password", colon + 1, "serveraddress", key));
+	return json_pack("{s:s, s:s, s:s}", "username", both.data, "password", colon + 1, "serveraddress", key);
 }
 
-char *engine_auth_lookup(const char *registry, const struct engine_places *places, struct error *err)
+json_t *engine_auth_of(const char *registry, const struct engine_places *places, struct error *err)
 {
 	cleanup_free char *dir = engine_config_dir(places);
 	cleanup_free char *path = dir ? xasprintf("%s/config.json", dir) : NULL;
@@ -200,13 +169,41 @@ char *engine_auth_lookup(const char *registry, const struct engine_places *place
 	const char *store = json_string_value(json_object_get(config, "credsStore"));
 	cleanup_free char *url = xasprintf("https://%s", key);
 	const json_t *auths = json_object_get(config, "auths"), *entry = json_object_get(auths, key);
-	char *header = NULL;
+	json_t *known = NULL;
 	if (helper || store)
-		header = ask_helper(helper ? helper : store, key, registry, err);
+		known = ask_helper(helper ? helper : store, key, registry, err);
 	else
-		header = of_entry(entry ? entry : json_object_get(auths, url), key);
+		known = of_entry(entry ? entry : json_object_get(auths, url), key);
 	json_decref(config);
-	return header;
+	return known;
+}
+
+char *engine_auth_lookup(const char *registry, const struct engine_places *places, struct error *err)
+{
+	json_t *known = engine_auth_of(registry, places, err);
+	return known ? header_of(known) : NULL;
+}
+
+char *engine_auth_config(char *const *images, const struct engine_places *places, struct error *err)
+{
+	json_t *all = json_object();
+	int r = 0;
+	for (; images && *images && r == 0; images++) {
+		cleanup_error struct error why = ERROR_INIT;
+		struct engine_image_name name;
+		engine_image_name_parse(*images, &name);
+		json_t *known = engine_auth_of(name.registry, places, &why);
+		if (known)
+			json_object_set_new(all, json_string_value(json_object_get(known, "serveraddress")), known);
+		r = -why.err;
+		if (r)
+			error_move(err, &why);
+		engine_image_name_release(&name);
+	}
+	if (r == 0 && json_object_size(all))
+		return header_of(all);
+	json_decref(all);
+	return NULL;
 }
 
 /* ---- on the loop ---- */

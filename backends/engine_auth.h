@@ -23,6 +23,9 @@ typedef void engine_auth_done(void *arg, const struct error *err, const char *au
 void engine_auth_find(struct engine *e, const char *image, engine_auth_done *done, void *arg);
 
 /* The same, blocking. new or NULL */
+json_t *engine_auth_of(const char *registry, const struct engine_places *places, struct error *err);
 char *engine_auth_lookup(const char *registry, const struct engine_places *places, struct error *err);
+/* The value of X-Registry-Config for a build that begins with these images. new or NULL */
+char *engine_auth_config(char *const *images, const struct engine_places *places, struct error *err);
 
 #endif

@@ -68,6 +68,11 @@ static void clear_done(struct clearing *c, const struct error *err)
 	engine_end(e);
 }
 
+static void on_images_cleared(void *arg, const struct error *err)
+{
+	clear_done(arg, NULL);
+}
+
 /* A container of somebody else's is in it (a devcontainer, an agent's): it goes on, and finds by the same names what is started next. The
  * network goes with the first teardown after that one's end. Docker says 403, Podman 500. */
 static bool is_in_use(const struct error *err, int status)
@@ -79,7 +84,10 @@ static void on_network_removed(void *arg, const struct error *err, int status, c
 {
 	struct clearing *c = arg;
 	c->e->network.open = false;
-	clear_done(c, err && status != 404 && !is_in_use(err, status) ? err : NULL);
+	if (err && status != 404 && !is_in_use(err, status))
+		clear_done(c, err);
+	else
+		engine_images_clear(c->e, on_images_cleared, c);
 }
 
 /* One of that name that somebody else has made is left alone. */
@@ -93,7 +101,7 @@ static void on_network_seen(void *arg, const struct error *err, int status, cons
 	}
 	if (err || !id || !engine_is_of(json_object_get(json, "Labels"), c->e->namespace_)) {
 		c->e->network.open = false;
-		clear_done(c, NULL);
+		engine_images_clear(c->e, on_images_cleared, c);
 		return;
 	}
 	cleanup_free char *path = xasprintf("/networks/%s", id);

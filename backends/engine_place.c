@@ -144,6 +144,24 @@ static int sweep_once(const struct engine_target *t, const char *namespace_, boo
 	return networks < 0 ? networks : containers + networks;
 }
 
+/* What something of others uses keeps its name. */
+static void sweep_images(const struct engine_target *t, const char *namespace_)
+{
+	struct engine_reply a;
+	json_t *image;
+	size_t i;
+	if (engine_ask(t, "GET", "/images/json", NULL, DISCARD_MS, &a, NULL) < 0)
+		return;
+	json_array_foreach (a.json, i, image) {
+		cleanup_strv char **names = engine_image_names(image, namespace_);
+		for (char **name = names; name && *name; name++) {
+			cleanup_free char *escaped = engine_escape(*name), *path = xasprintf("/images/%s", escaped);
+			remove_thing(t, *name, path, NULL);
+		}
+	}
+	json_decref(a.json);
+}
+
 /* Until there is nothing: a call that the killed one had sent may make something yet. */
 int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err)
 {
@@ -165,6 +183,8 @@ int engine_sweep(const char *address, const char *namespace_, bool remove, char 
 		found = NULL;
 		nanosleep(&(struct timespec){0, SWEEP_PAUSE_MS * 1000000L}, NULL);
 	}
+	if (r == 0 && remove)
+		sweep_images(&t, namespace_);
 	return r;
 }
 

@@ -25,6 +25,7 @@ struct engine_op {
 	unsigned grace_ms;
 	unsigned tries, dropped;
 	struct instance now; /* START: as it was seen at the end */
+	bool given_up; /* START: nobody wants what it builds */
 	bool again; /* START: its network had gone, and it was made once more */
 	uv_timer_t timer;
 	struct error failed;
@@ -181,6 +182,8 @@ static void start_ended(void *arg)
 	struct instance now = op->now;
 	op->now = (struct instance){.service = NULL};
 	engine_watch(e);
+	if (op->plan->build)
+		engine_images_drop_stale(e);
 	op_done(op, NULL);
 	if (now.service)
 		engine_seen(e, &now, false);
@@ -371,9 +374,15 @@ static void on_image(void *arg, const struct error *err)
 static void on_external(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
-	if (err)
+	if (err) {
 		fail(op, err);
-	else if (!is_closing(op))
+		return;
+	}
+	if (is_closing(op))
+		return;
+	if (op->plan->build) /* before anything else it was built */
+		on_image(op, NULL);
+	else
 		engine_image_ensure(op->e, op->plan, on_image, op);
 }
 
@@ -437,7 +446,8 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
 	bool stale = op->plan->joins && !is_running(json); /* it names a container that may be another one by now */
-	if (!hash || strcmp(hash, op->plan->config_hash) || stale) {
+	bool other_image = op->plan->image_id && !engine_image_is(op->plan->image_id, json_string_value(json_object_get(json, "Image")));
+	if (!hash || strcmp(hash, op->plan->config_hash) || stale || other_image) {
 		replace(op, is_running(json));
 	} else if (is_running(json) && op->kind == KIND_START) {
 		end_start(op, json);
@@ -597,10 +607,50 @@ void engine_remove(struct backend *b, const char *service, backend_done *done, v
 
 /* ---- the walk ---- */
 
+static void on_built(void *arg, const struct error *err, const char *id);
+
+static bool is_given_up(struct engine_op *op)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	if (!op->given_up || op->plan->image_id)
+		return false;
+	error_set(&err, ERROR_CANCELED, "the build was given up");
+	op_done(op, &err);
+	return true;
+}
+
 static void op_begin(struct engine_op *op)
 {
 	static engine_answer *const first[] = {
 	    [KIND_START] = on_start_inspected, [KIND_PREPARE] = on_start_inspected, [KIND_STOP] = on_stop_inspected, [KIND_REMOVE] = on_remove_inspected};
-	if (!is_closing(op))
+	if (is_closing(op) || is_given_up(op))
+		return;
+	if (op->kind == KIND_PREPARE && op->plan->build)
+		op_done(op, NULL); /* a build is no work for later: it is asked for */
+	else if (op->kind == KIND_START && op->plan->build && !op->plan->image_id)
+		engine_build_ensure(op->e, op->slot->service, op->plan->image, op->plan->build, BUILD_MISSING, on_built, op, op);
+	else
 		call(op, "GET", "/json", NULL, first[op->kind]);
+}
+
+static void on_built(void *arg, const struct error *err, const char *id)
+{
+	struct engine_op *op = arg;
+	if (err) {
+		fail(op, err);
+		return;
+	}
+	op->plan->image_id = xstrdup(id);
+	op_begin(op);
+}
+
+void engine_build_cancel(struct backend *b, const char *service, void *arg)
+{
+	struct engine *e = (struct engine *)b;
+	struct engine_op *op = engine_slot(e, service)->ops;
+	bool starts = op && op->kind == KIND_START && op->plan->build;
+	if (!arg && starts)
+		op->given_up = true;
+	if (arg || starts)
+		engine_build_give_up(e, service, arg ? arg : op);
 }

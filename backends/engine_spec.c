@@ -172,6 +172,7 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->service = xstrdup(spec->name);
 	p->container = engine_container_name(e, spec->name);
 	p->image = xstrdup(spec->image);
+	p->build = spec->build ? build_spec_copy(spec->build) : NULL;
 	p->config_hash = xstrdup(spec->config_hash ? spec->config_hash : "");
 	p->generation = spec->generation;
 	p->data = xstrdup(spec->data);
@@ -276,6 +277,8 @@ void engine_plan_free(struct engine_plan *p)
 	free(p->service);
 	free(p->container);
 	free(p->image);
+	free(p->image_id);
+	build_spec_free(p->build);
 	free(p->config_hash);
 	free(p->data);
 	free(p->platform);

@@ -1,7 +1,10 @@
 #include "backends/http_private.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/backend.h"
 #include "base/alloc.h"
@@ -9,6 +12,7 @@
 #include "base/cleanup.h"
 
 #define CONNECTIONS_KEPT 8
+#define UPLOAD_BUFFER (256u << 10)
 
 struct http {
 	uv_loop_t *loop;
@@ -35,6 +39,8 @@ struct http_call {
 	struct curl_slist *headers;
 	struct buffer body;
 	char *upload;
+	int upload_fd; /* -1: none */
+	off_t uploaded;
 	http_data *data;
 	http_done *done;
 	void *arg;
@@ -50,6 +56,8 @@ static void call_free(struct http_call *c)
 	curl_slist_free_all(c->headers);
 	buffer_release(&c->body);
 	free(c->upload);
+	if (c->upload_fd >= 0)
+		close(c->upload_fd);
 	free(c);
 }
 
@@ -208,26 +216,61 @@ static int on_timer(CURLM *multi, long timeout_ms, void *arg)
 
 /* ---- requests ---- */
 
+static size_t on_upload(char *data, size_t size, size_t n, void *arg)
+{
+	struct http_call *c = arg;
+	ssize_t got = pread(c->upload_fd, data, size * n, c->uploaded);
+	if (got < 0)
+		return CURL_READFUNC_ABORT;
+	c->uploaded += got;
+	return (size_t)got;
+}
+
+/* Once more from there, on another connection. */
+static int on_upload_seek(void *arg, curl_off_t offset, int origin)
+{
+	struct http_call *c = arg;
+	if (origin != SEEK_SET)
+		return CURL_SEEKFUNC_CANTSEEK;
+	c->uploaded = (off_t)offset;
+	return CURL_SEEKFUNC_OK;
+}
+
+static void set_file(struct http_call *c, const struct http_request *request)
+{
+	c->upload_fd = fcntl(request->body_fd, F_DUPFD_CLOEXEC, 3);
+	curl_easy_setopt(c->easy, CURLOPT_READFUNCTION, on_upload);
+	curl_easy_setopt(c->easy, CURLOPT_READDATA, c);
+	curl_easy_setopt(c->easy, CURLOPT_SEEKFUNCTION, on_upload_seek);
+	curl_easy_setopt(c->easy, CURLOPT_SEEKDATA, c);
+	curl_easy_setopt(c->easy, CURLOPT_UPLOAD_BUFFERSIZE, (long)UPLOAD_BUFFER);
+}
+
 static void set_body(struct http_call *c, const struct http_request *request)
 {
 	cleanup_free char *type = xasprintf("Content-Type: %s", request->body_type ? request->body_type : "application/json");
 	c->headers = curl_slist_append(c->headers, type);
 	c->headers = curl_slist_append(c->headers, "Expect:"); /* no 100-continue: one round trip less */
+	curl_easy_setopt(c->easy, CURLOPT_POST, 1L);
+	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
+	if (request->body_fd > 0) {
+		set_file(c, request);
+		return;
+	}
 	c->upload = xcalloc(1, request->body_len + 1);
 	memcpy(c->upload, request->body, request->body_len);
-	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
 	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, c->upload);
 }
 
 static void set_method(struct http_call *c, const struct http_request *request)
 {
-	if (request->body)
+	if (request->body || request->body_fd > 0)
 		set_body(c, request);
 	if (!request->method)
 		return;
 	if (!strcmp(request->method, "HEAD")) {
 		curl_easy_setopt(c->easy, CURLOPT_NOBODY, 1L);
-	} else if (!strcmp(request->method, "POST") && !request->body) {
+	} else if (!strcmp(request->method, "POST") && !request->body && request->body_fd <= 0) {
 		curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE, 0L);
 		curl_easy_setopt(c->easy, CURLOPT_COPYPOSTFIELDS, "");
 	} else {
@@ -243,6 +286,7 @@ static struct http_call *call_new(struct http *h, const struct http_request *req
 	if (!c->easy)
 		abort(); /* out of memory */
 	c->body = (struct buffer)BUFFER_INIT;
+	c->upload_fd = -1;
 	c->data = request->data;
 	c->done = request->done;
 	c->arg = request->arg;

@@ -14,6 +14,7 @@
 static const struct option options[] = {
 	{"plain", 0, NULL, "mount nothing: a real .env and real files in .aether/, until `ajj down` (for sandboxes without FUSE)"},
 	{"all", 0, NULL, "also the services that have build:"},
+	{"build", 0, NULL, "build the images of those anew; the engine's cache stands"},
 	{"profile", 0, "NAMES", "also the services of these profiles, separated by commas"},
 	{NULL, 0, NULL, NULL},
 };
@@ -32,7 +33,7 @@ static void add_word(struct buffer *line, const char *prefix, const char *word, 
 
 static void write_line(const struct arguments *args, struct buffer *line)
 {
-	buffer_adds(line, arguments_flag(args, "all") ? "up --all" : "up");
+	buffer_printf(line, "up%s%s", arguments_flag(args, "all") ? " --all" : "", arguments_flag(args, "build") ? " --build" : "");
 	for (const char *p = arguments_value(args, "profile"); p && *p;) {
 		size_t n = strcspn(p, ",");
 		if (n)

@@ -1,6 +1,6 @@
 # What quickstart and check share: finding and installing what is missing, building, jj. Sourced by bash from the project's root.
 
-BUILD_PACKAGES="gcc meson ninja-build pkg-config libfuse3-dev fuse3 libjansson-dev libuv1-dev libsqlite3-dev libfyaml-dev libcurl4-openssl-dev"
+BUILD_PACKAGES="gcc meson ninja-build pkg-config libfuse3-dev fuse3 libjansson-dev libuv1-dev libsqlite3-dev libfyaml-dev libcurl4-openssl-dev libarchive-dev"
 SERVICE_PACKAGES="postgresql redis-server redis-tools"
 JJ_VERSION=0.45.1
 JJ_CARGO_MINOR=89 # the oldest cargo that builds it is 1.$JJ_CARGO_MINOR

@@ -44,8 +44,10 @@ static void interrupt(struct parked *p)
 	if (p->demand) {
 		demand_cancel(p->demand);
 		free(p);
-	} else
+	} else {
+		environment_command_forsaken(p->c->env, p);
 		p->c = NULL;
+	}
 }
 
 void control_park_signals(uv_timer_t *timer)

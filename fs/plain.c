@@ -416,6 +416,8 @@ static void on_end(struct peer *peer)
 	if (peer->demand) {
 		demand_cancel(move_ptr(peer->demand));
 		peer->ended = true;
+	} else if (peer->begun) {
+		environment_command_forsaken(peer->p->p.environment, peer);
 	}
 	close_peer(peer);
 }

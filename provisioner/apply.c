@@ -250,6 +250,8 @@ void apply_want(struct apply_service *s, enum plan_goal goal)
 	}
 	s->stuck = false;
 	s->port_tries = 0;
+	if (goal != GOAL_UP && s->operation == OPERATION_START && s->apply->backend)
+		backend_build_cancel(s->apply->backend, s->name, NULL);
 	if (goal != GOAL_UP) {
 		service_backoff_end(s);
 		s->restart = s->recreate = false;
@@ -320,19 +322,23 @@ void apply_renew(struct apply_service *s)
 	s->quick_exits = 0;
 }
 
+void apply_recreate(struct apply_service *s)
+{
+	service_backoff_end(s);
+	if (s->present == PRESENT_COMPLETED || s->present == PRESENT_FAILED)
+		s->present = PRESENT_STOPPED;
+	s->recreate = s->made;
+	s->quick_exits = 0;
+}
+
 void apply_changes(struct apply *a)
 {
 	for (size_t i = 0; i < a->count; i++) {
 		struct apply_service *s = a->services[i];
 		if (!s->model && s->made)
 			apply_want(s, GOAL_ABSENT);
-		if (!is_changed(s))
-			continue;
-		service_backoff_end(s);
-		if (s->present == PRESENT_COMPLETED || s->present == PRESENT_FAILED)
-			s->present = PRESENT_STOPPED;
-		s->recreate = true;
-		s->quick_exits = 0;
+		if (is_changed(s))
+			apply_recreate(s);
 	}
 	apply_wake(a);
 }

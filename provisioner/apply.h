@@ -65,7 +65,7 @@ struct apply_service {
 	int64_t started_ms, exited_ms; /* wall clock */
 	uint64_t started_at;           /* monotonic */
 	uint64_t memory_bytes;
-	json_t *progress; /* of its image's pull, as backend_progress tells it; NULL: none goes on */
+	json_t *progress; /* of its image's pull or build, as backend_progress tells it; NULL: none goes on */
 	unsigned restarts, quick_exits;
 	uint64_t log_offset;
 	uv_timer_t *backoff; /* NULL: none runs */
@@ -117,6 +117,8 @@ void apply_restart(struct apply_service *s);
 /* Everything that runs with another configuration than the model's is recreated, what is no longer configured removed.
  */
 void apply_changes(struct apply *a);
+/* What was made of it goes, and is made anew by a start. */
+void apply_recreate(struct apply_service *s);
 bool apply_has_changes(const struct apply *a);
 /* May a demand go by another model than the one that services were started with? When something that is wanted has never
  * been ready (the old model may be why), and what is of use to somebody runs as `model` says, too. */

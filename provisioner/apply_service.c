@@ -184,7 +184,10 @@ static void fail(struct apply_service *s, struct error *err)
 		free(err->message);
 		err->message = move_ptr(message);
 	}
-	error_detail(err, "log", log);
+	if (err->code == ERROR_BUILD_FAILED) /* it has the build's */
+		json_decref(log);
+	else
+		error_detail(err, "log", log);
 	if (!err->hint)
 		error_hint(err, "ajj logs %s", s->name);
 	log_warning("apply", "%s: %s", s->name, err->message);
@@ -482,6 +485,11 @@ static void on_started(void *arg, const struct error *err)
 	if (!end(s))
 		return;
 	s->restart = s->recreate = false;
+	if (err && err->code == ERROR_CANCELED && s->goal != GOAL_UP) { /* its build was given up for that */
+		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
+		service_tell(s, false);
+		return;
+	}
 	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES)
 		return; /* taken since it was looked at: the next start looks again, and gets another */
 	if (err) {

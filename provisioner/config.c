@@ -73,6 +73,7 @@ static void service_release(struct config_service *s)
 	}
 	free(s->grants);
 	container_options_release(&s->container);
+	build_options_release(&s->build);
 	strv_free(s->container_fields);
 	strv_free(s->run_command);
 	free(s->run_shell_text);

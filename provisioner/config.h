@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backends/build.h"
 #include "backends/container.h"
 #include "base/error.h"
 #include "base/strv.h"
@@ -98,7 +99,9 @@ enum restart_policy { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UN
 struct config_service {
 	char *name;
 	char *image;         /* NULL: none */
-	bool has_build;
+	bool has_build;      /* its image is built, by itself or by another one's `build` */
+	struct build_options build;
+	const char *built_by; /* the service whose `build` makes its image: the same `image`; borrowed; NULL: its own, or none does */
 	char **command;      /* NULL: not given; argv after shell-word splitting */
 	char **entrypoint;
 	struct keyvals environment; /* env_file layers beneath, environment above; interpolated */

@@ -240,6 +240,19 @@ static void approve_arguments(const struct field *f, const struct config_service
 	}
 }
 
+/* A context, or a Dockerfile, that a link leads out of the repository: the words alone do not say what goes into the image. */
+static void approve_places(const struct field *f, const struct build_options *o)
+{
+	const char *const places[] = {o->context, o->dockerfile};
+	for (size_t i = 0; i < 2; i++) {
+		cleanup_free char *joined = places[i] && i ? config_path_join(o->context, places[i]) : NULL;
+		const char *path = joined ? joined : places[i];
+		cleanup_free char *text = path && loading_is_outside(loading_of(f), path) ? xasprintf("%s (outside of the repository)", path) : NULL;
+		if (text)
+			approve_text(f, text);
+	}
+}
+
 int approve_service(const struct field *f, const struct config_service *s)
 {
 	int r = 0;
@@ -252,6 +265,8 @@ int approve_service(const struct field *f, const struct config_service *s)
 		struct field child = field_child(f, i);
 		if (is_in(child.key, powers, sizeof powers / sizeof *powers) && !field_is_null(&child))
 			approve_node(&child);
+		if (!strcmp(child.key, "build") && s->build.context)
+			approve_places(&child, &s->build);
 		if (!strcmp(child.key, "image") && !recipe)
 			approve_text(&child, s->image);
 	}

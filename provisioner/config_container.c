@@ -125,7 +125,7 @@ static int take_pull(const struct field *f, void *out)
 
 /* ---- extra_hosts: a list of NAME:ADDRESS or NAME=ADDRESS, or a mapping ---- */
 
-static int take_host(const struct field *f, struct container_options *o)
+static int take_host(const struct field *f, char ***hosts)
 {
 	cleanup_free char *text = NULL;
 	int r = field_text(f, &text);
@@ -135,15 +135,14 @@ static int take_host(const struct field *f, struct container_options *o)
 	if (!f->key && (!at || at == text || !at[1]))
 		return field_expected(f, "NAME:ADDRESS");
 	if (f->key)
-		strv_pushf(&o->extra_hosts, "%s:%s", f->key, text);
+		strv_pushf(hosts, "%s:%s", f->key, text);
 	else
-		strv_pushf(&o->extra_hosts, "%.*s:%s", (int)(at - text), text, at + 1);
+		strv_pushf(hosts, "%.*s:%s", (int)(at - text), text, at + 1);
 	return 0;
 }
 
-static int take_extra_hosts(const struct field *f, void *out)
+int read_extra_hosts(const struct field *f, char ***hosts)
 {
-	struct container_options *o = options(f, out);
 	int r = 0;
 	if (f->node->type != YAML_LIST && f->node->type != YAML_MAP)
 		return field_expected(f, "a list of NAME:ADDRESS, or a mapping");
@@ -153,12 +152,17 @@ static int take_extra_hosts(const struct field *f, void *out)
 		for (size_t k = 0; r == 0 && several && k < child.node->count; k++) {
 			struct field address = field_child(&child, k);
 			address.key = child.key;
-			r = take_host(&address, o);
+			r = take_host(&address, hosts);
 		}
 		if (!several)
-			r = take_host(&child, o);
+			r = take_host(&child, hosts);
 	}
 	return r;
+}
+
+static int take_extra_hosts(const struct field *f, void *out)
+{
+	return read_extra_hosts(f, &options(f, out)->extra_hosts);
 }
 
 /* ---- devices ---- */
@@ -232,9 +236,8 @@ static int take_hard(const struct field *f, void *out)
 
 static const struct field_reader ulimit_fields[] = {{"soft", take_soft}, {"hard", take_hard}, {NULL, NULL}};
 
-static int take_ulimits(const struct field *f, void *out)
+int read_ulimits(const struct field *f, struct ulimit_option **limits, size_t *n)
 {
-	struct container_options *o = options(f, out);
 	int r = f->node->type == YAML_MAP && f->node->count <= ULIMITS_MAX ? 0 : field_expected(f, "a mapping of limits");
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field child = field_child(f, i);
@@ -246,10 +249,16 @@ static int take_ulimits(const struct field *f, void *out)
 		if (r < 0)
 			break;
 		limit.name = xstrdup(child.key);
-		array_grow(o->ulimits, o->n_ulimits);
-		o->ulimits[o->n_ulimits++] = limit;
+		array_grow(*limits, *n);
+		(*limits)[(*n)++] = limit;
 	}
 	return r;
+}
+
+static int take_ulimits(const struct field *f, void *out)
+{
+	struct container_options *o = options(f, out);
+	return read_ulimits(f, &o->ulimits, &o->n_ulimits);
 }
 
 const struct field_reader container_fields[] = {

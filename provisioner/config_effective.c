@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "backends/build.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 
@@ -116,6 +117,26 @@ static void name_all(json_t *resources, const char *namespace_)
 			json_object_set_new(resource, "name", json_sprintf("%s_%s", namespace_, key));
 }
 
+/* What is built has a name of this environment's, also where others take it as their image. */
+static void set_images(json_t *services, const char *namespace_)
+{
+	const char *key;
+	json_t *service, *built = json_object();
+	json_object_foreach (services, key, service) {
+		const char *image = json_string_value(json_object_get(service, "image"));
+		if (json_object_get(service, "build") && image && !json_object_get(built, image))
+			json_object_set_new(built, image, json_string(key));
+	}
+	json_object_foreach (services, key, service) {
+		const char *image = json_string_value(json_object_get(service, "image"));
+		const char *by = json_object_get(service, "build") ? key : image ? json_string_value(json_object_get(built, image)) : NULL;
+		cleanup_free char *name = by ? build_image_name(namespace_, by) : NULL;
+		if (name)
+			json_object_set_new(service, "image", json_string(name));
+	}
+	json_decref(built);
+}
+
 void config_effective(json_t *shape, const char *namespace_, const char *workspace, const json_t *services)
 {
 	const char *key;
@@ -124,6 +145,7 @@ void config_effective(json_t *shape, const char *namespace_, const char *workspa
 	json_object_foreach(networks, key, network)
 		if (is_external(networks, key))
 			json_object_set(kept, joined_key(key), network);
+	set_images(all, namespace_);
 	json_object_set_new(shape, "name", json_string(namespace_));
 	json_object_foreach(all, key, service) {
 		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));

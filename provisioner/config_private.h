@@ -4,6 +4,7 @@
  *   config_resources.c  volumes and networks of the top level
  *   config_secrets.c    secrets and configs
  *   config_container.c  those that only a container has
+ *   config_build.c      how an image is built
  *   config_environment.c, config_ports.c, config_volumes.c, config_probe.c   the longer fields
  *   config_aether.c     x-aether
  *   config_env_files.c  x-aether.env_files, and the services that are copied for them
@@ -112,6 +113,13 @@ extern const struct field_reader container_fields[];
 field_read read_volume_resources, read_network_resources; /* of the top level, before the services */
 void config_resources_release(struct config_resource *list, size_t n);
 void join_external_networks(struct config *c); /* after both */
+int read_extra_hosts(const struct field *f, char ***hosts); /* a list or a mapping, as NAME:ADDRESS */
+int read_ulimits(const struct field *f, struct ulimit_option **limits, size_t *n);
+
+/* ---- config_build.c ---- */
+
+field_read read_build;
+void build_share(struct config *c); /* when all services have been read */
 
 /* ---- config_secrets.c ---- */
 

@@ -17,14 +17,6 @@ static int read_image(const struct field *f, void *out)
 	return field_string(f, &((struct config_service *)out)->image);
 }
 
-static int read_build(const struct field *f, void *out)
-{
-	if (f->node->type != YAML_MAP && f->node->type != YAML_SCALAR)
-		return field_expected(f, "a directory or a mapping");
-	((struct config_service *)out)->has_build = true;
-	return 0;
-}
-
 static int read_command(const struct field *f, void *out)
 {
 	struct config_service *s = out;
@@ -706,5 +698,7 @@ int read_services(const struct field *f, void *out)
 		r = check_dependencies(f, c, &c->services[i]);
 	if (r == 0)
 		r = env_files_copies(loading_of(f), copy_service);
+	if (r == 0)
+		build_share(c);
 	return r < 0 ? r : check_circles(f, c);
 }

@@ -9,6 +9,8 @@
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
 
+#define BUILD_LOOK_MS 1000
+
 /* ---- life ---- */
 
 static struct demand *demand_new(struct environment *e, enum wait wait, const struct requester *who, demand_done *done,
@@ -40,6 +42,8 @@ static void demand_unlink(struct demand *d)
 static void demand_free(struct demand *d)
 {
 	environment_timer_end(d->e, &d->deadline);
+	demand_builds_give_up(d);
+	strv_free(d->renewed);
 	strv_free(d->names);
 	strv_free(d->profiles);
 	strv_free(d->needed);
@@ -56,7 +60,7 @@ void demand_cancel(struct demand *d)
 		return;
 	struct environment *e = d->e;
 	d->done = NULL;
-	if (d->admitted || d->finished) {
+	if (d->admitted || d->finished || d->builds) { /* what is built for nobody ends */
 		demand_unlink(d);
 		demand_free(d);
 	}
@@ -72,10 +76,15 @@ static void finish(struct demand *d, const struct error *err)
 		error_copy(&d->error, err);
 }
 
+void demand_end(struct demand *d, const struct error *err)
+{
+	finish(d, err);
+}
+
 void demands_fail_all(struct environment *e, bool admitted_only, const struct error *err)
 {
 	for (struct demand *d = e->demands; d; d = d->next)
-		if (!admitted_only || (d->wait == WAIT_READY && d->admitted))
+		if (!admitted_only || (d->wait == WAIT_READY && (d->admitted || d->builds)))
 			finish(d, err);
 }
 
@@ -163,10 +172,34 @@ static void describe_waiting(struct error *err, const struct apply_service *s, s
 	error_detail(err, s->name, log);
 }
 
+static void on_deadline(uv_timer_t *timer);
+
+static void arm_for(struct demand *d, uint64_t ms)
+{
+	environment_timer_end(d->e, &d->deadline);
+	d->deadline = environment_timer(d->e, on_deadline, ms, d);
+}
+
+/* How long a build takes nobody can say; it has bounds of its own. What comes after it has the whole time. */
+static bool extends(struct demand *d)
+{
+	bool building = demand_is_building(d);
+	if (!building && !d->extended)
+		return false;
+	d->extended = building;
+	if (building)
+		arm_for(d, BUILD_LOOK_MS);
+	else
+		demand_begin_anew(d);
+	return true;
+}
+
 static void on_deadline(uv_timer_t *timer)
 {
 	struct demand *d = timer->data;
 	struct environment *e = d->e;
+	if (extends(d))
+		return;
 	cleanup_error struct error err = ERROR_INIT;
 	cleanup_buffer struct buffer what = BUFFER_INIT;
 	uint64_t waited = now_monotonic_ms() - d->began_ms;
@@ -188,8 +221,13 @@ static void on_deadline(uv_timer_t *timer)
 static void arm(struct demand *d)
 {
 	uint64_t waited = now_monotonic_ms() - d->began_ms, limit = timeout_ms(d->e);
-	environment_timer_end(d->e, &d->deadline);
-	d->deadline = environment_timer(d->e, on_deadline, limit > waited ? limit - waited : 0, d);
+	arm_for(d, limit > waited ? limit - waited : 0);
+}
+
+void demand_begin_anew(struct demand *d)
+{
+	d->began_ms = now_monotonic_ms();
+	arm(d);
 }
 
 /* ---- admission ---- */
@@ -272,6 +310,9 @@ static void want(struct demand *d)
 		e->config_changed = false;
 		strv_free(move_ptr(e->warnings));
 	}
+	for (char **name = d->renewed; name && *name; name++)
+		if (strv_contains(d->needed, *name))
+			apply_recreate(apply_find(e->apply, *name));
 	if (d->needed)
 		environment_store_up(e);
 	for (char **name = d->needed; name && *name; name++) {
@@ -318,11 +359,27 @@ static void admit_ready(struct demand *d)
 		finish(d, &err);
 		return;
 	}
+	if (!demand_builds(d))
+		return;
 	d->admitted = true;
 	error_release(&e->failure);
 	note_requester(e, d);
 	want(d);
 	arm(d);
+}
+
+/* What is still being built for a start has not been wanted yet, and is not any more. */
+static void cancel_builds(const struct demand *d)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "it was stopped meanwhile");
+	for (struct demand *o = d->e->demands; o; o = o->next) {
+		bool concerns = d->wait == WAIT_DOWN;
+		for (char **name = d->names; name && *name; name++)
+			concerns |= strv_contains(o->needed, *name);
+		if (o->builds && concerns)
+			finish(o, &err);
+	}
 }
 
 static void admit_stop(struct demand *d)
@@ -332,6 +389,7 @@ static void admit_stop(struct demand *d)
 	if (!environment_is_known(e))
 		return;
 	d->admitted = true;
+	cancel_builds(d);
 	if (d->wait == WAIT_DOWN) {
 		environment_want_all(e, GOAL_STOPPED);
 		e->satisfied = false;
@@ -591,7 +649,7 @@ struct command {
 };
 
 static const struct command commands[] = {
-    {"up", "up [--all] [--profile=NAME] [SERVICE...]  start, apply a changed configuration, wait until ready",
+    {"up", "up [--all] [--build] [--profile=NAME] [SERVICE...]  start, apply a changed configuration, wait until ready",
      WAIT_READY, false, false, true, LOAD_FORCE | LOAD_APPLY},
     {"down", "down               stop everything; data and ports are kept", WAIT_DOWN, false, false, false, 0},
     {"destroy", "destroy            tear everything down; the data goes to the trash", WAIT_DESTROYED, false, false,
@@ -633,6 +691,8 @@ static int parse_words(struct demand *d, const struct command *c, char **words, 
 	for (; *words; words++) {
 		if (c->apply && !strcmp(*words, "--all"))
 			d->all = true;
+		else if (c->apply && !strcmp(*words, "--build"))
+			d->build_always = true;
 		else if (c->apply && !strncmp(*words, "--profile=", 10))
 			strv_push(&d->profiles, xstrdup(*words + 10));
 		else if (d->approves && !*d->approves && (*words)[0] != '-') {

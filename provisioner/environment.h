@@ -112,6 +112,9 @@ void environment_own_changed(struct environment *e);
 /* One line of `ctl`: up [--all] [SERVICE...], down, destroy, restart SERVICE, stop SERVICE, start SERVICE, reload,
  * approve [HASH], revoke. `done` is always called later, exactly once. */
 void environment_command(struct environment *e, const char *line, const struct requester *who, demand_done *done, void *arg);
+/* Whoever gave the command with that `arg` does not wait for it any more: what is being built for it ends, and so does the command then. All else
+ * goes on, and so does `done`. */
+void environment_command_forsaken(struct environment *e, const void *arg);
 /* One command a line with a word on each; borrowed. */
 const char *environment_command_list(void);
 

@@ -63,6 +63,11 @@ struct demand {
 	bool revives;      /* it came after an end that nobody had told of: what that leaves failed is tried once more */
 	bool known;        /* its failure stands in errors.json already */
 	char **needed;     /* services that must be ready */
+	bool build_always;
+	struct demand_build *builds; /* under way; NULL: none */
+	bool built;
+	char **renewed;    /* services whose container is of another image now */
+	bool extended;     /* it has waited for a build beyond its time */
 	uint64_t began_ms; /* monotonic */
 	uv_timer_t *deadline;
 	struct error error; /* empty: success */
@@ -177,10 +182,17 @@ const struct envset *environment_variables(struct environment *e); /* borrowed u
 
 /* demand.c */
 void demands_admit(struct environment *e);
+void demand_end(struct demand *d, const struct error *err);
+void demand_begin_anew(struct demand *d); /* its time begins now */
 void demands_judge(struct environment *e);
 void demands_finish(struct environment *e); /* calls back */
 void demands_fail_all(struct environment *e, bool admitted_only, const struct error *err);
 void demands_cancel_all(struct environment *e, bool admitted_only, const char *why, const char *hint);
+
+/* demand_builds.c */
+bool demand_builds(struct demand *d); /* true: what it needs is built */
+void demand_builds_give_up(struct demand *d);
+bool demand_is_building(const struct demand *d);
 
 /* teardown.c */
 void teardown_begin(struct environment *e);

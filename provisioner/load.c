@@ -371,7 +371,9 @@ static void on_diagnostic(void *arg, enum diagnostic_level level, const char *se
 	}
 	if (error_is_set(&s->unsupported))
 		return;
-	enum error_code code = s->config->run_command ? ERROR_PROGRAM_NOT_FOUND : field && !strcmp(field, "volumes") ? ERROR_PERMISSION : ERROR_IMAGE_NOT_FOUND;
+	enum error_code code = s->config->run_command ? ERROR_PROGRAM_NOT_FOUND : field && !strcmp(field, "volumes") ? ERROR_PERMISSION
+	                       : field && !strncmp(field, "build.", 6) ? ERROR_BUILD_FAILED
+	                                                               : ERROR_IMAGE_NOT_FOUND;
 	error_set(&s->unsupported, code, "service %s: %s", service, text);
 	if (hint)
 		error_hint(&s->unsupported, "%s", hint);
@@ -706,6 +708,17 @@ static void on_backend_changed(void *arg, const struct instance *instance)
 	apply_instance_changed(e->apply, instance);
 }
 
+/* Each step is an event. */
+static void tell_of_build(struct environment *e, const struct apply_service *s, const json_t *progress)
+{
+	json_t *step = json_object_get(progress, "step"), *steps = json_object_get(progress, "steps"), *text = json_object_get(progress, "text");
+	if (s->progress && json_equal(step, json_object_get(s->progress, "step")) && json_equal(steps, json_object_get(s->progress, "steps")))
+		return;
+	cleanup_free char *state = json_integer_value(steps) ? xasprintf("building %d/%d", (int)json_integer_value(step), (int)json_integer_value(steps)) : xstrdup("building");
+	cleanup_free char *masked = model_mask(e->model, json_string_value(text) ? json_string_value(text) : "");
+	environment_event(e, "build", json_pack("{s:s, s:s, s:O, s:s}", "service", s->name, "state", state, "image", json_object_get(progress, "image"), "text", masked));
+}
+
 static void on_backend_progress(void *arg, const char *service, const json_t *progress)
 {
 	struct environment *e = arg;
@@ -713,9 +726,15 @@ static void on_backend_progress(void *arg, const char *service, const json_t *pr
 	json_int_t percent = json_integer_value(json_object_get(progress, "percent"));
 	if (!s || e->halted)
 		return;
-	bool step = progress && (!s->progress || percent / PULL_STEP_PERCENT != json_integer_value(json_object_get(s->progress, "percent")) / PULL_STEP_PERCENT);
+	if (json_object_get(progress, "building"))
+		tell_of_build(e, s, progress);
+	bool step = progress && json_object_get(progress, "percent") && (!s->progress || percent / PULL_STEP_PERCENT != json_integer_value(json_object_get(s->progress, "percent")) / PULL_STEP_PERCENT);
 	json_decref(s->progress);
 	s->progress = progress ? json_deep_copy(progress) : NULL;
+	if (json_object_get(s->progress, "text")) { /* a step may have an argument's value in it */
+		cleanup_free char *masked = model_mask(e->model, json_string_value(json_object_get(s->progress, "text")));
+		json_object_set_new(s->progress, "text", json_string(masked));
+	}
 	if (step) {
 		char state[32];
 		snprintf(state, sizeof state, "pulling %d %%", (int)percent);

@@ -28,6 +28,7 @@ static void service_release(struct model_service *s)
 	keyvals_release(&s->process_env);
 	keyvals_release(&s->container_env);
 	keyvals_release(&s->told);
+	build_spec_free(s->build);
 	keyvals_release(&s->seed_env);
 	strv_free(s->owned);
 	for (size_t i = 0; i < s->n_owned_arrays; i++)
@@ -555,6 +556,7 @@ char *model_mask(const struct model *m, const char *text)
 		mask_all(&masked, &m->services[i].config->environment);
 		mask_all(&masked, &m->services[i].config->x_env);
 		mask_all(&masked, &m->services[i].variables);
+		mask_all(&masked, &m->services[i].config->build.args);
 	}
 	if (m)
 		mask_all(&masked, &m->env);

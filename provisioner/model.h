@@ -41,6 +41,7 @@ struct model_service {
 	bool strict_ports;         /* of the configuration */
 	struct service_spec spec;
 	struct process_spec process;
+	struct build_spec *build;
 	struct keyvals process_env, seed_env;
 	struct keyvals container_env; /* of the spec, where it is not the configuration's own: with `told` of the recipe */
 	struct keyvals told;          /* what the recipe adds to it. Secret */
@@ -172,6 +173,12 @@ void model_inside_release(struct model *m);
 
 /* Everything that says where services are: their variables, URLs, x-aether.env, for the hosts and ports that they have. */
 int model_expand_values(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err);
+
+/* ---- build_spec.c ---- */
+
+/* new: how the image of a service with `build` is built, and its name. Two workspaces never have one name. */
+struct build_spec *model_build_image(const struct model *m, const struct config_service *c, const struct model_params *params);
+char *model_built_image(const struct config_service *c, const struct identity *id);
 
 /* ---- spec.c ---- */
 

@@ -576,6 +576,8 @@ static uint64_t hash_process(uint64_t h, const struct process_spec *p)
 static char *hash_spec(const struct service_spec *spec)
 {
 	uint64_t h = hash_str(HASH_INIT, spec->image ? spec->image : "");
+	if (spec->build)
+		h = hash_str(h, spec->build->key);
 	h = hash_keyvals(h, spec->env);
 	h = hash_argv(h, spec->command);
 	h = hash_argv(h, spec->entrypoint);
@@ -658,6 +660,11 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 		build_host_environment(&b);
 	bool as_process = !strcmp(m->backend, "process");
 	int r = as_process ? build_process(&b) : 0;
+	if (!as_process && c->has_build) {
+		s->build = model_build_image(m, c, params);
+		s->spec.build = s->build;
+		s->spec.image = keep(s, model_built_image(c, params->id));
+	}
 	if (!as_process) {
 		spec_bind_to_volume(&b);
 		r = spec_build_grants(&b);

@@ -89,8 +89,9 @@ json_t *status_service(const struct model *m, const struct apply_service *s)
 	set_string(json, "state", service_state_name(s->state));
 	set_string(json, "health", health_of(s));
 	if (s->model) {
-		if (s->model->config->image)
-			set_string(json, "image", s->model->config->image);
+		const char *image = s->model->spec.build ? s->model->spec.image : s->model->config->image;
+		if (image)
+			set_string(json, "image", image);
 		if (s->model->recipe)
 			set_string(json, "recipe", s->model->recipe->name);
 		if (s->model->program_major)
@@ -101,7 +102,7 @@ json_t *status_service(const struct model *m, const struct apply_service *s)
 	}
 	add_process(json, s);
 	if (s->progress)
-		json_object_set(json, "pulling", s->progress);
+		json_object_set(json, json_object_get(s->progress, "building") ? "building" : "pulling", s->progress);
 	json_object_set_new(json, "restarts", json_integer(s->restarts));
 	if (s->probe && *probe_last(s->probe)) {
 		cleanup_free char *last = model_mask(m, probe_last(s->probe));

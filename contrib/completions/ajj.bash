@@ -17,7 +17,7 @@ _ajj() {
 	'trash ') options='list restore empty' ;;
 	'trash restore') options+=' --env --here' ;;
 	attach*) options+=' --options' ;;
-	up*) options+=" --all --plain --profile $(_ajj_services)" ;;
+	up*) options+=" --all --build --plain --profile $(_ajj_services)" ;;
 	env*) options+=' --container --explain --format sh docker json nul' ;;
 	restart* | stop* | 'start '*) options+=" $(_ajj_services)" ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;

@@ -22,6 +22,7 @@ complete -c ajj -n '__fish_seen_subcommand_from trash; and __fish_seen_subcomman
 complete -c ajj -n '__fish_seen_subcommand_from attach' -s o -l options -r -d 'mount options'
 complete -c ajj -n '__fish_seen_subcommand_from attach detach' -a '(__fish_complete_directories)'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l all -d 'also what has build:'
+complete -c ajj -n '__fish_seen_subcommand_from up' -l build -d 'build images anew'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l plain -d 'without FUSE'
 complete -c ajj -n '__fish_seen_subcommand_from up' -l profile -r -d 'also these profiles'
 complete -c ajj -n '__fish_seen_subcommand_from up logs exec restart stop start' -a '(__ajj_services)'

@@ -15,7 +15,7 @@ _ajj() {
 	'trash restore') options+=(--env --here) ;;
 	attach*) options+=(--options); _directories ;;
 	detach*) _directories ;;
-	up*) options+=(--all --plain --profile); _ajj_services ;;
+	up*) options+=(--all --build --plain --profile); _ajj_services ;;
 	env*) options+=(--container --explain --format sh docker json nul) ;;
 	restart*|stop*|'start '*) _ajj_services ;;
 	logs*) options+=(--follow); _ajj_services ;;

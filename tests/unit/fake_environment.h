@@ -163,6 +163,10 @@ void environment_command(struct environment *e, const char *line, const struct r
 		fake->finish = true;
 }
 
+void environment_command_forsaken(struct environment *e, const void *arg)
+{
+}
+
 const char *environment_command_list(void)
 {
 	return "up     start\ndown   stop\n";

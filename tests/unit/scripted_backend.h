@@ -33,6 +33,11 @@ struct scripted {
 	unsigned execs;
 	bool gone;       /* its process is: nobody has been told */
 	const char *log; /* what its log holds */
+	unsigned build_ms;
+	enum error_code build_error;
+	bool build_differs;
+	unsigned builds, builds_canceled;
+	enum build_when build_when;
 	/* what was done */
 	bool made, running;
 	unsigned starts, stops, removes, prepares;
@@ -368,12 +373,66 @@ static bool scripted_lives(struct backend *b, const char *service, pid_t pid)
 	return !scripted_get(service)->gone;
 }
 
+struct scripted_build {
+	struct scripted_build *next;
+	struct scripted *s;
+	backend_build_done *done;
+	void *arg;
+	bool canceled;
+	uv_timer_t timer;
+};
+
+static struct scripted_build *scripted_builds;
+
+static void scripted_build_free(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+static void scripted_built(uv_timer_t *timer)
+{
+	struct scripted_build *o = timer->data, **at = &scripted_builds;
+	cleanup_error struct error err = ERROR_INIT;
+	while (*at != o)
+		at = &(*at)->next;
+	*at = o->next;
+	if (o->canceled || o->s->build_error)
+		error_set(&err, o->canceled ? ERROR_CANCELED : o->s->build_error, "as the test says");
+	o->done(o->arg, error_is_set(&err) ? &err : NULL, o->s->build_differs);
+	uv_close((uv_handle_t *)timer, scripted_build_free);
+}
+
+static void scripted_build(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg)
+{
+	struct scripted_build *o = xcalloc(1, sizeof *o);
+	struct scripted *s = scripted_get(spec->name);
+	*o = (struct scripted_build){.next = scripted_builds, .s = s, .done = done, .arg = arg};
+	scripted_builds = o;
+	s->builds++;
+	s->build_when = when;
+	uv_timer_init(((struct scripted_backend *)b)->params.loop, &o->timer);
+	o->timer.data = o;
+	uv_timer_start(&o->timer, scripted_built, s->build_ms, 0);
+}
+
+static void scripted_build_cancel(struct backend *b, const char *service, void *arg)
+{
+	for (struct scripted_build *o = scripted_builds; o; o = o->next)
+		if (o->arg == arg) {
+			o->s->builds_canceled++;
+			o->canceled = true;
+			uv_timer_start(&o->timer, scripted_built, 0, 0);
+		}
+}
+
 static const struct backend_ops backend_scripted = {
     .name = "memory",
     .open = scripted_open,
     .close = scripted_close,
     .check = scripted_check,
     .prepare = scripted_prepare,
+    .build = scripted_build,
+    .build_cancel = scripted_build_cancel,
     .start = scripted_start,
     .stop = scripted_stop,
     .remove = scripted_remove,

@@ -89,13 +89,37 @@ static void put_dependencies(struct buffer *out, const struct config_service *s)
 		              s->depends_on[i].required ? "" : " optional");
 }
 
+static void put_build(struct buffer *out, const struct config_service *s)
+{
+	const struct build_options *o = &s->build;
+	if (!s->has_build)
+		return;
+	buffer_printf(out, "\tbuild%s%s\n", s->built_by ? " of " : "", s->built_by ? s->built_by : "");
+	put_text(out, "build context", o->context);
+	put_text(out, "build dockerfile", o->dockerfile);
+	put_text(out, "build inline", o->inline_text);
+	put_text(out, "build target", o->target);
+	put_text(out, "build network", o->network);
+	put_keyvals(out, "build arg", &o->args);
+	put_keyvals(out, "build label", &o->labels);
+	put_list(out, "build cache_from", o->cache_from);
+	put_list(out, "build extra_hosts", o->extra_hosts);
+	put_list(out, "build tags", o->tags);
+	put_list(out, "build platforms", o->platforms);
+	put_list(out, "build refused", o->refused);
+	put_list(out, "build ignored", o->ignored);
+	for (size_t i = 0; i < o->n_ulimits; i++)
+		buffer_printf(out, "\tbuild ulimit %s %lld %lld\n", o->ulimits[i].name, (long long)o->ulimits[i].soft, (long long)o->ulimits[i].hard);
+	if (o->shm_bytes || o->no_cache || o->pull)
+		buffer_printf(out, "\tbuild shm %llu%s%s\n", (unsigned long long)o->shm_bytes, o->no_cache ? " no_cache" : "", o->pull ? " pull" : "");
+}
+
 static void put_service(struct buffer *out, const struct config_service *s)
 {
 	static const char *const policies[] = {"no", "on-failure", "always", "unless-stopped"};
 	buffer_printf(out, "service %s at %u:%u\n", s->name, s->line, s->column);
 	put_text(out, "image", s->image);
-	if (s->has_build)
-		buffer_adds(out, "\tbuild\n");
+	put_build(out, s);
 	put_list(out, "command", s->command);
 	if (s->is_copy)
 		buffer_adds(out, "\ta copy\n");

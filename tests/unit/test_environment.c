@@ -412,6 +412,87 @@ static void the_default_set_leaves_out_what_is_built_and_profiles(void **state)
 	assert_int_equal(scripted_get("app")->starts, 1);
 }
 
+#define BUILT "services:\n  app: {build: ., ports: ['80']}\n  db: {image: 'e/db', ports: ['5432']}\n"
+
+static void up_builds_before_it_stops_anything(void **state)
+{
+	compose(BUILT TAIL);
+	env_open();
+	struct scripted *app = scripted_get("app");
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(app->builds, 0);
+	assert_int_equal(command("up app"), ERROR_NONE);
+	assert_int_equal(app->builds, 1);
+	assert_int_equal(app->build_when, BUILD_CHANGED);
+	assert_int_equal(app->starts, 1);
+	assert_int_equal(command("up app"), ERROR_NONE);
+	assert_int_equal(app->stops, 0);
+	app->build_differs = true;
+	assert_int_equal(command("up --build app"), ERROR_NONE);
+	assert_int_equal(app->build_when, BUILD_ALWAYS);
+	assert_int_equal(app->stops, 1);
+	assert_int_equal(app->starts, 2);
+	app->build_error = ERROR_BUILD_FAILED;
+	assert_int_equal(command("up --all"), ERROR_BUILD_FAILED);
+	assert_int_equal(app->stops, 1);
+	assert_string_equal(service_state("app"), "ready");
+	assert_int_equal(command("restart app"), ERROR_NONE);
+	assert_int_equal(app->builds, 4);
+}
+
+static void what_is_built_for_nobody_ends(void **state)
+{
+	struct answer a = {0}, b = {0};
+	compose(BUILT TAIL);
+	env_open();
+	struct scripted *app = scripted_get("app");
+	assert_int_equal(command("approve"), ERROR_NONE);
+	app->build_ms = LIMIT_MS * 2;
+	environment_command(env, "up app", &me, on_answer, &a);
+	environment_command(env, "up app", &me, on_answer, &b);
+	while (app->builds < 2)
+		run_for(5);
+	environment_command_forsaken(env, &a);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_CANCELED);
+	assert_int_equal(app->builds_canceled, 1);
+	assert_int_equal(b.times, 0);
+	assert_int_equal(command("down"), ERROR_NONE);
+	wait_answer(&b);
+	assert_int_equal(b.error.code, ERROR_CANCELED);
+	error_release(&a.error);
+	error_release(&b.error);
+	a = (struct answer){0};
+	environment_command(env, "up app", &me, on_answer, &a);
+	while (app->builds < 3)
+		run_for(5);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_CANCELED);
+	error_release(&a.error);
+	a = (struct answer){0};
+	environment_command(env, "up app", &me, on_answer, &a);
+	while (app->builds < 4)
+		run_for(5);
+	env_close(false);
+	assert_int_equal(a.times, 1);
+	assert_int_equal(app->starts, 0);
+	error_release(&a.error);
+	while (scripted_builds)
+		run_for(5);
+}
+
+static void a_build_takes_the_time_it_takes(void **state)
+{
+	compose(BUILT "x-aether: {backend: memory, timeout: 300ms}\n");
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	scripted_get("app")->build_ms = 800;
+	scripted_get("app")->start_ms = 200;
+	assert_int_equal(command("up app"), ERROR_NONE);
+}
+
 static void what_is_cancelled_goes_on(void **state)
 {
 	struct answer a;
@@ -1608,6 +1689,9 @@ int main(void)
 	    T(independent_services_start_at_the_same_time),
 	    T(dependencies_go_first_and_leave_last),
 	    T(the_default_set_leaves_out_what_is_built_and_profiles),
+	    T(up_builds_before_it_stops_anything),
+	    T(what_is_built_for_nobody_ends),
+	    T(a_build_takes_the_time_it_takes),
 	    T(what_is_cancelled_goes_on),
 	    T(manual_start_serves_without_provisioning),
 	    T(an_environment_of_ports_alone_is_ready),

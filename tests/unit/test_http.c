@@ -1,4 +1,5 @@
 /* backends/http: a well-behaved server, and the other kinds. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -172,6 +173,28 @@ static void test_answers(void **state)
 	assert_int_equal(f->server.connections, 1); /* kept */
 }
 
+/* A file as the body, larger than what goes at once; also when the file is closed meanwhile. */
+static void test_uploads(void **state)
+{
+	enum { SIZE = 700001 };
+	struct fixture *f = *state;
+	cleanup_free char *text = xcalloc(1, SIZE + 1);
+	for (size_t i = 0; i < SIZE; i++)
+		text[i] = (char)('a' + i * 7 % 26);
+	int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	assert_int_equal(write(fd, text, SIZE), SIZE);
+	struct result r = {0};
+	const struct http_request request = {.path = "/x", .method = "POST", .body_fd = fd, .body_len = SIZE, .body_type = "application/x-tar", .done = on_done, .arg = &r};
+	http_start(f->h, &request);
+	close(fd);
+	while (!r.calls && uv_run(&f->loop, UV_RUN_ONCE))
+		;
+	assert_int_equal(r.status, 200);
+	assert_int_equal(r.body.len, SIZE + 5);
+	assert_string_equal(r.body.data + 5, text);
+	release(&r);
+}
+
 static void test_failures(void **state)
 {
 	struct fixture *f = *state;
@@ -268,6 +291,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_uploads, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_failures, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_many_at_once_and_close, setup, teardown),

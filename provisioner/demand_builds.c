@@ -1,0 +1,101 @@
+/* What `up` does before it starts or stops anything: the images of what it needs are built, so that one that cannot be built leaves running what
+ * runs. Demands of readers do not come here: their services are built by their start, where there is no image yet. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "provisioner/environment_private.h"
+
+struct demand_build {
+	struct demand_build *next;
+	struct demand *d; /* NULL: it has ended before */
+	struct environment *e;
+	char *service;
+};
+
+static void unlink_build(struct demand_build *b)
+{
+	struct demand_build **at = &b->d->builds;
+	while (*at != b)
+		at = &(*at)->next;
+	*at = b->next;
+}
+
+static void on_built(void *arg, const struct error *err, bool differs)
+{
+	struct demand_build *b = arg;
+	struct demand *d = b->d;
+	cleanup_error struct error why = ERROR_INIT;
+	if (d)
+		unlink_build(b);
+	if (d && err) {
+		error_copy(&why, err);
+		if (why.code != ERROR_CANCELED)
+			error_prefix(&why, "service %s", b->service);
+		error_detail(&why, "service", json_string(b->service));
+		demand_end(d, &why);
+	} else if (d) {
+		if (differs)
+			strv_push(&d->renewed, xstrdup(b->service));
+		d->built = !d->builds;
+		if (d->built)
+			demand_begin_anew(d);
+	}
+	environment_wake(b->e);
+	free(b->service);
+	free(b);
+}
+
+bool demand_builds(struct demand *d)
+{
+	struct environment *e = d->e;
+	if (d->built || d->builds || !d->apply)
+		return !d->builds;
+	for (char **name = d->needed; name && *name; name++) {
+		const struct model_service *s = model_service(e->model, *name);
+		if (!s || !s->spec.build)
+			continue;
+		struct demand_build *b = xcalloc(1, sizeof *b);
+		*b = (struct demand_build){d->builds, d, e, xstrdup(*name)};
+		d->builds = b;
+		backend_build(e->backend, &s->spec, d->build_always ? BUILD_ALWAYS : BUILD_CHANGED, on_built, b);
+	}
+	d->built = !d->builds;
+	return d->built;
+}
+
+void demand_builds_give_up(struct demand *d)
+{
+	struct demand_build *next, *b = d->builds;
+	d->builds = NULL;
+	for (; b; b = next) {
+		next = b->next;
+		b->d = NULL;
+		if (d->e->backend)
+			backend_build_cancel(d->e->backend, b->service, b);
+	}
+}
+
+void environment_command_forsaken(struct environment *e, const void *arg)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	error_set_errno(&err, ERROR_CANCELED, ECANCELED, "whoever wanted it built does not wait for it any more");
+	for (struct demand *d = e->demands; d; d = d->next)
+		if (d->arg == arg && d->command && d->builds)
+			demand_end(d, &err);
+	environment_wake(e);
+}
+
+bool demand_is_building(const struct demand *d)
+{
+	if (d->builds)
+		return true;
+	for (char **name = d->needed; name && *name; name++) {
+		const struct apply_service *s = apply_find(d->e->apply, *name);
+		if (s && json_object_get(s->progress, "building"))
+			return true;
+	}
+	return false;
+}
