@@ -143,12 +143,6 @@ static void pull_end(struct pull *p, const struct error *err)
 	free(p);
 }
 
-static bool means_denied(int status, const char *text)
-{
-	return status == 401 || status == 403 ||
-	       (text && (strcasestr(text, "unauthorized") || strcasestr(text, "authentication required") || strcasestr(text, "no basic auth credentials") || strcasestr(text, "denied")));
-}
-
 static bool says(const char *text, const char *const *words)
 {
 	while (*words && !strcasestr(text, *words))
@@ -156,14 +150,24 @@ static bool says(const char *text, const char *const *words)
 	return *words;
 }
 
+static bool means_denied(int status, const char *text)
+{
+	static const char *const words[] = {"unauthorized", "authentication required", "no basic auth credentials", "denied", NULL};
+	return status == 401 || status == 403 || says(text, words);
+}
+
 static void explain(const struct pull *p, int status, const char *text, struct error *err)
 {
 	static const char *const space[] = {"no space left on device", "disk quota exceeded", NULL};
+	static const char *const its_own[] = {"mkdir /", "open /", "read-only file system", NULL}; /* and permission denied */
 	static const char *const limited[] = {"toomanyrequests", "rate limit", NULL};
 	static const char *const other_machine[] = {"no matching manifest", "does not match the specified platform", "image operating system", NULL};
 	if (says(text, space)) {
 		error_set(err, ERROR_NO_SPACE, "the image %s: %s", p->image, text);
 		error_hint(err, "make room on the engine's disk: docker system df says what takes it");
+	} else if (says(text, its_own)) {
+		error_set(err, ERROR_BACKEND_SPAWN_FAILED, "the image %s: %s", p->image, text);
+		error_hint(err, "the engine cannot write where it keeps its images; its own log tells more");
 	} else if (means_denied(status, text)) {
 		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s%s%s", p->image, text, p->auth_failed ? "; " : "", p->auth_failed ? p->auth_failed : "");
 		error_hint(err, "docker login its registry, or check the name: a private image and one that does not exist look alike");

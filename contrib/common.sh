@@ -64,7 +64,7 @@ need_packages() {
 
 # What the container engines of the tests are made of. By their programs, for a machine may have them from elsewhere.
 ENGINE_PROGRAMS="dockerd:docker.io containerd:containerd runc:runc iptables:iptables ip:iproute2 curl:curl podman:podman conmon:conmon
-	catatonit:catatonit docker-registry:docker-registry /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns"
+	catatonit:catatonit newuidmap:uidmap slirp4netns:slirp4netns docker-registry:docker-registry /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns"
 
 # Only root can start an engine, and nothing else is done without one: where this fails the tests that need one are skipped and counted.
 want_engines() {

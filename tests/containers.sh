@@ -60,7 +60,7 @@ YAML
 	ajj workspace add ../feature-a || fail 'workspace add'
 	cd ../feature-a || exit 1
 	set -a
-	. ./.env || fail 'source .env'
+	. ./.env || fail "source .env: $(cat .aether/errors.json)"
 	set +a
 }
 

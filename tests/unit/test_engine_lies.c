@@ -526,6 +526,7 @@ static void test_pulls(void **state)
 	static const struct refusal refusals[] = {
 	    {"{\"status\":\"Pulling\"}\n{\"errorDetail\":{\"message\":\"write /var/lib/docker/tmp/GetImageBlob1: no space left on device\"},\"error\":\"write /var/lib/docker/tmp/GetImageBlob1: no space left on device\"}\n",
 	     0, NULL, ERROR_NO_SPACE, "make room"},
+	    {"{\"error\":\"initializing destination: creating a temporary directory: mkdir /tmp/storage1: permission denied\"}", 0, NULL, ERROR_BACKEND_SPAWN_FAILED, "keeps its images"},
 	    {"{\"errorDetail\":{\"message\":\"failed to register layer: Error processing tar file(exit status 1): write /x: no space left on device\"}}", 0, NULL, ERROR_NO_SPACE, "make room"},
 	    {NULL, 500, "toomanyrequests: You have reached your pull rate limit.", ERROR_IMAGE_AUTH, "docker login"},
 	    {NULL, 404, "no matching manifest for linux/amd64 in the manifest list entries", ERROR_IMAGE_NOT_FOUND, "platform"},
