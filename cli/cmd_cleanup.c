@@ -20,6 +20,7 @@
 #include "provisioner/mounts.h"
 #include "cli/output.h"
 #include "cli/registry.h"
+#include "cli/run_in.h"
 
 #define SETTLE_MS 300
 #define STALE_S 60 /* a younger directory may belong to a mount that is being made */
@@ -137,6 +138,23 @@ static int orphaned_containers(struct cleanup *c, struct error *err)
 		return 0;
 	nanosleep(&(struct timespec){0, SETTLE_MS * 1000000L}, NULL);
 	look_for_containers(c);
+	return 0;
+}
+
+/* `ajj run --in` that was killed, of environments that are served, too. An engine that is not there has nothing that could be asked for. */
+static int orphaned_runs(struct cleanup *c, struct error *err)
+{
+	for (size_t i = 0; i < c->known.count; i++) {
+		const struct store_environment *e = &c->known.items[i];
+		cleanup_error struct error why = ERROR_INIT;
+		cleanup_strv char **names = NULL;
+		int r = run_in_sweep(e, false, &names, &why);
+		if (r && why.code != ERROR_BACKEND_UNREACHABLE)
+			note(c, r, &why);
+		for (char **name = names; name && *name; name++)
+			if (found(c, "orphaned-runs", *name, "a container whose ajj run was killed"))
+				note(c, run_in_sweep(e, true, NULL, &why), &why);
+	}
 	return 0;
 }
 
@@ -279,7 +297,7 @@ static int forgotten_state(struct cleanup *c, struct error *err)
 }
 
 /* In this order: what is dead or orphaned must be gone before its environment can be. */
-static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, orphaned_containers, placed_files, gone_workspaces,
+static int (*const scans[])(struct cleanup *c, struct error *err) = {dead_mounts, orphaned_services, orphaned_containers, orphaned_runs, placed_files, gone_workspaces,
 	                                                                 forgotten_state, stale_directories};
 
 static int run(const struct arguments *args, struct error *err)

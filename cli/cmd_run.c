@@ -9,7 +9,20 @@
 #include "cli/exit_codes.h"
 #include "cli/native.h"
 #include "cli/output.h"
+#include "cli/program.h"
 #include "cli/progress.h"
+#include "cli/run_in.h"
+
+static const struct option options[] = {
+	{"in", 0, "IMAGE", "in a container of that image, in the environment's network; the other options are of it"},
+	{"no-tty", 'T', NULL, "plain pipes, though stdin and stdout are a terminal"},
+	{"user", 'u', "USER", "as another user than you are"},
+	{"workdir", 'w', "DIR", "in another directory than this one"},
+	{"env", 'e', "NAME=VALUE", "set a variable; NAME alone: as it is here. May be repeated"},
+	{NULL, 0, NULL, NULL},
+};
+
+extern const struct command command_run;
 
 /* Opens the demand and leaves it open: the descriptor that the command inherits is its lease. */
 static int demand(const struct client *c, struct buffer *text, struct error *err)
@@ -43,13 +56,26 @@ static int set_environment(const char *text, struct error *err)
 	return 0;
 }
 
+static int check_arguments(const struct arguments *args, struct error *err)
+{
+	static const char *const of_container[] = {"no-tty", "user", "workdir", "env"};
+	for (size_t i = 0; !arguments_flag(args, "in") && i < sizeof of_container / sizeof *of_container; i++)
+		if (arguments_flag(args, of_container[i]))
+			return error_set(err, ERROR_USAGE, "--%s belongs to --in IMAGE", of_container[i]);
+	return args->words || arguments_flag(args, "in") ? 0 : error_set(err, ERROR_USAGE, "ajj run wants %s", command_run.arguments);
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	int r = client_find(NULL, &c, err);
+	int r = check_arguments(args, err);
+	if (!r)
+		r = client_find(NULL, &c, err);
 	if (!r)
 		r = client_need_mounted(&c, err);
+	if (!r && arguments_flag(args, "in"))
+		return run_in(&c, args, err);
 	if (!r)
 		r = demand(&c, &text, err);
 	if (r >= 0)
@@ -71,9 +97,10 @@ const struct command command_run = {
 	.arguments = "[--] COMMAND...",
 	.summary = "run a command with the environment's variables, starting the services first",
 	.help = "Becomes the command: signals, terminal and exit code are its own. As long as it runs it holds a "
-	        "lease, which `ajj status` shows. jj's own run is `ajj jj run`.",
+	        "lease, which `ajj status` shows. jj's own run is `ajj jj run`. With --in it runs in a container that sees the workspace at the same path, "
+	        "with your user and group, and the services by their names; the container goes when it ends.",
+	.options = options,
 	.mode = ARGUMENTS_STOP,
-	.words_min = 1,
 	.words_max = COMMAND_WORDS_ANY,
 	.run = run,
 };

@@ -39,13 +39,16 @@ int program_env(const struct arguments *args, bool terminal, struct keyvals *env
 int program_attach(const struct client *c, struct attachment_spec *spec, struct attachment **ret, struct error *err)
 {
 	struct store_environment e = {0};
+	json_t *status = NULL;
+	const char *planned = spec->only_check && !client_status(c, &status, NULL) ? json_string_value(json_object_get(status, "backend")) : NULL;
 	int r = registry_find_root(c->id.root, &e, err);
 	if (r == 0) {
 		error_set(err, ERROR_PERMISSION, "%s is another user's, or was never attached", c->id.root);
 		r = error_hint(err, "ajj attach");
 	}
 	if (r > 0)
-		r = environment_attach(&e, spec, ret, err);
+		r = environment_attach(&e, planned, spec, ret, err);
+	json_decref(status);
 	store_environment_release(&e);
 	return r;
 }

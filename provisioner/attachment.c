@@ -1,15 +1,29 @@
 #include "provisioner/attachment.h"
 
-int environment_attach(const struct store_environment *e, struct attachment_spec *spec, struct attachment **ret, struct error *err)
+#include "backends/backend.h"
+#include "base/cleanup.h"
+
+static int check_planned(const char *planned, struct attachment_spec *spec, struct error *err)
 {
-	if (!e->backend) {
-		error_set(err, ERROR_SERVICE_FAILED, "nothing of %s was ever started", e->root);
-		return error_hint(err, "ajj up");
-	}
+	cleanup_free char *address = NULL, *from = NULL;
+	int r = backend_locate(planned, false, &address, &from, err);
+	spec->address = address;
+	r = r ? r : attachment_open(planned, spec, NULL, err);
+	spec->address = NULL;
+	return r;
+}
+
+int environment_attach(const struct store_environment *e, const char *planned, struct attachment_spec *spec, struct attachment **ret, struct error *err)
+{
 	spec->namespace_ = e->namespace_;
 	spec->workspace = e->workspace;
 	spec->state_dir = e->state_dir;
 	spec->address = e->backend_target;
 	spec->uid = e->uid;
-	return attachment_open(e->backend, spec, ret, err);
+	if (e->backend)
+		return attachment_open(e->backend, spec, ret, err);
+	if (planned && spec->only_check)
+		return check_planned(planned, spec, err);
+	error_set(err, ERROR_SERVICE_FAILED, "nothing of %s was ever started", e->root);
+	return error_hint(err, "ajj up");
 }

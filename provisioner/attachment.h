@@ -6,7 +6,8 @@
 #include "backends/attachment.h"
 #include "provisioner/store.h"
 
-/* Fills in the environment, `e` as the store has it (borrowed for the call), and opens it (backends/attachment.h). */
-int environment_attach(const struct store_environment *e, struct attachment_spec *spec, struct attachment **ret, struct error *err);
+/* Fills in the environment, `e` as the store has it (borrowed for the call), and opens it (backends/attachment.h). `planned`: the backend of one that
+ * was never started, of which spec->only_check may ask; NULL: it is not known. */
+int environment_attach(const struct store_environment *e, const char *planned, struct attachment_spec *spec, struct attachment **ret, struct error *err);
 
 #endif

@@ -96,14 +96,14 @@ same(6, t.wait(), 'exit code')
 
 # the terminal is as it was, however it ends
 for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-    t = Terminal('sh', '-c', 'stty -a >before; ajj exec cache sh -c "echo begun; sleep 1000"; echo ended-$?; stty -a >after')
+    t = Terminal('sh', '-c', 'stty -g >before; ajj exec cache sh -c "echo begun; sleep 1000"; echo ended-$?; stty -g >after')
     t.expect('begun')
     ajj = int(os.popen(f'pgrep -P {t.pid} -x ajj').read())
     os.kill(ajj, signo)
     t.expect(f'ended-{128 + signo}')
     same(0, t.wait(), 'the shell')
     same(open('before').read(), open('after').read(), f'the terminal after signal {signo}')
-t = Terminal('sh', '-c', 'stty -a >before; ajj exec cache no-such-program; echo ended-$?; stty -a >after')
+t = Terminal('sh', '-c', 'stty -g >before; ajj exec cache no-such-program; echo ended-$?; stty -g >after')
 t.expect('ended-12')
 same(0, t.wait(), 'the shell')
 same(open('before').read(), open('after').read(), 'the terminal after what could not be run')

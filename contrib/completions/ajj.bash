@@ -29,7 +29,11 @@ _ajj() {
 	'exec ')
 		options=" --no-tty --user --workdir --env --interactive --tty $(_ajj_services)"
 		;;
-	'run '* | 'exec '*) # a command line of its own
+	'run ' | 'run '* | 'exec '*) # a command line of its own
+		[[ ${words[1]-} || $word != -* || ${words[0]} != run ]] || {
+			mapfile -t COMPREPLY < <(compgen -W '--in --no-tty --user --workdir --env' -- "$word")
+			return
+		}
 		mapfile -t COMPREPLY < <(compgen -c -- "$word")
 		return
 		;;

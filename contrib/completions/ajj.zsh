@@ -25,6 +25,7 @@ _ajj() {
 	cleanup*|down*) options+=(--force) ;;
 	'help '*) options=($commands) ;;
 	'exec ') options+=(--no-tty --user --workdir --env --interactive --tty); _ajj_services ;;
+	'run ') [[ $PREFIX == -* ]] && options+=(--in --no-tty --user --workdir --env) || { _normal; return } ;;
 	'run '*|'exec '*) _normal; return ;;
 	'workspace list'|'trash '*|down*|destroy*|ports*|status*|stats*|list*) ;;
 	*) _ajj_jj; return ;;

@@ -1,0 +1,162 @@
+#include "cli/run_in.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "cli/native.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "cli/progress.h"
+#include "cli/registry.h"
+#include "cli/relay.h"
+#include "cli/terminal.h"
+#include "provisioner/attachment.h"
+
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define PROC_MAX 4096
+
+/* ---- whose container it is: "PID:TICKS:BOOT" ---- */
+
+static unsigned long long start_ticks(pid_t pid)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *path = xasprintf("/proc/%d/stat", (int)pid);
+	const char *p = file_read(AT_FDCWD, path, PROC_MAX, &text) ? NULL : strrchr(buffer_str(&text), ')'); /* field 2 of proc(5); starttime is 22 */
+	for (int field = 2; p && field < 22; field++)
+		p = strchr(p + 1, ' ');
+	return p ? strtoull(p, NULL, 10) : 0;
+}
+
+static char *owner_of(pid_t pid)
+{
+	cleanup_buffer struct buffer boot = BUFFER_INIT;
+	file_read(AT_FDCWD, BOOT_ID, PROC_MAX, &boot);
+	return xasprintf("%d:%llu:%.*s", (int)pid, start_ticks(pid), (int)strcspn(buffer_str(&boot), "\n"), buffer_str(&boot));
+}
+
+static bool is_gone(const char *owner)
+{
+	cleanup_free char *now = owner_of((pid_t)atoi(owner));
+	return strcmp(now, owner) != 0;
+}
+
+int run_in_sweep(const struct store_environment *e, bool remove, char ***found, struct error *err)
+{
+	return attachment_sweep(e->backend, e->backend_target, e->namespace_, is_gone, remove, found, err);
+}
+
+/* ---- what it gets ---- */
+
+/* Opens the demand, whose being open is the lease, and reads what containers see of the environment. */
+static int demand(const struct client *c, struct keyvals *env, struct error *err)
+{
+	cleanup_progress struct progress *progress = progress_start(c, "starting");
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	bool plain = c->native == NATIVE_PLAIN; /* its files are nobody's lease */
+	cleanup_close int held = plain ? native_demand(c, err) : -1;
+	cleanup_close int fd = plain && held < 0 ? held : client_demand(c, "env.container.json", err);
+	char chunk[16384];
+	ssize_t n;
+	if (fd < 0)
+		return fd;
+	while ((n = read(fd, chunk, sizeof chunk)) > 0 && text.len < CLIENT_FILE_MAX)
+		buffer_add(&text, chunk, (size_t)n);
+	json_t *json = json_loads(buffer_str(&text), 0, NULL), *value;
+	const char *key;
+	json_object_foreach (json, key, value)
+		keyvals_set(env, key, json_string_value(value));
+	bool is_read = json != NULL;
+	json_decref(json);
+	return is_read ? move_fd(plain ? &held : &fd) : error_set(err, ERROR_INTERNAL, "env.container.json cannot be read");
+}
+
+static void show_pull(void *arg, const json_t *progress)
+{
+	static bool told;
+	const char *image = json_string_value(json_object_get(progress, "image"));
+	if (!isatty(STDERR_FILENO))
+		return;
+	if (progress)
+		fprintf(stderr, "\rpulling %s: %lld %%\033[K", image ? image : "", (long long)json_integer_value(json_object_get(progress, "percent")));
+	else if (told)
+		fprintf(stderr, "\r\033[K");
+	told = progress != NULL;
+}
+
+/* From here on a container is there, and a signal must not end us before it is taken away. */
+static void hold_signals(void *arg)
+{
+	terminal_take(*(const bool *)arg);
+}
+
+/* The workspace as it is mounted, and the control file system that its links lead to. */
+static void add_binds(const struct client *c, char ***binds)
+{
+	char target[PATH_MAX];
+	strv_push(binds, xstrdup(c->id.root));
+	if (c->native != NATIVE_PLAIN && realpath(c->control, target) && strcmp(target, c->id.root))
+		strv_push(binds, xstrdup(target));
+}
+
+/* Where we stand, when that is in the workspace; else its root. new */
+static char *directory_of(const struct client *c, const struct arguments *args)
+{
+	const char *asked = arguments_value(args, "workdir");
+	cleanup_free char *here = getcwd(NULL, 0);
+	size_t len = strlen(c->id.root);
+	bool inside = here && !strncmp(here, c->id.root, len) && (!here[len] || here[len] == '/');
+	return xstrdup(asked ? asked : inside ? here : c->id.root);
+}
+
+/* ---- the whole ---- */
+
+static int attach(const struct client *c, const struct arguments *args, struct attachment_spec *spec, int *ret_lease, struct attachment **ret, struct error *err)
+{
+	cleanup_keyvals struct keyvals env = KEYVALS_INIT, defaults = KEYVALS_INIT;
+	spec->env = &env;
+	spec->defaults = &defaults;
+	spec->only_check = true;
+	int r = program_env(args, spec->terminal, &env, err);
+	if (!r)
+		r = program_attach(c, spec, ret, err);
+	if (r)
+		return r;
+	*ret_lease = demand(c, &defaults, err);
+	if (*ret_lease < 0)
+		return *ret_lease;
+	spec->only_check = false;
+	return program_attach(c, spec, ret, err);
+}
+
+int run_in(const struct client *c, const struct arguments *args, struct error *err)
+{
+	char *none[] = {NULL};
+	bool terminal = terminal_is_there() && !arguments_flag(args, "no-tty");
+	cleanup_free char *owner = owner_of(getpid()), *directory = directory_of(c, args);
+	cleanup_strv char **binds = NULL;
+	cleanup_close int lease = -1;
+	cleanup_attachment struct attachment *a = NULL;
+	add_binds(c, &binds);
+	const struct attachment_container container = {.image = arguments_value(args, "in"), .binds = binds, .uid = getuid(), .gid = getgid(), .owner = owner,
+	                                               .progress = show_pull, .making = hold_signals, .arg = &terminal};
+	struct attachment_spec spec = {.container = &container, .argv = args->words ? args->words : none, .user = arguments_value(args, "user"),
+	                               .directory = directory, .terminal = terminal};
+	program_open_descriptors();
+	terminal_size(&spec.rows, &spec.columns);
+	int r = attach(c, args, &spec, &lease, &a, err);
+	if (!r) {
+		output_flush();
+		r = relay_run(a, terminal, err);
+	}
+	attachment_close(move_ptr(a));
+	terminal_give_back();
+	return r < 0 ? program_failed(r, err) : r;
+}
