@@ -149,7 +149,7 @@ static struct plan_dependency *dependencies(const struct apply *a, const struct 
 			if (!on->model || strcmp(on->name, c->depends_on[d].service))
 				continue;
 			if (service_goes_down(s) || counts(on))
-				deps[(*ret_n)++] = (struct plan_dependency){i, c->depends_on[d].condition, is_joined(s, on->name)};
+				deps[(*ret_n)++] = (struct plan_dependency){i, c->depends_on[d].condition, c->depends_on[d].restart, is_joined(s, on->name)};
 		}
 	return deps;
 }

@@ -75,6 +75,7 @@ struct config_dependency {
 	char *service;
 	enum depends_condition condition;
 	bool required;
+	bool restart; /* with the other one, when that is restarted or made anew */
 };
 
 enum probe_kind { PROBE_NONE, PROBE_TCP, PROBE_HTTP, PROBE_EXEC, PROBE_LOG };

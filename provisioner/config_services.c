@@ -337,17 +337,22 @@ static int read_required(const struct field *f, void *out)
 	return field_bool(f, &((struct config_dependency *)out)->required);
 }
 
+static int read_with(const struct field *f, void *out)
+{
+	return field_bool(f, &((struct config_dependency *)out)->restart);
+}
+
 static const struct field_reader dependency_fields[] = {
     {"condition", read_condition},
     {"required", read_required},
-    {"restart", field_ignore},
+    {"restart", read_with},
     {NULL, NULL},
 };
 
 /* steals `name` */
 static int add_dependency(const struct field *f, struct config_service *s, char *name, bool has_fields)
 {
-	struct config_dependency d = {name, DEPENDS_STARTED, true};
+	struct config_dependency d = {name, DEPENDS_STARTED, true, false};
 	int r = has_fields && !field_is_null(f)
 	            ? field_read_map(f, dependency_fields, UNKNOWN_WARNS, "a mapping with condition", &d)
 	            : 0;

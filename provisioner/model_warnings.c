@@ -14,6 +14,9 @@ static void warn_of_external(struct model *m)
 	for (size_t i = 0; i < m->config->n_volumes; i++)
 		if (m->config->volumes[i].external)
 			strv_pushf(&m->warnings, "volumes.%s: it is external; host processes have one of this workspace's own instead", m->config->volumes[i].key);
+	for (size_t i = 0; i < m->config->n_volumes; i++)
+		if (m->config->volumes[i].driver_opts.count)
+			strv_pushf(&m->warnings, "volumes.%s: driver_opts: for containers alone, host processes have a directory of this workspace's own", m->config->volumes[i].key);
 	for (size_t i = 0; i < m->config->n_networks; i++)
 		if (m->config->networks[i].external)
 			strv_pushf(&m->warnings, "networks.%s: it is external; host processes do not reach what else is on it by name", m->config->networks[i].key);

@@ -24,17 +24,17 @@ static bool runs(const struct plan_service *s)
 	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
 }
 
-/* The other one goes, or has gone: what it lives in is not there any more, or soon. */
-static bool loses_space(const struct plan_service *services, const struct plan_dependency *d)
+/* The other one goes: it does, too. What it lives in may also have gone. */
+static bool goes_with(const struct plan_service *services, const struct plan_dependency *d)
 {
 	const struct plan_service *on = &services[d->service];
-	return d->joined && (on->restart || on->recreate || !runs(on));
+	return ((d->joined || d->follows) && (on->restart || on->recreate)) || (d->joined && !runs(on));
 }
 
-static bool loses_any(const struct plan_service *services, const struct plan_service *s)
+static bool goes_with_any(const struct plan_service *services, const struct plan_service *s)
 {
 	for (size_t i = 0; i < s->n_depends_on; i++)
-		if (loses_space(services, &s->depends_on[i]))
+		if (goes_with(services, &s->depends_on[i]))
 			return true;
 	return false;
 }
@@ -43,7 +43,7 @@ bool plan_may_start(const struct plan_service *services, size_t service)
 {
 	const struct plan_service *s = &services[service];
 	for (size_t i = 0; i < s->n_depends_on; i++)
-		if (!dependency_holds(&services[s->depends_on[i].service], s->depends_on[i].condition) || loses_space(services, &s->depends_on[i]))
+		if (!dependency_holds(&services[s->depends_on[i].service], s->depends_on[i].condition) || goes_with(services, &s->depends_on[i]))
 			return false;
 	return true;
 }
@@ -70,7 +70,7 @@ static bool may_stop(const struct plan_service *services, size_t count, size_t s
 static bool step_down(const struct plan_service *services, size_t count, size_t i, struct plan_step *ret)
 {
 	const struct plan_service *s = &services[i];
-	bool again = s->goal == GOAL_UP && (s->restart || s->recreate || (runs(s) && loses_any(services, s)));
+	bool again = s->goal == GOAL_UP && (s->restart || s->recreate || (runs(s) && goes_with_any(services, s)));
 	if (!goes_down(s) && !again)
 		return false;
 	if (runs(s)) {

@@ -31,6 +31,7 @@ enum plan_present {
 struct plan_dependency {
 	size_t service; /* index */
 	enum depends_condition condition;
+	bool follows; /* it is restarted when that one is */
 	bool joined; /* it lives in that one's network or among its processes: it ends with it, and starts after it */
 };
 

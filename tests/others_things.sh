@@ -45,7 +45,7 @@ services:
     init: true
     expose: ["7000"]
     x-aether: { ready: { exec: ["true"] } }
-  alone: { image: busybox:1, stop_signal: SIGKILL, command: [sleep, "1000"], network_mode: none }
+  alone: { image: busybox:1, stop_signal: SIGKILL, command: [sleep, "1000"], network_mode: none, depends_on: { server: { condition: service_started, restart: true } } }
   on-host:
     image: busybox:1
     stop_signal: SIGKILL
@@ -88,7 +88,14 @@ port=$(port_of server)
 same True "$(inspected on-host "'SERVER=http://127.0.0.1:$port/' in c['Config']['Env']")" 'the environment on the host network'
 
 # who is in another's network comes with it, again and again
+started() {
+	inspected "$1" 'c["State"]["StartedAt"]'
+}
+alone=$(started alone) shared=$(started shared)
 ajj restart server || fail 'restart server'
+wait_for 10 'who follows is restarted' eval '[ "$(started alone)" != "$alone" ]'
+same "$shared" "$(started shared)" 'who does not follow'
+wait_for 10 'all run again' eval 'state_is alone ready && state_is beside ready'
 ajj down && ajj up || fail 'down and up'
 same "container:$(id_of server)" "$(inspected beside 'c["HostConfig"]["NetworkMode"]')" 'network_mode service after down and up'
 sed -i 's/init: true/&\n    environment: { CHANGED: "1" }/' compose.yaml

@@ -1,4 +1,5 @@
 """Debian's podman, its service on a socket. crun, its default, refuses hosts with both versions of cgroups: runc is taken."""
+import glob
 import os
 import resource
 
@@ -97,6 +98,10 @@ class Podman(part.Engine):
         # The API's exec sessions keep their conmon for five minutes, in which their exit code can be asked for.
         host.kill_all(lambda: [p for p in host.below([os.getpid()]) if host.command_line(p).startswith('/usr/bin/conmon ')])
         host.unmount([m for m in host.mounts_below(self.place.folder) if m == self.place.path('podman', 'storage', 'overlay')])  # they held it
+        # The host's one aardvark-dns goes when nobody has a name there: those of containers that were never torn down would keep it for ever.
+        for path in glob.glob('/run/containers/networks/aardvark-dns/*'):
+            if host.read(path).startswith(self.place.podman_net.split('.0.0/')[0] + '.'):
+                os.unlink(path)
         if self.forwarding == '0':  # netavark switches it on for the whole host
             with open('/proc/sys/net/ipv4/ip_forward', 'w') as f:
                 f.write('0\n')

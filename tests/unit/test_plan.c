@@ -115,7 +115,7 @@ static const struct situation table[] = {
 /* Who lives in another's network ends with it, and starts after it. */
 static void joined_services_follow(void **state)
 {
-	static const struct plan_dependency in = {1, DEPENDS_STARTED, true};
+	static const struct plan_dependency in = {1, DEPENDS_STARTED, false, true};
 	struct plan_service services[2] = {{.goal = GOAL_UP, .present = PRESENT_READY, .made = true, .depends_on = &in, .n_depends_on = 1},
 	                                   {.goal = GOAL_UP, .present = PRESENT_READY, .made = true}};
 	struct plan_step steps[2];
@@ -135,6 +135,23 @@ static void joined_services_follow(void **state)
 	services[1] = (struct plan_service){.goal = GOAL_UP, .present = PRESENT_RUNNING, .made = true};
 	assert_int_equal(plan_steps(services, 2, steps), 1);
 	assert_true(steps[0].service == 0 && steps[0].action == PLAN_START && steps[0].now);
+}
+
+static void who_follows_is_restarted_with_the_other(void **state)
+{
+	static const struct plan_dependency on = {1, DEPENDS_HEALTHY, true};
+	struct plan_service services[2] = {{.goal = GOAL_UP, .present = PRESENT_READY, .made = true, .depends_on = &on, .n_depends_on = 1},
+	                                   {.goal = GOAL_UP, .present = PRESENT_READY, .made = true, .restart = true}};
+	struct plan_step steps[2];
+	assert_int_equal(plan_steps(services, 2, steps), 2);
+	assert_true(steps[0].service == 0 && steps[0].action == PLAN_STOP && steps[0].now && steps[1].action == PLAN_STOP && steps[1].now);
+	services[0].present = services[1].present = PRESENT_STOPPED;
+	services[1].restart = false;
+	assert_int_equal(plan_steps(services, 2, steps), 2);
+	assert_true(steps[0].service == 1 && steps[0].now && steps[1].service == 0 && steps[1].action == PLAN_START && !steps[1].now);
+	services[0].present = PRESENT_READY; /* it ended by itself: who depends on it goes on */
+	assert_int_equal(plan_steps(services, 2, steps), 1);
+	assert_true(steps[0].service == 1 && steps[0].action == PLAN_START);
 }
 
 static bool flag(const char *flags, char c)
@@ -328,7 +345,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(situations),
-	    cmocka_unit_test(joined_services_follow),        cmocka_unit_test(every_beginning_ends_where_it_should),
+	    cmocka_unit_test(joined_services_follow),
+	    cmocka_unit_test(who_follows_is_restarted_with_the_other),        cmocka_unit_test(every_beginning_ends_where_it_should),
 	    cmocka_unit_test(selections),        cmocka_unit_test(an_unknown_name_is_said),
 	    cmocka_unit_test(circles_are_named),
 	};
