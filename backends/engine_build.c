@@ -19,7 +19,6 @@
 
 #define BUILD_MS (3600u * 1000) /* all of one */
 #define BUILD_SILENCE_S 900     /* of one that says nothing: a compiler may be at it */
-#define TELL_EVERY_MS 200
 #define HEREDOC_API_MIN 42      /* Docker 23: in the Dockerfile of what it has in it */
 
 enum stage { STAGE_LOOKING, STAGE_WAITING, STAGE_PACKING, STAGE_BUILDING };
@@ -57,7 +56,6 @@ struct build_job {
 	struct http_call *call;
 	struct build_progress progress;
 	int log_fd;
-	uint64_t told_ms;
 	unsigned told_step;
 	bool told;
 };
@@ -84,7 +82,6 @@ static void tell(struct build_job *j)
 	if (!json)
 		return;
 	j->told = true;
-	j->told_ms = now_monotonic_ms();
 	j->told_step = p->step;
 	j->e->progress(j->e->changed_arg, j->service, json);
 	json_decref(json);
@@ -212,7 +209,7 @@ static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct build_job *j = arg;
 	bool more = build_progress_feed(&j->progress, data, len);
-	if (j->progress.step != j->told_step && now_monotonic_ms() - j->told_ms >= TELL_EVERY_MS)
+	if (j->progress.step != j->told_step) /* nothing may come after it for long */
 		tell(j);
 	return more;
 }

@@ -231,6 +231,21 @@ builds_are_over() {
 	api GET '/containers/json' | python3 -c 'import json, sys; exit(any("sleep " in c.get("Command", "") for c in json.load(sys.stdin)))'
 }
 
+# what a killed keeper has left goes with the next cleanup; images of others stay, also what they have made of ours
+is_swept() {
+	printf 'FROM busybox:1\nCMD ["httpd", "-f", "-p", "8080"]\n' >ctx/Dockerfile
+	ajj up web || fail 'up'
+	api POST "/images/$AETHER_NAMESPACE-web/tag?repo=example.test/mine&tag=1" >/dev/null || fail tag
+	cd .. || exit 1
+	kill -9 "$(cd app && field aetherfs keeper_pid)" "$(cd app && field aetherfs server_pid)" || fail 'kill -9'
+	wait_for 10 'nobody serves it' not test -e app/.aether/status.json
+	ajj cleanup --force || fail 'cleanup --force'
+	same 'example.test/mine:1' "$(images)" 'images after cleanup --force'
+	none_of containers || fail "left by cleanup --force: $(things containers)"
+	api DELETE '/images/example.test/mine:1' >/dev/null || fail rmi
+	ajj attach app && cd app && cd . && ajj up web || fail 'up after cleanup'
+}
+
 leaves_nothing() {
 	ajj destroy && cd .. && ajj detach app && ajj trash empty || fail 'the end'
 	same '' "$(images)" 'images that are left'
