@@ -223,6 +223,15 @@ can_be_ended() {
 	wait_for 30 'the build goes on' building
 	ajj destroy || fail 'destroy while it builds'
 	wait $ajj && fail 'an up succeeds that was torn down'
+	printf 'services:\n  web: { stop_signal: KILL, build: { context: ctx, network: none }, ports: ["8080"] }\nx-aether: { services: [web], timeout: 2s }\n' >compose.yaml
+	ajj trust || fail 'ajj trust'
+	cat .env >../said 2>&1 &
+	ajj=$!
+	wait_for 30 'a read builds' building
+	sleep 4
+	building || fail 'a read gave up while its service was being built'
+	rm .env || fail 'rm .env while it builds'
+	wait $ajj && fail 'a read succeeds that was torn down'
 	[ $(($(date +%s) - begun)) -lt 60 ] || fail 'the ends took too long'
 	wait_for 20 'no container of a build is left' builds_are_over
 }
