@@ -14,6 +14,7 @@
 static const struct option options[] = {
 	{"docker", 0, NULL, "the same as arguments of docker run, one a line"},
 	{"vcs", 0, NULL, "with the main checkout's .jj and .git, writable, so that jj and git work there"},
+	{"sandbox", 0, NULL, ".aether is read-only: nothing inside gives commands, or approves what would run outside"},
 	{NULL, 0, NULL, NULL},
 };
 
@@ -28,18 +29,19 @@ static void add_field(struct buffer *out, const char *name, const char *value)
 }
 
 /* new: the directory at the same path in the container */
-static char *bind(const char *path)
+static char *bind(const char *path, bool read_only)
 {
 	struct buffer out = BUFFER_INIT;
 	buffer_adds(&out, "type=bind");
 	add_field(&out, "source", path);
 	add_field(&out, "target", path);
+	buffer_adds(&out, read_only ? ",readonly" : "");
 	return buffer_detach(&out);
 }
 
-static void add_mount(json_t *mounts, const char *path)
+static void add_mount(json_t *mounts, const char *path, bool read_only)
 {
-	cleanup_free char *text = bind(path);
+	cleanup_free char *text = bind(path, read_only);
 	json_array_append_new(mounts, json_string(text));
 }
 
@@ -51,7 +53,7 @@ static void add_vcs(json_t *mounts, const struct identity *id)
 		struct stat st;
 		cleanup_free char *path = xasprintf("%s/%s", id->main_root, names[i]);
 		if (!lstat(path, &st) && S_ISDIR(st.st_mode))
-			add_mount(mounts, path);
+			add_mount(mounts, path, false);
 	}
 }
 
@@ -79,12 +81,12 @@ static int check_view(const struct client *c, const char *backend, struct error 
 	return r < 0 || c->native == NATIVE_PLAIN ? r : engine_view_check(engine, c->control, err);
 }
 
-static json_t *document(const struct client *c, const json_t *status, bool vcs)
+static json_t *document(const struct client *c, const json_t *status, bool vcs, bool sandbox)
 {
-	cleanup_free char *workspace = bind(c->id.root);
+	cleanup_free char *workspace = bind(c->id.root, false);
 	json_t *mounts = json_array(), *ports = forwarded(status);
 	if (c->native != NATIVE_PLAIN) /* there .aether is a directory of the workspace */
-		add_mount(mounts, c->control);
+		add_mount(mounts, c->control, sandbox);
 	if (vcs)
 		add_vcs(mounts, &c->id);
 	json_t *document = json_pack("{s:s, s:s, s:o, s:o}", "workspaceFolder", c->id.root, "workspaceMount", workspace, "mounts", mounts, "runArgs",
@@ -119,7 +121,7 @@ static int run(const struct arguments *args, struct error *err)
 	if (!r)
 		r = check_view(&c, report_string(status, "backend"), err);
 	if (!r) {
-		json_t *what = document(&c, status, arguments_flag(args, "vcs"));
+		json_t *what = document(&c, status, arguments_flag(args, "vcs"), arguments_flag(args, "sandbox"));
 		cleanup_free char *text = json_dumps(what, JSON_INDENT(2));
 		if (arguments_flag(args, "docker"))
 			print_arguments(what);

@@ -22,7 +22,7 @@ _ajj() {
 	restart* | stop* | 'start '*) options+=" $(_ajj_services)" ;;
 	logs*) options+=" --follow $(_ajj_services)" ;;
 	compose-config*) options+=' --format yaml json --effective --profile' ;;
-	devcontainer*) options+=' --docker --vcs' ;;
+	devcontainer*) options+=' --docker --sandbox --vcs' ;;
 	trust*) options+=' --show --revoke' ;;
 	cleanup* | down*) options+=' --force' ;;
 	'help '*) options=$commands ;;

@@ -34,6 +34,7 @@ complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l format -x -a 
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l effective -d 'with the ports and names of this workspace'
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l profile -r -d 'also these profiles'
 complete -c ajj -n '__fish_seen_subcommand_from devcontainer' -l docker -d 'arguments of docker run'
+complete -c ajj -n '__fish_seen_subcommand_from devcontainer' -l sandbox -d 'with a read-only .aether'
 complete -c ajj -n '__fish_seen_subcommand_from devcontainer' -l vcs -d 'with the .jj and .git of the main checkout'
 complete -c ajj -n '__fish_seen_subcommand_from trust' -l show -d 'approve nothing'
 complete -c ajj -n '__fish_seen_subcommand_from trust' -l revoke -d 'forget what was approved'

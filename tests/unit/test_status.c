@@ -211,6 +211,20 @@ static int render_env(const struct model *m, const char *user, struct buffer *ou
 	return envfile_render(user, &set, out, NULL, NULL);
 }
 
+/* docker's --env-file knows no quotes. */
+static void a_list_has_values_as_they_are(void **state)
+{
+	cleanup_keyvals struct keyvals values = KEYVALS_INIT, none = KEYVALS_INIT;
+	keyvals_set(&values, "PLAIN", "a b & 'c' $d");
+	keyvals_set(&values, "KEY", "-----BEGIN\n-----END");
+	cleanup_envset struct envset set;
+	const struct envset_params params = {.offered = &none, .imposed = &values};
+	envset_make(&params, &set);
+	cleanup_buffer struct buffer out = BUFFER_INIT;
+	status_env_list(&set, &out);
+	assert_string_equal(buffer_str(&out), "PLAIN=a b & 'c' $d\n# KEY has a line break, and is left out\n");
+}
+
 static void env_layers_win_in_their_order(void **state)
 {
 	cleanup_buffer struct buffer out = BUFFER_INIT;
@@ -296,6 +310,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(status_without_a_model_is_whole, setup, teardown),
 	    cmocka_unit_test_setup_teardown(unsupported_and_failed_services_say_why, setup, teardown),
 	    cmocka_unit_test_setup_teardown(ports_are_one_a_line, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_list_has_values_as_they_are, setup, teardown),
 	    cmocka_unit_test_setup_teardown(env_layers_win_in_their_order, setup, teardown),
 	    cmocka_unit_test_setup_teardown(one_services_variables, setup, teardown),
 	    cmocka_unit_test_setup_teardown(names_become_variables, setup, teardown),
