@@ -104,12 +104,30 @@ static _Noreturn void run_program(const struct attached_process *p, const struct
 	give_up(e, FAILED_PROGRAM, errno);
 }
 
-/* Who enters a PID namespace is not in it; only what he forks then. He ends as that does. */
-static _Noreturn void enter_and_wait(const struct attached_process *p, const struct ends *e, const char *path, char *const *envp)
+/* Until the program has ended; when its caller ends, so does it. It is always waited for here: a namespace is not gone, and its service not stopped,
+ * before somebody has done so for each process in it. */
+static int wait_for(pid_t pid, const sigset_t *signals)
 {
+	int status = 0;
+	while (waitpid(pid, &status, WNOHANG) != pid)
+		if (sigwaitinfo(signals, NULL) == SIGHUP)
+			kill(pid, SIGKILL);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Who enters a PID namespace is not in it; only what he forks then. He ends as that does. */
+static _Noreturn void enter_and_wait(const struct attached_process *p, const struct ends *e, const char *path, char *const *envp, pid_t caller)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
 	setsid(); /* what is typed is not for him */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_PDEATHSIG, SIGHUP);
 	prctl(PR_SET_NAME, "ajj-wait");
+	if (getppid() != caller)
+		_exit(126);
 	if ((p->user_ns >= 0 && setns(p->user_ns, CLONE_NEWUSER)) || setns(p->pid_ns, CLONE_NEWPID))
 		give_up(e, FAILED_NAMESPACE, errno);
 	pid_t pid = fork();
@@ -118,13 +136,10 @@ static _Noreturn void enter_and_wait(const struct attached_process *p, const str
 	if (pid == 0)
 		run_program(p, e, path, envp);
 	struct told t = {0, pid};
-	int status = 0;
 	if (write(e->tell, &t, sizeof t) < 0)
-		_exit(126);
+		kill(pid, SIGKILL);
 	syscall(SYS_close_range, 0, ~0u, 0); /* nobody but the program may hold its pipes */
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	_exit(wait_for(pid, &signals));
 }
 
 /* ---- its descriptors ---- */
@@ -281,7 +296,7 @@ static void running_close(struct attachment *base)
 	close_fd(&r->err);
 	if (r->child > 0 && !has_ended(r)) {
 		kill(-r->group, SIGHUP);
-		kill(r->child, SIGKILL); /* what it waits for goes with it */
+		kill(r->group, SIGKILL);
 		waitpid(r->child, NULL, 0);
 	}
 	close_fd(&r->pidfd);
@@ -342,10 +357,12 @@ static int start(const struct attached_process *p, struct running *r, struct end
 		return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, errno, "%s", p->what);
 	cleanup_close int told = tell[0];
 	char **envp = keyvals_environ(p->env);
+	pid_t caller = getpid();
 	e->tell = tell[1];
+	signal(SIGCHLD, SIG_DFL); /* ignored, as some start us, the kernel would tell nobody how it ended */
 	r->child = fork();
 	if (r->child == 0 && p->pid_ns >= 0)
-		enter_and_wait(p, e, path, envp);
+		enter_and_wait(p, e, path, envp, caller);
 	if (r->child == 0)
 		run_program(p, e, path, envp);
 	int saved = errno;
