@@ -1,9 +1,11 @@
 /* The waist: every call into a backend passes here, is checked once and logged once. */
 #include "backends/backend.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -202,6 +204,28 @@ static json_t *read_record(const char *path)
 	if (file_read(AT_FDCWD, path, RECORD_MAX, &text))
 		return NULL;
 	return json_loads(buffer_str(&text), 0, NULL);
+}
+
+static int sweep_record(const char *path, const char *namespace_, bool remove, char ***found, struct error *err)
+{
+	json_t *record = read_record(path);
+	int r = backend_sweep(json_string_value(json_object_get(record, "backend")), json_string_value(json_object_get(record, "engine")), namespace_, remove, found, err);
+	if (r == 0 && remove)
+		unlink(path);
+	json_decref(record);
+	return r;
+}
+
+int backend_sweep_made(const char *state_dir, const char *namespace_, bool remove, char ***found, struct error *err)
+{
+	cleanup_closedir DIR *dir = opendir(state_dir);
+	int r = 0;
+	for (struct dirent *d; r >= 0 && dir && (d = readdir(dir));) {
+		cleanup_free char *path = xasprintf("%s/%s", state_dir, d->d_name);
+		if (!strncmp(d->d_name, BACKEND_MADE, strlen(BACKEND_MADE)))
+			r = sweep_record(path, namespace_, remove, found, err);
+	}
+	return r;
 }
 
 int backend_record_read(const char *path, char **volume, char **target)

@@ -145,6 +145,8 @@ void instances_release(struct instances *list);
 
 /* ---- operations --------------------------------------------------------------------------------------------------- */
 
+#define BACKEND_MADE "made-at-" /* then a hash and .json: {"backend", "engine": its address} */
+
 struct attachment; /* attachment.h */
 struct attachment_spec;
 
@@ -213,7 +215,7 @@ struct backend_ops {
 	 * name or an address. With `answering` somebody must also answer there, within a second. May block; any thread. NULL: it has no place. */
 	int (*find)(const char *asked, bool answering, char **address, char **from, struct error *err);
 	/* What of a namespace is there though nobody serves it, running or not: adds the names to `found`. With `remove` all of it that is no data goes,
-	 * verified. May block, at most for seconds a container; any thread. NULL: it ends with its keeper, or is seen by its locks (cli/leftovers.h). */
+	 * verified; 1: something stays that others use. May block, at most for seconds a container; any thread. NULL: it ends with its keeper, or is seen by its locks (cli/leftovers.h). */
 	int (*sweep)(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 	/* Deletes for good the data that a record stands for (see service_spec.data). `record` is its JSON. What is not there, or carries
 	 * another namespace's label, is left alone: success. May block, at most for seconds; any thread. NULL: data is files. */
@@ -279,6 +281,8 @@ const struct backend_ops *const *backend_all(void); /* NULL-terminated */
 int backend_locate(const char *asked, bool answering, char **address, char **from, struct error *err);
 /* `backend`, `address`: as they were stored; backend NULL: nothing was ever started. */
 int backend_sweep(const char *backend, const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
+/* The same of every place of which a file in `state_dir`, BACKEND_MADE*, says that something was made there: ahead of need, before the store knows where. */
+int backend_sweep_made(const char *state_dir, const char *namespace_, bool remove, char ***found, struct error *err);
 /* new: what a record names and where it was mounted first; 0, or -ENOENT: it is no record. */
 int backend_record_read(const char *path, char **volume, char **target);
 /* Deletes what the record at `path` stands for, not the record. A file that is no record is left alone: success. May block. */

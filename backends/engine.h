@@ -41,6 +41,10 @@
 #define ENGINE_CALL_MS 30000   /* of a call that only asks */
 #define ENGINE_CHANGE_MS 120000 /* that makes, starts or removes something */
 
+/* Of a container, at once: without its timeout Podman waits for what does not hear SIGTERM; Docker knows no such parameter. And what it has of volumes without a name. */
+#define ENGINE_REMOVE "?force=1&timeout=0"
+#define ENGINE_REMOVE_ALL ENGINE_REMOVE "&v=1"
+
 struct engine_log;
 struct engine_op;
 struct pull;
@@ -267,6 +271,7 @@ void engine_slots_free(struct engine *e);
 /* ---- the network (engine_network.c) ---- */
 
 void engine_network_ensure(struct engine *e, backend_done *done, void *arg);
+bool engine_network_is_in_use(const char *message, int status); /* by others: why it is not removed */
 /* What no service has: containers that were made ahead of need, then the network. */
 void engine_clear(struct backend *b, backend_done *done, void *arg);
 

@@ -1,10 +1,38 @@
 /* The environment's own network, in which its services know each other by their names; and the end of it. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+/* ---- where it is ---- */
+
+static char *made_path(const struct engine *e)
+{
+	return xasprintf("%s/" BACKEND_MADE "%016llx.json", e->state_dir, (unsigned long long)hash_str(HASH_INIT, e->target.url));
+}
+
+/* Written before anything is made, gone when all of it is: whoever tidies up after us knows where to look. */
+static void note_made(const struct engine *e)
+{
+	cleanup_free char *path = made_path(e);
+	if (!access(path, F_OK))
+		return;
+	json_t *json = json_pack("{s:s, s:s}", "backend", e->base.ops->name, "engine", e->target.url);
+	cleanup_free char *text = json_dumps(json, JSON_INDENT(1));
+	json_decref(json);
+	int r = dir_make(AT_FDCWD, e->state_dir, 0711);
+	if (!r)
+		r = file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600);
+	if (r)
+		log_warning("engine", "%s: %s", path, strerror(-r));
+}
 
 /* ---- made once ---- */
 
@@ -45,6 +73,7 @@ void engine_network_ensure(struct engine *e, backend_done *done, void *arg)
 		return;
 	cleanup_free char *name = engine_network_name(e);
 	cleanup_free char *path = xasprintf("/networks/%s", name);
+	note_made(e);
 	engine_begin(e);
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_inspected, e);
 }
@@ -73,18 +102,26 @@ static void on_images_cleared(void *arg, const struct error *err)
 	clear_done(arg, NULL);
 }
 
+static void all_gone(struct engine *e)
+{
+	cleanup_free char *path = made_path(e);
+	unlink(path);
+}
+
 /* A container of somebody else's is in it (a devcontainer, an agent's): it goes on, and finds by the same names what is started next. The
  * network goes with the first teardown after that one's end. Docker says 403, Podman 500. */
-static bool is_in_use(const struct error *err, int status)
+bool engine_network_is_in_use(const char *message, int status)
 {
-	return status == 403 || (err->message && strstr(err->message, "associated containers"));
+	return status == 403 || (message && strstr(message, "associated containers"));
 }
 
 static void on_network_removed(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct clearing *c = arg;
 	c->e->network.open = false;
-	if (err && status != 404 && !is_in_use(err, status))
+	if (!err || status == 404)
+		all_gone(c->e);
+	if (err && status != 404 && !engine_network_is_in_use(err->message, status))
 		clear_done(c, err);
 	else
 		engine_images_clear(c->e, on_images_cleared, c);
@@ -101,6 +138,7 @@ static void on_network_seen(void *arg, const struct error *err, int status, cons
 	}
 	if (err || !id || !engine_is_of(json_object_get(json, "Labels"), c->e->namespace_)) {
 		c->e->network.open = false;
+		all_gone(c->e);
 		engine_images_clear(c->e, on_images_cleared, c);
 		return;
 	}
@@ -123,7 +161,7 @@ static void clear_next(struct clearing *c)
 {
 	const char *id = c->ids ? c->ids[c->next] : NULL;
 	if (id) {
-		cleanup_free char *path = xasprintf("/containers/%s?force=1&v=1", id);
+		cleanup_free char *path = xasprintf("/containers/%s" ENGINE_REMOVE_ALL, id);
 		c->next++;
 		engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_container_removed, c);
 		return;

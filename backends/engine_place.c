@@ -10,6 +10,7 @@
 
 #define ANSWER_MS 1000
 #define DISCARD_MS 10000
+#define REMOVE_MS 30000 /* a busy engine takes its time */
 #define SWEEP_ROUNDS 10
 #define SWEEP_PAUSE_MS 100
 
@@ -29,7 +30,7 @@ int engine_target_resolve(const char *asked, const char *address, struct engine_
 
 struct http_params engine_http_params(const struct engine_target *t)
 {
-	return (struct http_params){.name = t->podman ? "Podman" : "Docker", .socket_path = t->socket_path, .url = t->http_url, .ca = t->ca, .cert = t->cert, .key = t->key};
+	return (struct http_params){.name = "the container engine", .socket_path = t->socket_path, .url = t->http_url, .ca = t->ca, .cert = t->cert, .key = t->key};
 }
 
 void engine_take_reply(void *arg, const struct error *err, const struct http_response *res)
@@ -85,11 +86,14 @@ static int failed(const struct engine_target *t, const char *what, const struct 
 	return error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s: %s: %s", t->url, what, why ? why : "it cannot be removed");
 }
 
+/* 1: it stays, for others use it */
 static int remove_thing(const struct engine_target *t, const char *what, const char *path, struct error *err)
 {
 	struct engine_reply a;
-	int r = engine_ask(t, "DELETE", path, NULL, DISCARD_MS, &a, err);
-	if (r == 0 && (a.status < 200 || a.status > 299) && a.status != 404)
+	int r = engine_ask(t, "DELETE", path, NULL, REMOVE_MS, &a, err);
+	if (r == 0 && !strncmp(path, "/networks/", 10) && a.status >= 300 && engine_network_is_in_use(json_string_value(json_object_get(a.json, "message")), a.status))
+		r = 1;
+	else if (r == 0 && (a.status < 200 || a.status > 299) && a.status != 404)
 		r = failed(t, what, &a, err);
 	json_decref(a.json);
 	return r;
@@ -116,8 +120,9 @@ static const char *first_name(const json_t *item)
 	return name ? name + (*name == '/') : json_string_value(json_object_get(item, "Name"));
 }
 
-/* What is listed at `list` and carries the namespace's label is removed at `place`. Returns how many there were. */
-static int sweep_kind(const struct engine_target *t, const char *list, const char *place, const char *query, const char *namespace_, bool remove, char ***found, struct error *err)
+/* What is listed at `list` and carries the namespace's label is removed at `place`. Returns how many there were but for those that others use. */
+static int sweep_kind(const struct engine_target *t, const char *list, const char *place, const char *query, const char *namespace_, bool remove, char ***found, bool *stays,
+                      struct error *err)
 {
 	json_t *all = NULL, *item;
 	size_t i;
@@ -127,20 +132,21 @@ static int sweep_kind(const struct engine_target *t, const char *list, const cha
 		if (!id || !engine_is_of(json_object_get(item, "Labels"), namespace_))
 			continue;
 		cleanup_free char *path = xasprintf("%s/%s%s", place, id, query);
-		n++;
-		if (found)
+		if (found && !strv_contains(*found, name ? name : id))
 			strv_push(found, xstrdup(name ? name : id));
-		if (remove && r == 0)
+		if (remove && r >= 0)
 			r = remove_thing(t, name ? name : id, path, err);
+		*stays |= r == 1;
+		n += r != 1;
 	}
 	json_decref(all);
 	return r < 0 ? r : n;
 }
 
-static int sweep_once(const struct engine_target *t, const char *namespace_, bool remove, char ***found, struct error *err)
+static int sweep_once(const struct engine_target *t, const char *namespace_, bool remove, char ***found, bool *stays, struct error *err)
 {
-	int containers = sweep_kind(t, "/containers/json?all=1&", "/containers", "?force=1&v=1", namespace_, remove, found, err);
-	int networks = containers < 0 ? containers : sweep_kind(t, "/networks?", "/networks", "", namespace_, remove, found, err);
+	int containers = sweep_kind(t, "/containers/json?all=1&", "/containers", ENGINE_REMOVE_ALL, namespace_, remove, found, stays, err);
+	int networks = containers < 0 ? containers : sweep_kind(t, "/networks?", "/networks", "", namespace_, remove, found, stays, err);
 	return networks < 0 ? networks : containers + networks;
 }
 
@@ -167,9 +173,11 @@ int engine_sweep(const char *address, const char *namespace_, bool remove, char 
 {
 	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
 	int r = engine_target_resolve(address, address, &t, err);
+	bool stays = false;
 	for (int round = 0; r == 0 && round < SWEEP_ROUNDS; round++) {
 		cleanup_error struct error why = ERROR_INIT;
-		int n = sweep_once(&t, namespace_, remove, found, &why);
+		stays = false;
+		int n = sweep_once(&t, namespace_, remove, found, &stays, &why);
 		bool over = n == 0 || !remove || round == SWEEP_ROUNDS - 1 || why.code == ERROR_BACKEND_UNREACHABLE;
 		if (over && remove && n > 0)
 			error_set(&why, ERROR_BACKEND_DEPROVISION_FAILED, "%s: somebody makes containers of %s again and again", t.url, namespace_);
@@ -185,7 +193,7 @@ int engine_sweep(const char *address, const char *namespace_, bool remove, char 
 	}
 	if (r == 0 && remove)
 		sweep_images(&t, namespace_);
-	return r;
+	return r < 0 ? r : stays;
 }
 
 /* ---- the end of a volume ---- */

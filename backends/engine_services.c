@@ -252,7 +252,7 @@ static bool made_again(struct engine_op *op, const struct error *err, bool conta
 	op->again = true;
 	op->e->network.open = false;
 	if (container)
-		call(op, "DELETE", "?force=1", NULL, on_old_removed);
+		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 	else
 		make(op);
 	return true;
@@ -270,7 +270,7 @@ static void on_rolled_back(void *arg, const struct error *err, int status, const
 static void roll_back(struct engine_op *op, const struct error *err)
 {
 	error_copy(&op->failed, err);
-	call(op, "DELETE", "?force=1", NULL, on_rolled_back);
+	call(op, "DELETE", ENGINE_REMOVE, NULL, on_rolled_back);
 }
 
 static void on_started(void *arg, const struct error *err, int status, const json_t *json)
@@ -418,7 +418,7 @@ static void on_old_stopped(void *arg, const struct error *err, int status, const
 	if (err && !status)
 		fail(op, err);
 	else
-		call(op, "DELETE", "?force=1", NULL, on_old_removed);
+		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 }
 
 static void replace(struct engine_op *op, bool running)
@@ -427,7 +427,7 @@ static void replace(struct engine_op *op, bool running)
 	if (running)
 		call(op, "POST", stop, NULL, on_old_stopped);
 	else
-		call(op, "DELETE", "?force=1", NULL, on_old_removed);
+		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 }
 
 static void on_start_inspected(void *arg, const struct error *err, int status, const json_t *json)
@@ -583,7 +583,7 @@ static void on_removed(void *arg, const struct error *err, int status, const jso
 
 static void remove_container(struct engine_op *op)
 {
-	call(op, "DELETE", "?force=1&v=1", NULL, on_removed);
+	call(op, "DELETE", ENGINE_REMOVE_ALL, NULL, on_removed);
 }
 
 static void on_remove_inspected(void *arg, const struct error *err, int status, const json_t *json)

@@ -63,7 +63,8 @@ int discard_directories(const struct identity *id, struct error *err)
 
 int discard_orphans(const struct store_environment *e, bool remove, char ***found, struct error *err)
 {
-	return backend_sweep(e->backend, e->backend_target, e->namespace_, remove, found, err);
+	int r = backend_sweep(e->backend, e->backend_target, e->namespace_, remove, found, err);
+	return r < 0 ? r : backend_sweep_made(e->state_dir, e->namespace_, remove, found, err);
 }
 
 static int remove_orphans(struct store *s, const struct identity *id, struct error *err)

@@ -4,18 +4,30 @@ ms() {
 	sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"
 }
 
-# what_runs: keeper and server, as status.json of the mount says, or as far as they are known
+# kill_both KEEPER: and its server
 kill_both() {
-	local keeper=$1 server
-	server=$(pgrep -P "$keeper" | xargs)
+	local keeper=$1
 	if [ $((RANDOM % 2)) = 0 ]; then
-		kill -9 "$keeper" $server 2>/dev/null
-	else # the server first, and the keeper while it starts another
-		kill -9 $server 2>/dev/null
-		ms $((RANDOM % 60))
 		kill -9 "$keeper" $(pgrep -P "$keeper") 2>/dev/null
+	else # the server first, and the keeper while it starts another
+		kill -9 $(pgrep -P "$keeper") 2>/dev/null
+		ms $((RANDOM % 60))
+		kill -9 "$keeper" 2>/dev/null
 	fi
+}
+
+# Servers that a keeper has begun meanwhile, a keeper that ajj has
+kill_others() {
+	for _ in 1 2 3; do
+		kill -9 $(pgrep -f "^[^ ]*aetherfs(-server)? .*$PWD/app\$") 2>/dev/null
+		ms 5
+	done
 	return 0
+}
+
+# Whoever kills a Postgres that makes its database has half of one, as with docker alone: it is given up then
+up_afresh() {
+	ajj up >/dev/null 2>&1 || { ajj destroy >/dev/null && ajj up >../said 2>&1; }
 }
 
 # one_round NUMBER COMMAND: kills everything at some moment of it
@@ -25,15 +37,18 @@ one_round() {
 	keeper=$(cd app && field aetherfs keeper_pid)
 	case $2 in
 	up) [ $((RANDOM % 2)) = 0 ] || ms $((RANDOM % 300)) ;;
-	*) (cd app && ajj up >/dev/null) || fail "round $1: up before $2" ;;
+	*) (cd app && up_afresh) || fail "round $1: up before $2: $(cat said)" ;;
 	esac
 	(cd app && exec ajj "$2" >/dev/null 2>&1) &
 	pid=$!
 	[ "$2" = up ] || before=$((before / 2))
 	ms $before
+	echo "round $1: $2, kill, at $SECONDS s"
 	kill_both "$keeper"
 	kill -9 $pid 2>/dev/null
 	wait $pid 2>/dev/null
+	kill_others
+	echo "round $1: $2, killed after $before ms, at $SECONDS s"
 	ajj cleanup --force >said 2>&1 || fail "round $1, $2 killed after $before ms: cleanup: $(cat said)"
 	for kind in containers networks; do
 		none_of $kind || fail "round $1, $2 killed after $before ms: left: $(things $kind); cleanup said: $(cat said)"
@@ -50,8 +65,9 @@ services:
   db: { image: "postgres:16", ports: ["5432"], volumes: ["pgdata:/var/lib/postgresql/data"] }
   cache: { image: "redis:7", ports: ["6379"] }
 volumes: { pgdata: {} }
+x-aether: { timeout: 20s }
 YAML
-	for round in $(seq "${ROUNDS:-10}"); do
+	for round in $(seq "${ROUNDS:-12}"); do
 		case $((round % 3)) in
 		1 | 2) one_round "$round" up ;;
 		0) one_round "$round" destroy ;;
@@ -61,7 +77,7 @@ YAML
 	for kind in containers networks; do
 		none_of $kind || fail "left after all: $(things $kind)"
 	done
-	ajj attach app >/dev/null && cd app || fail 'attach after all'
+	ajj attach app >/dev/null && cd app && up_afresh || fail "up after all: $(cat ../said)"
 	set -a
 	. ./.env || fail "a demand after all: $(cat .aether/errors.json)"
 	same 1 "$(psql "$DATABASE_URL" -Atc 'select 1')" 'the database after all'
