@@ -124,7 +124,7 @@ static void copy_options(struct build_options *to, const struct build_options *f
 	keyvals_copy(&to->labels, &from->labels);
 }
 
-#define SPEC_TEXTS(s) {&(s)->context, &(s)->shown, &(s)->dockerfile, &(s)->platform, &(s)->key, &(s)->control, &(s)->env, &(s)->env_own, &(s)->vcs}
+#define SPEC_TEXTS(s) {&(s)->context, &(s)->shown, &(s)->dockerfile, &(s)->platform, &(s)->key, &(s)->control, &(s)->env, &(s)->env_own, &(s)->vcs, &(s)->root}
 
 struct build_spec *build_spec_copy(const struct build_spec *s)
 {

@@ -51,6 +51,7 @@ struct build_spec {
 	const char *env;     /* ".env" */
 	const char *env_own; /* where the user's own lines rest; may be `env` */
 	const char *vcs;     /* the directory of the workspace: what jj and git keep there is no reason to build it again */
+	const char *root;    /* that directory beneath our own mount, absolute; NULL: it is the context itself, or not in it */
 };
 
 /* new, with all that it points to */
@@ -92,7 +93,7 @@ void build_file_release(struct build_file *f);
 
 struct build_context {
 	const struct build_spec *spec; /* borrowed */
-	int fd;
+	int fd, root_fd;      /* root_fd -1: none */
 	char *text;           /* of the Dockerfile */
 	struct build_file file;
 	char *ignore_text;    /* NULL: there is none */

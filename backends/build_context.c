@@ -3,9 +3,11 @@
 #include <archive_entry.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "backends/build.h"
@@ -28,6 +30,31 @@ struct build_entry {
 	bool vcs;     /* what jj or git keeps */
 	uint64_t stamp;
 };
+
+/* ---- places ---- */
+
+/* The directory that an entry's path begins at: nothing of ours goes through its own mount. */
+static int place_of(const struct build_context *c, const char **path)
+{
+	if (c->root_fd < 0 || !strcmp(*path, c->spec->vcs) || !path_is_within(*path, c->spec->vcs))
+		return c->fd;
+	*path += strlen(c->spec->vcs) + 1;
+	return c->root_fd;
+}
+
+/* A directory that has become a link meanwhile leads nowhere. */
+static int open_file(const struct build_context *c, const char *path)
+{
+	struct open_how how = {.flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+	int dirfd = place_of(c, &path);
+	return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
+}
+
+static int stat_entry(const struct build_context *c, const char *path, struct stat *st)
+{
+	int dirfd = place_of(c, &path);
+	return fstatat(dirfd, path, st, AT_SYMLINK_NOFOLLOW);
+}
 
 /* ---- the two small files ---- */
 
@@ -127,7 +154,8 @@ static int list_directory(struct build_context *c, int fd, const char *prefix, u
 /* A directory that is left out is an entry nevertheless when something below it is not. */
 static int list_below(struct build_context *c, int dirfd, const char *name, const char *path, const struct stat *st, bool out, unsigned depth, struct error *err)
 {
-	cleanup_close int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	bool workspace = c->root_fd >= 0 && !strcmp(path, c->spec->vcs);
+	cleanup_close int fd = workspace ? fcntl(c->root_fd, F_DUPFD_CLOEXEC, 3) : openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	size_t before = c->n_entries;
 	if (fd < 0)
 		return failed(c, -errno, err, path);
@@ -203,7 +231,7 @@ static void add_own_lines(struct build_context *c)
 {
 	const struct build_spec *s = c->spec;
 	struct stat st;
-	if (s->env && s->env_own && strcmp(s->env, s->env_own) && !fstatat(c->fd, s->env_own, &st, AT_SYMLINK_NOFOLLOW) && !build_ignore_matches(c->ignore, s->env))
+	if (s->env && s->env_own && strcmp(s->env, s->env_own) && !stat_entry(c, s->env_own, &st) && !build_ignore_matches(c->ignore, s->env))
 		add_entry(c, s->env, s->env_own, &st);
 }
 
@@ -223,6 +251,9 @@ int build_context_open(const struct build_spec *spec, struct build_context **ret
 	c->spec = spec;
 	c->fd = open(spec->context, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = c->fd < 0 ? failed(c, -errno, err, "the context") : 0;
+	c->root_fd = spec->root ? open(spec->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (r == 0 && spec->root && c->root_fd < 0)
+		r = failed(c, -errno, err, "the workspace");
 	if (r == 0)
 		r = read_dockerfile(c, err);
 	if (r == 0)
@@ -253,6 +284,8 @@ void build_context_free(struct build_context *c)
 		return;
 	if (c->fd >= 0)
 		close(c->fd);
+	if (c->root_fd >= 0)
+		close(c->root_fd);
 	for (size_t i = 0; i < c->n_entries; i++) {
 		free(c->entries[i].path);
 		free(c->entries[i].source);
@@ -337,7 +370,8 @@ static int put_file(struct packing *p, const char *path, int fd, off_t left)
 static int put_link(struct packing *p, const struct build_entry *e, const char *source, const struct stat *st)
 {
 	char target[PATH_MAX];
-	ssize_t n = readlinkat(p->c->fd, source, target, sizeof target - 1);
+	int dirfd = place_of(p->c, &source);
+	ssize_t n = readlinkat(dirfd, source, target, sizeof target - 1);
 	if (n < 0)
 		return failed(p->c, -errno, p->err, e->path);
 	target[n] = '\0';
@@ -348,7 +382,7 @@ static int put_link(struct packing *p, const struct build_entry *e, const char *
 static int put_regular(struct packing *p, const struct build_entry *e, const char *source)
 {
 	struct stat st;
-	cleanup_close int fd = openat(p->c->fd, source, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	cleanup_close int fd = open_file(p->c, source);
 	if (fd < 0 || fstat(fd, &st))
 		return failed(p->c, -errno, p->err, e->path);
 	if (!S_ISREG(st.st_mode))
@@ -363,7 +397,7 @@ static int put_entry(struct packing *p, const struct build_entry *e)
 	struct stat st;
 	char mode[32];
 	const char *source = e->source ? e->source : e->path;
-	if (fstatat(p->c->fd, source, &st, AT_SYMLINK_NOFOLLOW))
+	if (stat_entry(p->c, source, &st))
 		return errno == ENOENT ? 0 : failed(p->c, -errno, p->err, e->path);
 	p->counts = !e->vcs && strcmp(e->path, IGNORE_FILE); /* file_digest has that */
 	if (!p->counts && !p->archive)

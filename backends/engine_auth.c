@@ -184,6 +184,26 @@ char *engine_auth_lookup(const char *registry, const struct engine_places *place
 	return known ? header_of(known) : NULL;
 }
 
+void engine_proxies(const struct engine_places *places, struct keyvals *args)
+{
+	static const char *const names[][3] = {{"httpProxy", "HTTP_PROXY", "http_proxy"},
+	                                       {"httpsProxy", "HTTPS_PROXY", "https_proxy"},
+	                                       {"ftpProxy", "FTP_PROXY", "ftp_proxy"},
+	                                       {"noProxy", "NO_PROXY", "no_proxy"},
+	                                       {"allProxy", "ALL_PROXY", "all_proxy"}};
+	cleanup_free char *dir = engine_config_dir(places);
+	cleanup_free char *path = dir ? xasprintf("%s/config.json", dir) : NULL;
+	json_t *config = path ? json_load_file(path, 0, NULL) : NULL;
+	const json_t *proxies = json_object_get(json_object_get(config, "proxies"), "default");
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		const char *value = json_string_value(json_object_get(proxies, names[i][0]));
+		for (size_t k = 1; k < 3 && value; k++)
+			if (!keyvals_get(args, names[i][k]))
+				keyvals_set(args, names[i][k], value);
+	}
+	json_decref(config);
+}
+
 char *engine_auth_config(char *const *images, const struct engine_places *places, struct error *err)
 {
 	json_t *all = json_object();

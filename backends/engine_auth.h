@@ -25,6 +25,9 @@ void engine_auth_find(struct engine *e, const char *image, engine_auth_done *don
 /* The same, blocking. new or NULL */
 json_t *engine_auth_of(const char *registry, const struct engine_places *places, struct error *err);
 char *engine_auth_lookup(const char *registry, const struct engine_places *places, struct error *err);
+/* What `proxies` there says, as the arguments that docker gives to every build; those of `args` stay as they are.
+ * https://docs.docker.com/engine/cli/proxy/ */
+void engine_proxies(const struct engine_places *places, struct keyvals *args);
 /* The value of X-Registry-Config for a build that begins with these images. new or NULL */
 char *engine_auth_config(char *const *images, const struct engine_places *places, struct error *err);
 

@@ -393,6 +393,7 @@ static void pack_work(uv_work_t *work)
 {
 	struct build_job *j = work->data;
 	const struct engine_places places = {.run = ""};
+	engine_proxies(&places, (struct keyvals *)&j->spec->options->args); /* the copy is the job's; they make no other image */
 	if (build_context_open(j->spec, &j->context, &j->failed))
 		return;
 	j->same = is_same(j);

@@ -25,13 +25,14 @@ static char *beside(const char *prefix, const char *name)
 }
 
 /* In a context that has the workspace in it, what is placed there is known by its place. */
-static void set_workspace(struct build_spec *s, const struct identity *id, const char *context)
+static void set_workspace(struct build_spec *s, const struct identity *id, const char *context, int root_fd)
 {
 	if (!path_is_within(id->root, context))
 		return;
 	const char *prefix = id->root + strlen(context);
 	prefix += *prefix == '/';
 	s->vcs = xstrdup(prefix);
+	s->root = *prefix ? xasprintf("/proc/self/fd/%d", root_fd) : NULL;
 	s->control = beside(prefix, ".aether");
 	s->env = beside(prefix, id->env_name);
 	s->env_own = beside(prefix, identity_own_name(id));
@@ -72,9 +73,10 @@ struct build_spec *model_build_image(const struct model *m, const struct config_
 	s.shown = shown;
 	s.dockerfile = o->inline_text ? NULL : file;
 	s.key = key;
-	set_workspace(&s, id, context);
+	set_workspace(&s, id, context, params->root_fd);
 	struct build_spec *copy = build_spec_copy(&s);
 	free((char *)s.vcs);
+	free((char *)s.root);
 	free((char *)s.control);
 	free((char *)s.env);
 	free((char *)s.env_own);

@@ -125,6 +125,8 @@ static int settle(const struct field *f, struct build_options *o)
 		o->context = xstrdup(".");
 	if (o->inline_text && o->dockerfile)
 		return field_error(f, "dockerfile and dockerfile_inline cannot both be given");
+	if (strv_len(o->platforms) > 1)
+		strv_push(&o->ignored, xstrdup("platforms (of several, the engine's own or the service's)"));
 	if (is_elsewhere(o->context))
 		strv_push(&o->refused, xstrdup("context (a directory elsewhere)"));
 	return 0;

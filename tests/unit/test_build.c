@@ -346,6 +346,31 @@ static void leaves_out_ours(void **state)
 	assert_string_equal(beneath, "GENERATED=1\n");
 }
 
+/* A context above the workspace: what lies there beneath our mount is taken from beneath it. */
+static void workspace_below(void **state)
+{
+	struct place *p = *state;
+	char beneath[] = "/tmp/aether-beneath-XXXXXX";
+	assert_non_null(mkdtemp(beneath));
+	put(p, "ws/covered", "seen through the mount", 0644);
+	cleanup_free char *file = xasprintf("%s/beneath", beneath), *git = xasprintf("%s/.git", beneath), *sub = xasprintf("%s/sub", beneath), *deep = xasprintf("%s/sub/deep", beneath),
+	                  *link = xasprintf("%s/link", beneath);
+	assert_int_equal(file_write_atomic(AT_FDCWD, file, "beneath", 7, 0644), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, git, "gitdir", 6, 0644), 0);
+	assert_int_equal(mkdir(sub, 0755), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, deep, "deep", 4, 0644), 0);
+	assert_int_equal(symlink("beneath", link), 0);
+	p->spec.vcs = "ws";
+	p->spec.root = beneath;
+	cleanup_free char *list = packed(p, NULL, NULL), *text = packed(p, "ws/beneath", NULL), *below = packed(p, "ws/sub/deep", NULL);
+	assert_null(strstr(list, "covered"));
+	assert_non_null(strstr(list, "\nws/link 120777 0 -> beneath"));
+	assert_non_null(strstr(list, "\nsrc/a.c "));
+	assert_string_equal(text, "beneath");
+	assert_string_equal(below, "deep");
+	tree_remove(AT_FDCWD, beneath);
+}
+
 static void other_dockerfiles(void **state)
 {
 	struct place *p = *state;
@@ -464,6 +489,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(digests, make_place, drop_place),
 	    cmocka_unit_test_setup_teardown(stamps, make_place, drop_place),
 	    cmocka_unit_test_setup_teardown(leaves_out_ours, make_place, drop_place),
+	    cmocka_unit_test_setup_teardown(workspace_below, make_place, drop_place),
 	    cmocka_unit_test_setup_teardown(other_dockerfiles, make_place, drop_place),
 	    cmocka_unit_test_setup_teardown(copies, make_place, drop_place),
 	    cmocka_unit_test(names),

@@ -501,9 +501,8 @@ static void the_hash_is_of_all_files(void **state)
 
 /* ---- approval ---- */
 
-static char *approval_of(const char *yaml)
+static char *approval_in(const char *root, const char *yaml)
 {
-	cleanup_free char *root = scratch();
 	cleanup_error struct error err = ERROR_INIT;
 	struct config *c = NULL;
 	put_file(root, "compose.yaml", yaml);
@@ -516,8 +515,32 @@ static char *approval_of(const char *yaml)
 		buffer_printf(&text, "%s=%s\n", c->approvals[i].path, c->approvals[i].value);
 	assert_int_equal(strlen(c->approval_hash), c->n_approvals ? 64 : 0);
 	config_free(c);
-	tree_remove(AT_FDCWD, root);
 	return buffer_detach(&text);
+}
+
+static char *approval_of(const char *yaml)
+{
+	cleanup_free char *root = scratch();
+	char *text = approval_in(root, yaml);
+	tree_remove(AT_FDCWD, root);
+	return text;
+}
+
+/* The words of the file stay the same when a commit makes a link of the directory. */
+static void a_context_that_a_link_leads_out_is_approved_as_such(void **state)
+{
+	static const char yaml[] = "services: { a: { build: in }, b: { build: { context: in, dockerfile: ../link/Dockerfile } } }\n";
+	cleanup_free char *root = scratch(), *in = xasprintf("%s/in", root), *link = xasprintf("%s/link", root);
+	assert_int_equal(mkdir(in, 0755), 0);
+	cleanup_free char *inside = approval_in(root, yaml);
+	assert_string_equal(inside, "services.a.build=\"in\"\nservices.b.build={\"context\":\"in\",\"dockerfile\":\"../link/Dockerfile\"}\n");
+	assert_int_equal(rmdir(in), 0);
+	assert_int_equal(symlink("/etc", in), 0);
+	assert_int_equal(symlink("/etc", link), 0);
+	cleanup_free char *outside = approval_in(root, yaml);
+	assert_non_null(strstr(outside, "services.a.build=\"in (outside of the repository)\"\n"));
+	assert_non_null(strstr(outside, "services.b.build=\"link/Dockerfile (outside of the repository)\"\n"));
+	tree_remove(AT_FDCWD, root);
 }
 
 static void images_and_ports_need_no_approval(void **state)
@@ -603,6 +626,7 @@ int main(void)
 	    cmocka_unit_test(the_hash_is_of_all_files),
 	    cmocka_unit_test(images_and_ports_need_no_approval),
 	    cmocka_unit_test(an_engines_address_is_approved),
+	    cmocka_unit_test(a_context_that_a_link_leads_out_is_approved_as_such),
 	    cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
 	    cmocka_unit_test(one_line_stays_one_line),
 	    cmocka_unit_test(expanded_size_is_bounded),

@@ -305,6 +305,22 @@ static void asks_as_it_is_told(void **state)
 	assert_null(strstr(engine.path, "pull=1"));
 }
 
+static void takes_what_docker_is_configured_with(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free char *path = xasprintf("%s/config.json", f->dir);
+	static const char config[] = "{\"proxies\": {\"default\": {\"httpProxy\": \"p:1\", \"noProxy\": \"x\"}}, \"auths\": {\"r.test\": {\"auth\": \"dTpw\"}}}";
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, config, sizeof config - 1, 0600), 0);
+	setenv("DOCKER_CONFIG", f->dir, 1);
+	keyvals_set(&f->options.args, "NO_PROXY", "mine");
+	put(f, "Dockerfile", "FROM r.test/a:1\n");
+	succeeds(f, BUILD_MISSING, 1, false);
+	unsetenv("DOCKER_CONFIG");
+	asks_for("%22NO_PROXY%22%3A%22mine%22");
+	asks_for("%22HTTP_PROXY%22%3A%22p%3A1%22");
+	asks_for("%22http_proxy%22%3A%22p%3A1%22");
+}
+
 static void podman_is_asked_its_way(void **state)
 {
 	struct fixture *f = *state;
@@ -439,7 +455,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	    T(builds_when_it_must), T(equal_ones_are_named), T(asks_as_it_is_told), T(podman_is_asked_its_way), T(says_what_failed),
+	    T(builds_when_it_must), T(equal_ones_are_named), T(asks_as_it_is_told), T(takes_what_docker_is_configured_with), T(podman_is_asked_its_way), T(says_what_failed),
 	    T(who_gives_up_hears_so), T(a_start_gives_up), T(one_after_the_other),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
