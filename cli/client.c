@@ -253,6 +253,12 @@ int client_need_mounted(const struct client *c, struct error *err)
 	return error_hint(err, "ajj attach");
 }
 
+int client_find_mounted(struct client *ret, struct error *err)
+{
+	int r = client_find(NULL, ret, err);
+	return r ? r : client_need_mounted(ret, err);
+}
+
 /* The newest failure that errors.json tells of and that happened since `since` (as it writes times). */
 static bool told(const struct client *c, const char *since, struct error *err)
 {
@@ -299,23 +305,37 @@ static int explain(const struct client *c, const char *since, int errnum, const 
 	return error_set_errno(err, code, errnum, "%s", what);
 }
 
+static int read_all(const struct client *c, const char *since, int fd, const char *file, struct buffer *out, struct error *err)
+{
+	char chunk[16384];
+	ssize_t n;
+	while ((n = read(fd, chunk, sizeof chunk)) > 0 || (n < 0 && errno == EINTR))
+		if (n > 0 && out->len < CLIENT_FILE_MAX)
+			buffer_add(out, chunk, (size_t)n);
+	return n < 0 ? explain(c, since, errno, file, err) : 0;
+}
+
 int client_read(const struct client *c, const char *file, struct buffer *out, struct error *err)
 {
 	char since[32];
 	format_time(since, now_wall_ms());
 	if (c->native == NATIVE_PLAIN && c->mounted && !native_is_demand(file))
 		native_look(c);
-	int fd = client_demand(c, file, err);
-	if (fd < 0)
-		return fd;
-	char chunk[16384];
-	ssize_t n;
-	while ((n = read(fd, chunk, sizeof chunk)) > 0 || (n < 0 && errno == EINTR))
-		if (n > 0 && out->len < CLIENT_FILE_MAX)
-			buffer_add(out, chunk, (size_t)n);
-	int saved = errno;
-	close(fd);
-	return n < 0 ? explain(c, since, saved, file, err) : 0;
+	cleanup_close int fd = client_demand(c, file, err);
+	return fd < 0 ? fd : read_all(c, since, fd, file, out, err);
+}
+
+int client_hold(const struct client *c, const char *file, struct buffer *out, struct error *err)
+{
+	char since[32];
+	bool plain = c->native == NATIVE_PLAIN; /* its files are nobody's lease */
+	format_time(since, now_wall_ms());
+	cleanup_close int held = plain ? native_demand(c, err) : -1;
+	if (plain && held < 0)
+		return held;
+	cleanup_close int fd = client_demand(c, file, err);
+	int r = fd < 0 ? fd : read_all(c, since, fd, file, out, err);
+	return r ? r : move_fd(plain ? &held : &fd);
 }
 
 int client_status(const struct client *c, json_t **ret, struct error *err)

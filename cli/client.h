@@ -34,6 +34,8 @@ int client_of(const char *root, const char *workspace, struct client *ret, struc
 void client_refresh(struct client *c);
 /* NOT_MOUNTED, with how to mount it, unless it is. */
 int client_need_mounted(const struct client *c, struct error *err);
+/* The one of the working directory, mounted. */
+int client_find_mounted(struct client *ret, struct error *err);
 void client_release(struct client *c);
 #define cleanup_client __attribute__((cleanup(client_release)))
 
@@ -43,6 +45,8 @@ int client_read(const struct client *c, const char *file, struct buffer *out, st
 int client_status(const struct client *c, json_t **ret, struct error *err);
 /* Opens a demand: returns when it is ready. A descriptor (close-on-exec), whose being open is the lease. */
 int client_demand(const struct client *c, const char *file, struct error *err);
+/* Opens a demand and appends what it says: the descriptor is the lease. */
+int client_hold(const struct client *c, const char *file, struct buffer *out, struct error *err);
 /* One line for `ctl`; returns when it is done. */
 int client_command(const struct client *c, const char *line, struct error *err);
 

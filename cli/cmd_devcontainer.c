@@ -113,9 +113,7 @@ static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
 	json_t *status = NULL;
-	int r = client_find(NULL, &c, err);
-	if (!r)
-		r = client_need_mounted(&c, err);
+	int r = client_find_mounted(&c, err);
 	if (!r)
 		r = client_status(&c, &status, err);
 	if (!r)

@@ -57,11 +57,7 @@ static int hold(const struct client *c, const char *service, json_t **ret, struc
 		return native_hold(c, service, ret, err);
 	cleanup_free char *file = xasprintf("services/%s/exec", service);
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	cleanup_close int fd = client_demand(c, file, err);
-	char chunk[4096];
-	ssize_t n;
-	while (fd >= 0 && (n = read(fd, chunk, sizeof chunk)) > 0 && text.len < CLIENT_FILE_MAX)
-		buffer_add(&text, chunk, (size_t)n);
+	cleanup_close int fd = client_hold(c, file, &text, err);
 	if (fd < 0)
 		return fd;
 	*ret = json_loads(buffer_str(&text), 0, NULL);
@@ -117,9 +113,7 @@ static int run(const struct arguments *args, struct error *err)
 	cleanup_attachment struct attachment *a = NULL;
 	json_t *beside = NULL;
 	program_open_descriptors();
-	int r = client_find(NULL, &c, err);
-	if (!r)
-		r = client_need_mounted(&c, err);
+	int r = client_find_mounted(&c, err);
 	if (!r)
 		r = know_service(&c, args->words[0], err);
 	cleanup_close int lease = r ? -1 : hold(&c, args->words[0], &beside, err);

@@ -7,7 +7,6 @@
 #include "base/cleanup.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
-#include "cli/native.h"
 #include "cli/output.h"
 #include "cli/program.h"
 #include "cli/progress.h"
@@ -28,19 +27,11 @@ extern const struct command command_run;
 static int demand(const struct client *c, struct buffer *text, struct error *err)
 {
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
-	bool plain = c->native == NATIVE_PLAIN; /* its files are nobody's lease */
-	cleanup_close int held = plain ? native_demand(c, err) : -1;
-	cleanup_close int fd = plain && held < 0 ? held : client_demand(c, "env.json", err);
-	char chunk[16384];
-	ssize_t n;
+	cleanup_close int fd = client_hold(c, "env.json", text, err);
 	if (fd < 0)
 		return fd;
-	while ((n = read(fd, chunk, sizeof chunk)) > 0 && text->len < CLIENT_FILE_MAX)
-		buffer_add(text, chunk, (size_t)n);
-	if (n < 0)
-		return error_set_errno(err, ERROR_INTERNAL, errno, "%s/env.json", c->control);
 	/* above what programs and shells number by hand */
-	int lease = fcntl(plain ? held : fd, F_DUPFD, 100);
+	int lease = fcntl(fd, F_DUPFD, 100);
 	return lease < 0 ? error_set_errno(err, ERROR_INTERNAL, errno, "too many open files") : lease;
 }
 
@@ -71,9 +62,7 @@ static int run(const struct arguments *args, struct error *err)
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	int r = check_arguments(args, err);
 	if (!r)
-		r = client_find(NULL, &c, err);
-	if (!r)
-		r = client_need_mounted(&c, err);
+		r = client_find_mounted(&c, err);
 	if (!r && arguments_flag(args, "in"))
 		return run_in(&c, args, err);
 	if (!r)

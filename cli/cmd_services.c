@@ -11,9 +11,7 @@ static int command(const char *verb, const char *what, const struct arguments *a
 {
 	cleanup_client struct client c = CLIENT_INIT;
 	cleanup_buffer struct buffer line = BUFFER_INIT;
-	int r = client_find(NULL, &c, err);
-	if (!r)
-		r = client_need_mounted(&c, err);
+	int r = client_find_mounted(&c, err);
 	if (r)
 		return r;
 	buffer_adds(&line, verb);
@@ -25,10 +23,7 @@ static int command(const char *verb, const char *what, const struct arguments *a
 	}
 	if (r)
 		return r;
-	json_t *status = report_status(&c);
-	if (!output_is_json())
-		report_print(status);
-	output_document(status);
+	report_tell(&c);
 	return 0;
 }
 

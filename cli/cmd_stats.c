@@ -64,9 +64,7 @@ static int run(const struct arguments *args, struct error *err)
 	struct row rows[SERVICES_MAX];
 	pid_t pids[SERVICES_MAX];
 	size_t n = 0;
-	int r = client_find(NULL, &c, err);
-	if (!r)
-		r = client_need_mounted(&c, err);
+	int r = client_find_mounted(&c, err);
 	if (!r)
 		r = client_status(&c, &status, err);
 	if (r)

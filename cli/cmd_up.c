@@ -100,10 +100,7 @@ static int run(const struct arguments *args, struct error *err)
 	interrupts_release();
 	if (r)
 		return r;
-	json_t *status = report_status(&c);
-	if (!output_is_json())
-		report_print(status);
-	output_document(status);
+	report_tell(&c);
 	client_note_beneath(&c);
 	return 0;
 }

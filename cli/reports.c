@@ -129,3 +129,11 @@ bool report_is_up(const json_t *status)
 			return true;
 	return false;
 }
+
+void report_tell(const struct client *c)
+{
+	json_t *status = report_status(c);
+	if (!output_is_json())
+		report_print(status);
+	output_document(status);
+}

@@ -10,6 +10,8 @@ json_t *report_status(const struct client *c);
 char *report_resources(const json_t *status);
 /* Several lines on stdout: root, state, services, warnings, last errors. */
 void report_print(const json_t *status);
+/* What a command that changed the environment ends with: status.json for people, or as the document. */
+void report_tell(const struct client *c);
 /* borrowed; "" when missing */
 const char *report_string(const json_t *object, const char *key);
 /* Do its services run? */

@@ -60,22 +60,16 @@ static int demand(const struct client *c, struct keyvals *env, struct error *err
 {
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	bool plain = c->native == NATIVE_PLAIN; /* its files are nobody's lease */
-	cleanup_close int held = plain ? native_demand(c, err) : -1;
-	cleanup_close int fd = plain && held < 0 ? held : client_demand(c, "env.container.json", err);
-	char chunk[16384];
-	ssize_t n;
+	cleanup_close int fd = client_hold(c, "env.container.json", &text, err);
 	if (fd < 0)
 		return fd;
-	while ((n = read(fd, chunk, sizeof chunk)) > 0 && text.len < CLIENT_FILE_MAX)
-		buffer_add(&text, chunk, (size_t)n);
 	json_t *json = json_loads(buffer_str(&text), 0, NULL), *value;
 	const char *key;
 	json_object_foreach (json, key, value)
 		keyvals_set(env, key, json_string_value(value));
 	bool is_read = json != NULL;
 	json_decref(json);
-	return is_read ? move_fd(plain ? &held : &fd) : error_set(err, ERROR_INTERNAL, "env.container.json cannot be read");
+	return is_read ? move_fd(&fd) : error_set(err, ERROR_INTERNAL, "env.container.json cannot be read");
 }
 
 static void show_pull(void *arg, const json_t *progress)
