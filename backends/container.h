@@ -27,6 +27,7 @@ struct container_options {
 	char **cap_add, **cap_drop, **group_add, **security_opt;
 	char **devices;     /* HOST[:CONTAINER[:PERMISSIONS]] */
 	char **device_rules;
+	char **volumes_from; /* SERVICE[:ro] or container:NAME[:ro] */
 	char **networks;    /* of others, which it is on as well */
 	char **dns, **dns_search, **dns_options;
 	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */

@@ -175,7 +175,7 @@ struct engine_plan {
 struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec);
 /* Names the volumes that the records say, `names` parallel to plan->volumes. */
 void engine_plan_set_volumes(struct engine_plan *p, char *const *names);
-/* What the image (as inspected) declares to be a volume, and nothing of the plan is mounted there, becomes one of the plan's: its data rests
+/* What the image (as inspected) declares to be a volume, and nothing of the plan, nor of another container, is mounted there, becomes one of the plan's: its data rests
  * in the trash like any other. */
 void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image);
 /* new: the volumes without a name that an inspected container has */

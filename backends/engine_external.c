@@ -26,9 +26,27 @@ static void set_mode(const struct engine *e, struct engine_plan *p, json_t *host
 	json_object_set_new(host, key, json_string(mode));
 }
 
+/* "db:ro" as "NAME:ro" */
+static void set_volumes_from(const struct engine *e, struct engine_plan *p, json_t *host, char *const *from)
+{
+	json_t *list = json_array();
+	for (; from && *from; from++) {
+		size_t len = strcspn(*from, ":");
+		cleanup_free char *service = xstrndup(*from, len), *name = engine_container_name(e, service);
+		bool foreign = !strncmp(*from, "container:", 10);
+		json_array_append_new(list, foreign ? json_string(*from + 10) : json_sprintf("%s%s", name, *from + len));
+	}
+	if (json_array_size(list)) {
+		p->joins = true;
+		json_object_set(host, "VolumesFrom", list);
+	}
+	json_decref(list);
+}
+
 void engine_plan_spaces(const struct engine *e, const struct container_options *o, struct engine_plan *p, json_t *create, json_t *host)
 {
 	const char *network = o->network && strcmp(o->network, "bridge") && strcmp(o->network, "default") ? o->network : NULL;
+	set_volumes_from(e, p, host, o->volumes_from);
 	set_mode(e, p, host, "PidMode", o->pid);
 	set_mode(e, p, host, "IpcMode", o->ipc);
 	set_mode(e, p, host, "NetworkMode", network);

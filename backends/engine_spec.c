@@ -258,6 +258,8 @@ void engine_plan_add_image_volumes(struct engine_plan *p, const json_t *image)
 	json_t *host = json_object_get(p->create, "HostConfig"), *mounts = json_object_get(host, "Mounts");
 	const char *target;
 	json_t *unused;
+	if (json_object_get(host, "VolumesFrom")) /* the other's come first: which, the engine alone knows */
+		return;
 	json_object_foreach (json_object_get(json_object_get(image, "Config"), "Volumes"), target, unused) {
 		cleanup_free char *flat = path_flat(target);
 		if (!p->data || !*flat || mounts_at(mounts, target) || binds_at(json_object_get(host, "Binds"), target) ||

@@ -60,6 +60,7 @@ LIST(cap_drop)
 LIST(group_add)
 LIST(security_opt)
 LIST(device_rules)
+LIST(volumes_from)
 LIST(dns)
 LIST(dns_search)
 LIST(dns_options)
@@ -300,5 +301,6 @@ const struct field_reader container_fields[] = {
     {"user", take_user},
     {"userns_mode", take_userns},
     {"uts", take_uts},
+    {"volumes_from", take_volumes_from},
     {NULL, NULL},
 };

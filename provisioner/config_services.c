@@ -408,7 +408,7 @@ static int add_links(const struct field *service, struct config_service *s)
 	return r;
 }
 
-/* Whoever is in another's network, or sees its processes, needs it. */
+/* Whoever is in another's network, sees its processes or has its volumes needs it. */
 static int add_joined(const struct field *service, struct config_service *s)
 {
 	const char *const modes[] = {s->container.network, s->container.pid, s->container.ipc};
@@ -416,6 +416,11 @@ static int add_joined(const struct field *service, struct config_service *s)
 	for (size_t i = 0; r == 0 && i < sizeof modes / sizeof *modes; i++)
 		if (modes[i] && !strncmp(modes[i], "service:", 8) && !is_dependency(s, modes[i] + 8))
 			r = add_dependency(service, s, xstrdup(modes[i] + 8), false);
+	for (char **from = s->container.volumes_from; r == 0 && from && *from; from++) {
+		cleanup_free char *name = xstrndup(*from, strcspn(*from, ":"));
+		if (strncmp(*from, "container:", 10) && !is_dependency(s, name))
+			r = add_dependency(service, s, move_ptr(name), false);
+	}
 	return r;
 }
 
@@ -521,7 +526,6 @@ static const struct field_reader service_fields[] = {
     {"secrets", read_secrets},
     {"storage_opt", NULL},
     {"use_api_socket", NULL},
-    {"volumes_from", NULL},
     {NULL, NULL, container_fields},
 };
 

@@ -614,6 +614,12 @@ static void build_host_environment(const struct build *b)
 	b->s->spec.env = &b->s->process_env;
 }
 
+static void join(struct model_service *s, const struct model_service *to)
+{
+	if (to && !s->spec.process)
+		s->spec.config_hash = keep(s, xasprintf("%016llx", (unsigned long long)hash_str(hash_str(HASH_INIT, s->spec.config_hash), to->spec.config_hash)));
+}
+
 static const struct model_service *joined(const struct model *m, const char *mode)
 {
 	return mode && !strncmp(mode, "service:", 8) ? model_service(m, mode + 8) : NULL;
@@ -625,9 +631,12 @@ void model_join_specs(struct model *m)
 		struct model_service *s = &m->services[i];
 		const struct container_options *o = s->spec.container;
 		const struct model_service *to[] = {joined(m, o->network), joined(m, o->pid), joined(m, o->ipc)};
-		for (size_t k = 0; k < sizeof to / sizeof *to && !s->spec.process; k++)
-			if (to[k])
-				s->spec.config_hash = keep(s, xasprintf("%016llx", (unsigned long long)hash_str(hash_str(HASH_INIT, s->spec.config_hash), to[k]->spec.config_hash)));
+		for (size_t k = 0; k < sizeof to / sizeof *to; k++)
+			join(s, to[k]);
+		for (char **from = o->volumes_from; from && *from; from++) {
+			cleanup_free char *name = xstrndup(*from, strcspn(*from, ":"));
+			join(s, strncmp(*from, "container:", 10) ? model_service(m, name) : NULL);
+		}
 	}
 }
 

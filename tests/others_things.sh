@@ -45,6 +45,7 @@ services:
     init: true
     expose: ["7000"]
     x-aether: { ready: { exec: ["true"] } }
+  borrows: { image: busybox:1, stop_signal: SIGKILL, command: [sleep, "1000"], volumes_from: ["shared:ro"] }
   alone: { image: busybox:1, stop_signal: SIGKILL, command: [sleep, "1000"], network_mode: none, depends_on: { server: { condition: service_started, restart: true } } }
   on-host:
     image: busybox:1
@@ -80,6 +81,7 @@ same True "$(inspected shared '"size=" in c["HostConfig"]["Tmpfs"]["/scratch"] a
 limited=$(inspected shared '[m["Name"] for m in c["Mounts"] if m["Destination"] == "/limited"][0]')
 same "{'device': 'tmpfs', 'o': 'nodev', 'type': 'tmpfs'} yes" "$(api GET "/volumes/$limited" | python3 -c 'import json, sys; v = json.load(sys.stdin); print(v["Options"], v["Labels"]["mine"])')" 'driver_opts'
 
+same "$(inspected shared '[m["Name"] for m in c["Mounts"] if m["Destination"] == "/limited"]') False" "$(inspected borrows '[m["Name"] for m in c["Mounts"] if m["Destination"] == "/limited"], any(m["RW"] for m in c["Mounts"])' | sed "s/^(\(.*\), \([A-Z][a-z]*\))$/\1 \2/")" 'volumes_from'
 same "container:$(id_of server)" "$(inspected beside 'c["HostConfig"]["NetworkMode"]')" 'network_mode service'
 same "container:$(id_of server)" "$(inspected beside 'c["HostConfig"]["PidMode"]')" 'pid service'
 same none "$(inspected alone 'c["HostConfig"]["NetworkMode"]')" 'network_mode none'
