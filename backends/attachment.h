@@ -25,7 +25,6 @@ struct attachment_container {
 	char *const *binds; /* absolute paths, each at the same path inside; NULL: none */
 	uid_t uid;          /* who it is to be; the caller's own where the engine maps users to itself */
 	gid_t gid;
-	const char *owner;  /* a label's value, by which whoever cleans up knows that the caller is gone */
 	void (*progress)(void *arg, const json_t *progress); /* of a pull, as backend_progress; NULL: nobody wants to know */
 	void (*making)(void *arg); /* from now on something is there that closing takes away: whoever ends without it leaves it. May be NULL */
 	void *arg;
@@ -79,9 +78,11 @@ struct attachment {
 
 /* `backend`: its name, or an engine's address. SERVICE_FAILED: the service does not run. */
 int attachment_open(const char *backend, const struct attachment_spec *spec, struct attachment **ret, struct error *err);
-/* Containers of their own whose owner is `gone`: adds their names to `found`; with `remove` they go. */
-typedef bool attachment_gone(const char *owner);
-int attachment_sweep(const char *backend, const char *address, const char *namespace_, attachment_gone *gone, bool remove, char ***found, struct error *err);
+/* Containers of their own whose caller is gone: adds their names to `found`; with `remove` they go. */
+int attachment_sweep(const char *backend, const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
+/* By a container's label it is known whose it is: "PID:TICKS:BOOT" of the caller. new */
+char *attachment_owner(void);
+bool attachment_owner_is_gone(const char *owner);
 void attachment_close(struct attachment *s); /* NULL is allowed */
 static inline void attachment_closep(struct attachment **s)
 {

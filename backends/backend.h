@@ -249,7 +249,7 @@ struct backend_ops {
 	/* The same for somebody at a terminal or in a pipe: attachment.h. Asked by a command, which has no loop and no backend object. NULL: none here. */
 	int (*attach)(const struct attachment_spec *spec, struct attachment **ret, struct error *err);
 	/* Of what that has made, the part whose owner is gone (attachment_sweep). May block. NULL: it makes nothing that stays. */
-	int (*sweep_attached)(const char *address, const char *namespace_, bool (*gone)(const char *owner), bool remove, char ***found, struct error *err);
+	int (*sweep_attached)(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 	/* new: absolute path of the service's current log file, where logs are files (every start appends to it; when it has
 	 * grown it becomes PATH.1 and a new one begins); NULL op or NULL: they are not. */
 	char *(*log_path)(struct backend *b, const char *service);

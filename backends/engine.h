@@ -317,7 +317,7 @@ bool engine_is_flood(struct engine_rate *r, const char *data, size_t len);
 /* ---- programs for somebody who waits (engine_attachment.c) ---- */
 
 int engine_attach(const struct attachment_spec *spec, struct attachment **ret, struct error *err);
-int engine_sweep_attached(const char *address, const char *namespace_, bool (*gone)(const char *owner), bool remove, char ***found, struct error *err);
+int engine_sweep_attached(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 
 /* One frame after the other of a stream without a terminal: {1|2, 0, 0, 0, length as 4 bytes big-endian}.
  * https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach */

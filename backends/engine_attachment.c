@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -231,11 +232,30 @@ static bool read_proc(pid_t pid, const char *file, struct buffer *text)
 	return !file_read(AT_FDCWD, path, PROC_MAX, text);
 }
 
-/* The number that a process of this machine has in its container; 0: it is another machine's, or gone. Its cgroup's path names the container. */
+static bool namespace_of(pid_t pid, char ret[64])
+{
+	cleanup_free char *path = xasprintf("/proc/%d/ns/pid", (int)pid);
+	ssize_t n = pid > 0 ? readlink(path, ret, 63) : -1;
+	ret[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+/* Is it a process of this machine and of that container? The path of its cgroup names it; a rootless engine may have no cgroups, but there its
+ * namespace can be looked at. */
+static bool is_of_container(const struct engine_attachment *s, pid_t pid)
+{
+	cleanup_buffer struct buffer cgroup = BUFFER_INIT;
+	char its[64], first[64], ours[64];
+	if (pid > 0 && read_proc(pid, "cgroup", &cgroup) && strstr(buffer_str(&cgroup), s->container))
+		return true;
+	return namespace_of(pid, its) && namespace_of(s->pid, first) && namespace_of(getpid(), ours) && !strcmp(its, first) && strcmp(its, ours);
+}
+
+/* The number that it has there; 0: it is another machine's, or gone. */
 static long pid_inside(const struct engine_attachment *s, pid_t pid)
 {
-	cleanup_buffer struct buffer cgroup = BUFFER_INIT, status = BUFFER_INIT;
-	if (pid <= 0 || !read_proc(pid, "cgroup", &cgroup) || !strstr(buffer_str(&cgroup), s->container) || !read_proc(pid, "status", &status))
+	cleanup_buffer struct buffer status = BUFFER_INIT;
+	if (!is_of_container(s, pid) || !read_proc(pid, "status", &status))
 		return 0;
 	const char *line = strstr(buffer_str(&status), "\nNSpid:"), *last = NULL;
 	for (size_t len = line ? strcspn(line + 1, "\n") : 0; len > 1; len--)
@@ -323,6 +343,7 @@ static int find_container(struct engine_attachment *s, const struct attachment_s
 	if (!id || !json_is_true(json_object_get(state, "Running")))
 		return not_running(spec->service, err);
 	s->container = xstrdup(id);
+	s->pid = (pid_t)json_integer_value(json_object_get(state, "Pid"));
 	return 0;
 }
 

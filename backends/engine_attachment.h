@@ -20,6 +20,7 @@ struct engine_attachment {
 	char *program;   /* "/exec/ID", or "/containers/ID" of a container that is the program */
 	char *what;      /* "service db", for messages */
 	char *user;      /* who runs; NULL: the container's */
+	pid_t pid;       /* of the container's first process, as the engine numbers it; 0: not known */
 	bool terminal;
 	struct engine_frames frames;
 };

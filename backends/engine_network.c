@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/attachment.h"
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -171,6 +172,13 @@ static void clear_next(struct clearing *c)
 	engine_call(c->e, "GET", path, NULL, ENGINE_CALL_MS, on_network_seen, c);
 }
 
+/* A command's own (attachment.h), which goes on as one of another's would: it may be where `rm .env` was typed. Its caller removes it. */
+static bool is_somebodys(const json_t *container)
+{
+	const char *owner = engine_label(json_object_get(container, "Labels"), ENGINE_LABEL_RUN);
+	return owner && !attachment_owner_is_gone(owner);
+}
+
 static void on_listed(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct clearing *c = arg;
@@ -182,7 +190,7 @@ static void on_listed(void *arg, const struct error *err, int status, const json
 	}
 	json_array_foreach (json, i, container) {
 		const char *id = json_string_value(json_object_get(container, "Id"));
-		if (id && engine_is_of(json_object_get(container, "Labels"), c->e->namespace_))
+		if (id && engine_is_of(json_object_get(container, "Labels"), c->e->namespace_) && !is_somebodys(container))
 			strv_push(&c->ids, xstrdup(id));
 	}
 	clear_next(c);

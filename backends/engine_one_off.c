@@ -87,6 +87,7 @@ static int look_at_engine(struct engine_attachment *s, bool *rootless, bool *pod
 		r = engine_attachment_call(s, "GET", "/version", NULL, &version, err);
 	size_t i;
 	json_t *item;
+	*rootless = json_is_true(json_object_get(info.json, "Rootless")); /* Podman's word; Docker's: */
 	json_array_foreach (json_object_get(info.json, "SecurityOptions"), i, item)
 		*rootless |= json_string_value(item) && strstr(json_string_value(item), "name=rootless");
 	json_array_foreach (json_object_get(version.json, "Components"), i, item) {
@@ -112,8 +113,9 @@ static json_t *description(const struct attachment_spec *spec, bool rootless, bo
 	                         "RestartPolicy", "Name", "no", "Init", (int)init);
 	if (rootless && podman)
 		json_object_set_new(host, "UsernsMode", json_string("keep-id"));
+	cleanup_free char *owner = attachment_owner();
 	json_t *labels = json_pack("{s:s, s:s, s:s, s:s}", ENGINE_LABEL_MANAGED, "true", ENGINE_LABEL_NAMESPACE, spec->namespace_, ENGINE_LABEL_WORKSPACE,
-	                           spec->workspace ? spec->workspace : "", ENGINE_LABEL_RUN, spec->container->owner);
+	                           spec->workspace ? spec->workspace : "", ENGINE_LABEL_RUN, owner);
 	json_t *body = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:o}", "Image", spec->container->image, "User", user, "Tty", (int)spec->terminal,
 	                         "OpenStdin", true, "StdinOnce", true, "AttachStdin", true, "AttachStdout", true, "AttachStderr", true, "Env",
 	                         engine_attachment_env(spec, NULL), "Labels", labels, "HostConfig", host);
@@ -267,7 +269,7 @@ int engine_one_off(const struct attachment_spec *spec, struct attachment **ret, 
 
 /* ---- what callers that were killed have left ---- */
 
-int engine_sweep_attached(const char *address, const char *namespace_, bool (*gone)(const char *owner), bool remove, char ***found, struct error *err)
+int engine_sweep_attached(const char *address, const char *namespace_, bool remove, char ***found, struct error *err)
 {
 	cleanup_engine_attachment struct engine_attachment *s = xcalloc(1, sizeof *s);
 	cleanup_reply struct engine_reply list = {0, NULL};
@@ -281,7 +283,7 @@ int engine_sweep_attached(const char *address, const char *namespace_, bool (*go
 	json_array_foreach (list.json, i, item) {
 		const char *owner = engine_label(json_object_get(item, "Labels"), ENGINE_LABEL_RUN), *id = json_string_value(json_object_get(item, "Id"));
 		const char *name = json_string_value(json_array_get(json_object_get(item, "Names"), 0));
-		if (!owner || !id || !gone(owner))
+		if (!owner || !id || !attachment_owner_is_gone(owner))
 			continue;
 		if (found)
 			strv_push(found, xstrdup(name ? name + (*name == '/') : id));

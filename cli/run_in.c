@@ -1,16 +1,14 @@
 #include "cli/run_in.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
-#include "base/file.h"
+#include "base/log.h"
 #include "cli/native.h"
 #include "cli/output.h"
 #include "cli/program.h"
@@ -20,37 +18,9 @@
 #include "cli/terminal.h"
 #include "provisioner/attachment.h"
 
-#define BOOT_ID "/proc/sys/kernel/random/boot_id"
-#define PROC_MAX 4096
-
-/* ---- whose container it is: "PID:TICKS:BOOT" ---- */
-
-static unsigned long long start_ticks(pid_t pid)
-{
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	cleanup_free char *path = xasprintf("/proc/%d/stat", (int)pid);
-	const char *p = file_read(AT_FDCWD, path, PROC_MAX, &text) ? NULL : strrchr(buffer_str(&text), ')'); /* field 2 of proc(5); starttime is 22 */
-	for (int field = 2; p && field < 22; field++)
-		p = strchr(p + 1, ' ');
-	return p ? strtoull(p, NULL, 10) : 0;
-}
-
-static char *owner_of(pid_t pid)
-{
-	cleanup_buffer struct buffer boot = BUFFER_INIT;
-	file_read(AT_FDCWD, BOOT_ID, PROC_MAX, &boot);
-	return xasprintf("%d:%llu:%.*s", (int)pid, start_ticks(pid), (int)strcspn(buffer_str(&boot), "\n"), buffer_str(&boot));
-}
-
-static bool is_gone(const char *owner)
-{
-	cleanup_free char *now = owner_of((pid_t)atoi(owner));
-	return strcmp(now, owner) != 0;
-}
-
 int run_in_sweep(const struct store_environment *e, bool remove, char ***found, struct error *err)
 {
-	return attachment_sweep(e->backend, e->backend_target, e->namespace_, is_gone, remove, found, err);
+	return attachment_sweep(e->backend, e->backend_target, e->namespace_, remove, found, err);
 }
 
 /* ---- what it gets ---- */
@@ -134,16 +104,17 @@ int run_in(const struct client *c, const struct arguments *args, struct error *e
 {
 	char *none[] = {NULL};
 	bool terminal = terminal_is_there() && !arguments_flag(args, "no-tty");
-	cleanup_free char *owner = owner_of(getpid()), *directory = directory_of(c, args);
+	cleanup_free char *directory = directory_of(c, args);
 	cleanup_strv char **binds = NULL;
 	cleanup_close int lease = -1;
 	cleanup_attachment struct attachment *a = NULL;
 	add_binds(c, &binds);
-	const struct attachment_container container = {.image = arguments_value(args, "in"), .binds = binds, .uid = getuid(), .gid = getgid(), .owner = owner,
+	const struct attachment_container container = {.image = arguments_value(args, "in"), .binds = binds, .uid = getuid(), .gid = getgid(),
 	                                               .progress = show_pull, .making = hold_signals, .arg = &terminal};
 	struct attachment_spec spec = {.container = &container, .argv = args->words ? args->words : none, .user = arguments_value(args, "user"),
 	                               .directory = directory, .terminal = terminal};
 	program_open_descriptors();
+	log_set_level(LOG_LEVEL_WARNING); /* the terminal is the command's */
 	terminal_size(&spec.rows, &spec.columns);
 	int r = attach(c, args, &spec, &lease, &a, err);
 	if (!r) {
