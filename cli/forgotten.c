@@ -53,6 +53,9 @@ int forgotten_check(const struct identity *id, struct error *err)
 	if (known)
 		return 0;
 	error_set(err, ERROR_WORKSPACE_NOT_FOUND, "jj has forgotten the workspace %s, which was at %s", id->workspace, id->root);
-	error_hint(err, "rm -r '%s/.jj' makes it a plain directory; or make another one: ajj workspace add DEST", id->root);
+	if (id->main_root && !strcmp(id->main_root, id->root)) /* its .jj is the repository itself */
+		error_hint(err, "jj undo, right after it, brings it back; or make another one: ajj workspace add DEST");
+	else
+		error_hint(err, "rm -r '%s/.jj' makes it a plain directory; or make another one: ajj workspace add DEST", id->root);
 	return -error_code_errno(ERROR_WORKSPACE_NOT_FOUND);
 }

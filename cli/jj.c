@@ -158,7 +158,8 @@ int jj_workspaces(const char *root, struct jj_workspace **ret, size_t *ret_count
 	if (r)
 		return r;
 	char *save = NULL;
-	for (char *line = strtok_r(out.data, "\n", &save); out.data && line; line = strtok_r(NULL, "\n", &save)) {
+	cleanup_free char *text = buffer_detach(&out);
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		array_grow(list, count);
 		r = parse_workspace(line, &list[count++], err);
 		if (r) {
