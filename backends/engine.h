@@ -46,6 +46,7 @@
 #define ENGINE_REMOVE_ALL ENGINE_REMOVE "&v=1"
 
 struct engine_log;
+struct clearing;
 struct engine_op;
 struct pull;
 struct build_job;
@@ -91,6 +92,7 @@ struct engine {
 	struct engine_slot *slots;
 	struct engine_log *logs;
 	struct pull *pulls;
+	struct clearing *clearings; /* wait, or are under way */
 	struct build_job *builds;
 	struct build_known *known_contexts;
 	char **stale_images; /* IDs of ours that have lost their names; removed when nothing uses them */
@@ -252,6 +254,9 @@ bool engine_image_is_built(const json_t *image, const char *key);
 /* The same. new: NULL-terminated, the names that the namespace has; NULL: none */
 char **engine_image_names(const json_t *image, const char *namespace_);
 
+/* Pulls that go on end with ECANCELED. */
+void engine_images_give_up(struct engine *e);
+
 /* ---- volumes (engine_volumes.c) ---- */
 
 /* Makes those of a plan and their records, and sets their names in it. */
@@ -274,6 +279,7 @@ void engine_network_ensure(struct engine *e, backend_done *done, void *arg);
 bool engine_network_is_in_use(const char *message, int status); /* by others: why it is not removed */
 /* What no service has: containers that were made ahead of need, then the network. */
 void engine_clear(struct backend *b, backend_done *done, void *arg);
+void engine_clear_next(struct engine *e); /* nothing is under way in some slot */
 
 /* ---- what is there (engine_list.c) ---- */
 

@@ -38,6 +38,7 @@ struct pull {
 	struct buffer line;
 	struct error failed; /* in the stream */
 	struct engine_rate rate;
+	struct http_call *call; /* NULL: not begun, or over */
 	bool mad; /* what it says is none of a pull */
 	char *auth;
 	char *auth_failed; /* why there is none, though docker's configuration names somebody to ask */
@@ -215,6 +216,7 @@ static void on_pulled(void *arg, const struct error *err, int status, const json
 {
 	struct pull *p = arg;
 	cleanup_error struct error why = ERROR_INIT;
+	p->call = NULL;
 	if (p->line.len && !p->mad)
 		take_line(p, buffer_str(&p->line));
 	if (error_is_set(&p->failed))
@@ -238,7 +240,7 @@ static void begin_pull(struct pull *p)
 	cleanup_free char *auth = p->auth ? xasprintf("X-Registry-Auth: %s", p->auth) : NULL;
 	char *const headers[] = {auth, NULL};
 	log_info("engine", "pulling %s", p->image);
-	engine_stream(p->e, "POST", path, NULL, headers, SILENCE_S, on_data, on_pulled, p);
+	p->call = engine_stream(p->e, "POST", path, NULL, headers, SILENCE_S, on_data, on_pulled, p);
 	engine_image_name_release(&name);
 }
 
@@ -300,6 +302,12 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		refuse_to_pull(p);
 	else
 		engine_auth_find(p->e, p->image, on_auth, p);
+}
+
+void engine_images_give_up(struct engine *e)
+{
+	for (struct pull *p = e->pulls; p; p = p->next)
+		http_cancel(p->call);
 }
 
 static bool is_same(const char *a, const char *b)

@@ -83,6 +83,8 @@ void engine_network_ensure(struct engine *e, backend_done *done, void *arg)
 
 struct clearing {
 	struct engine *e;
+	struct clearing *later;
+	bool begun;
 	char **ids;
 	size_t next;
 	backend_done *done;
@@ -92,6 +94,10 @@ struct clearing {
 static void clear_done(struct clearing *c, const struct error *err)
 {
 	struct engine *e = c->e;
+	struct clearing **at = &e->clearings;
+	while (*at != c)
+		at = &(*at)->later;
+	*at = c->later;
 	c->done(c->arg, err);
 	strv_free(c->ids);
 	free(c);
@@ -196,12 +202,35 @@ static void on_listed(void *arg, const struct error *err, int status, const json
 	clear_next(c);
 }
 
+static bool is_busy(const struct engine *e)
+{
+	const struct engine_slot *slot = e->slots;
+	while (slot && !slot->ops)
+		slot = slot->next;
+	return slot;
+}
+
+void engine_clear_next(struct engine *e)
+{
+	if (!e->clearings || is_busy(e))
+		return;
+	for (struct clearing *c = e->clearings; c; c = c->later) {
+		cleanup_free char *path = engine_labelled("/containers/json?all=1&", e->namespace_);
+		if (c->begun)
+			continue;
+		c->begun = true;
+		engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, c);
+	}
+}
+
+/* After all that is under way: what is made ahead of need gives up at its next step, and an image that is pulled for it is wanted no more. */
 void engine_clear(struct backend *b, backend_done *done, void *arg)
 {
 	struct engine *e = (struct engine *)b;
 	struct clearing *c = xcalloc(1, sizeof *c);
-	*c = (struct clearing){e, NULL, 0, done, arg};
-	cleanup_free char *path = engine_labelled("/containers/json?all=1&", e->namespace_);
+	*c = (struct clearing){.e = e, .later = e->clearings, .done = done, .arg = arg};
+	e->clearings = c;
 	engine_begin(e);
-	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, c);
+	engine_images_give_up(e);
+	engine_clear_next(e);
 }

@@ -85,15 +85,17 @@ static void op_done(struct engine_op *op, const struct error *err)
 	op->done(op->arg, err);
 	if (slot->ops)
 		op_begin(slot->ops);
+	else
+		engine_clear_next(op->e);
 	uv_close((uv_handle_t *)&op->timer, op_free);
 }
 
 static bool is_closing(struct engine_op *op)
 {
 	cleanup_error struct error closing = ERROR_INIT;
-	if (!op->e->closing)
+	if (!op->e->closing && (op->kind != KIND_PREPARE || !op->e->clearings))
 		return false;
-	error_set(&closing, ERROR_CANCELED, "the backend is being closed");
+	error_set(&closing, ERROR_CANCELED, op->e->closing ? "the backend is being closed" : "what it is made for is torn down");
 	op_done(op, &closing);
 	return true;
 }

@@ -22,7 +22,7 @@
 #include "cli/registry.h"
 #include "cli/run_in.h"
 
-#define SETTLE_MS 300
+#define SETTLE_MS 500
 #define STALE_S 60 /* a younger directory may belong to a mount that is being made */
 
 static const struct option options[] = {
@@ -118,7 +118,7 @@ static bool look_for_containers(struct cleanup *c)
 		const struct store_environment *e = &c->known.items[i];
 		cleanup_error struct error why = ERROR_INIT;
 		cleanup_strv char **names = NULL;
-		if (is_served(e) || !e->backend || !strcmp(e->backend, "process"))
+		if (is_served(e) || (e->backend && !strcmp(e->backend, "process")))
 			continue;
 		unserved = true;
 		note(c, discard_orphans(e, false, &names, &why), &why);

@@ -16,13 +16,15 @@ kill_both() {
 	fi
 }
 
-# Servers that a keeper has begun meanwhile, a keeper that ajj has
+# Servers that a keeper has begun meanwhile, a keeper that ajj has; until all of them are gone
 kill_others() {
-	for _ in 1 2 3; do
-		kill -9 $(pgrep -f "^[^ ]*aetherfs(-server)? .*$PWD/app\$") 2>/dev/null
+	local pids
+	for _ in $(seq 1000); do
+		pids=$(pgrep -f "^[^ ]*aetherfs(-server)? .*$PWD/app\$") || return 0
+		kill -9 $pids 2>/dev/null
 		ms 5
 	done
-	return 0
+	fail "they live on: $pids"
 }
 
 # Whoever kills a Postgres that makes its database has half of one, as with docker alone: it is given up then

@@ -582,6 +582,57 @@ static void test_platform(void **state)
 	}
 }
 
+/* ---- torn down while something is made ahead of need ---- */
+
+struct delay {
+	const char *part; /* of the path of what takes its time */
+	bool forever;
+	_Atomic unsigned hits;
+};
+
+static bool delay(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct delay *d = arg;
+	if (strcmp(r->method, "POST") || !strstr(r->path, d->part))
+		return false;
+	d->hits++;
+	if (d->forever)
+		*keep = scripted_hang(fd);
+	else
+		usleep(50000);
+	return d->forever;
+}
+
+static void test_clear_beside_prepare(void **state)
+{
+	struct world *w = *state;
+	static const struct {
+		const char *part;
+		bool forever;
+	} cases[] = {{"/images/create", true}, {"/images/create", false}, {"/networks/create", false}, {"/volumes/create", false}, {"/containers/create", false}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char data[128];
+		struct volume_spec volume;
+		struct outcome prepared = {0}, cleared = {0};
+		struct delay d = {.part = cases[i].part, .forever = cases[i].forever};
+		const struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+		anew(w);
+		w->engine.spoil = delay;
+		w->engine.arg = &d;
+		open_backend(w);
+		backend_prepare(w->b, &spec, on_done, &prepared);
+		for (unsigned ms = 0; !d.hits && ms < 5000; ms++)
+			pause_ms(w, 1);
+		backend_clear(w->b, on_done, &cleared);
+		assert_int_equal(await(w, &cleared), ERROR_NONE);
+		assert_int_equal(prepared.calls, 1);
+		pause_ms(w, 100);
+		assert_int_equal(json_object_size(w->engine.containers), 0);
+		assert_int_equal(json_object_size(w->engine.networks), 0);
+		close_backend(w);
+	}
+}
+
 /* ---- what is not ours ---- */
 
 static void test_foreign_network(void **state)
@@ -627,6 +678,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_pulls, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
 	};
