@@ -232,8 +232,8 @@ void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backe
 
 /* id: borrowed */
 typedef void engine_build_done(void *arg, const struct error *err, const char *id);
-/* The image of that name: there already as `when` says, named anew from an equal one, or built. */
-void engine_build_ensure(struct engine *e, const char *service, const char *image, const struct build_spec *spec, enum build_when when, engine_build_done *done, void *arg,
+/* `data`: as in struct service_spec. The image of that name: there already as `when` says, named anew from an equal one, or built. */
+void engine_build_ensure(struct engine *e, const char *service, const char *image, const char *data, const struct build_spec *spec, enum build_when when, engine_build_done *done, void *arg,
                          const void *token);
 /* Whoever waits with that token hears ECANCELED, later; false: nobody does. */
 bool engine_build_give_up(struct engine *e, const char *service, const void *token);
@@ -247,12 +247,10 @@ bool engine_image_is(const char *one, const char *other); /* two IDs, with or wi
 
 /* Removes those of stale_images that nothing uses. */
 void engine_images_drop_stale(struct engine *e);
-/* The names that a namespace has, and with them what has no other. `done` hears no error: what others use stays. */
+/* And what else was built and has no name, of whatever namespace. `done` hears no error: what others use stays. */
 void engine_images_clear(struct engine *e, backend_done *done, void *arg);
 /* Of an image as it is listed: has some environment built it, with that build_spec.key? */
 bool engine_image_is_built(const json_t *image, const char *key);
-/* The same. new: NULL-terminated, the names that the namespace has; NULL: none */
-char **engine_image_names(const json_t *image, const char *namespace_);
 
 /* Pulls that go on end with ECANCELED. */
 void engine_images_give_up(struct engine *e);
@@ -261,6 +259,9 @@ void engine_images_give_up(struct engine *e);
 
 /* Makes those of a plan and their records, and sets their names in it. */
 void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done *done, void *arg);
+
+/* The record of an image that is built, where `data` lies, unless there is one. 0, or a negative errno. */
+int engine_record_image(const struct engine *e, const char *data, const char *image);
 
 /* ---- services (engine_services.c) ---- */
 

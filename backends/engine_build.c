@@ -519,10 +519,13 @@ static struct build_job *job_new(struct engine *e, const char *service, const ch
 }
 
 /* A job that goes on takes who wants the same; who wants more of it, or of another configuration, comes after it. */
-void engine_build_ensure(struct engine *e, const char *service, const char *image, const struct build_spec *spec, enum build_when when, engine_build_done *done, void *arg, const void *token)
+void engine_build_ensure(struct engine *e, const char *service, const char *image, const char *data, const struct build_spec *spec, enum build_when when, engine_build_done *done, void *arg, const void *token)
 {
 	struct build_wait *w = xcalloc(1, sizeof *w);
 	struct build_job *j = e->builds;
+	int r = data ? engine_record_image(e, data, image) : 0;
+	if (r < 0)
+		log_warning("engine", "%s: it will not be removed with the data: %s", image, strerror(-r));
 	while (j && (strcmp(j->image, image) || strcmp(j->spec->key, spec->key) || j->when < when || j->canceled))
 		j = j->next;
 	if (!j)
@@ -606,5 +609,5 @@ void engine_build(struct backend *backend, const struct service_spec *spec, enum
 	struct by_itself *b = xcalloc(1, sizeof *b);
 	*b = (struct by_itself){.e = e, .container = engine_container_name(e, spec->name), .done = done, .arg = arg};
 	engine_begin(e);
-	engine_build_ensure(e, spec->name, spec->image, spec->build, when, on_ensured, b, arg);
+	engine_build_ensure(e, spec->name, spec->image, spec->data, spec->build, when, on_ensured, b, arg);
 }

@@ -1,5 +1,5 @@
-/* The end of images that were built, also by docker compose beside us. They are ours by their names, NAMESPACE-SERVICE; one goes with its last name, and never
- * while anything uses it. */
+/* The end of images that were built, also by docker compose beside us. They are ours by their names, NAMESPACE-SERVICE, which rest in the trash with the data, by
+ * a record (engine_volumes.c): who begins again after a teardown does not build again. What has lost its name goes when nothing uses it. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -30,20 +30,13 @@ static bool is_of_namespace(const char *name, const char *namespace_)
 
 bool engine_image_is_built(const json_t *image, const char *key)
 {
-	cleanup_strv char **names = engine_image_names(image, "aether"); /* they all begin like this (provisioner/identity.h) */
 	const char *built = engine_label(json_object_get(image, "Labels"), ENGINE_LABEL_BUILD);
-	return names && built && !strcmp(built, key);
-}
-
-char **engine_image_names(const json_t *image, const char *namespace_)
-{
-	char **names = NULL;
+	bool named = false;
 	size_t i;
 	json_t *name;
-	json_array_foreach (json_object_get(image, "RepoTags"), i, name)
-		if (json_is_string(name) && is_of_namespace(json_string_value(name), namespace_))
-			strv_push(&names, xstrdup(json_string_value(name)));
-	return names;
+	json_array_foreach (json_object_get(image, "RepoTags"), i, name) /* they all begin like this (provisioner/identity.h) */
+		named |= json_is_string(name) && is_of_namespace(json_string_value(name), "aether");
+	return named && built && !strcmp(built, key);
 }
 
 static bool has_name(const json_t *image)
@@ -56,7 +49,7 @@ static bool has_name(const json_t *image)
 
 struct dropping {
 	struct engine *e;
-	char **names; /* names, or IDs that are looked at first */
+	char **names; /* IDs */
 	size_t next;
 	bool stale;
 	backend_done *done; /* may be NULL */
@@ -110,10 +103,6 @@ static void drop_next(struct dropping *d)
 		drop_done(d);
 		return;
 	}
-	if (strncmp(name, "sha256:", 7)) {
-		drop(d);
-		return;
-	}
 	cleanup_free char *path = xasprintf("/images/%s/json", name);
 	engine_call(d->e, "GET", path, NULL, ENGINE_CALL_MS, on_seen, d);
 }
@@ -132,10 +121,7 @@ void engine_images_drop_stale(struct engine *e)
 
 static void choose(struct dropping *d, const json_t *image)
 {
-	cleanup_strv char **names = engine_image_names(image, d->e->namespace_);
 	const char *id = json_string_value(json_object_get(image, "Id"));
-	for (char **name = names; name && *name; name++)
-		strv_push(&d->names, xstrdup(*name));
 	if (id && !has_name(image) && engine_label(json_object_get(image, "Labels"), ENGINE_LABEL_BUILD) && json_integer_value(json_object_get(image, "Created")) < (json_int_t)time(NULL) - YOUNG_S)
 		strv_pushf(&d->names, "%s%s", strncmp(id, "sha256:", 7) ? "sha256:" : "", id);
 }

@@ -150,24 +150,6 @@ static int sweep_once(const struct engine_target *t, const char *namespace_, boo
 	return networks < 0 ? networks : containers + networks;
 }
 
-/* What something of others uses keeps its name. */
-static void sweep_images(const struct engine_target *t, const char *namespace_)
-{
-	struct engine_reply a;
-	json_t *image;
-	size_t i;
-	if (engine_ask(t, "GET", "/images/json", NULL, DISCARD_MS, &a, NULL) < 0)
-		return;
-	json_array_foreach (a.json, i, image) {
-		cleanup_strv char **names = engine_image_names(image, namespace_);
-		for (char **name = names; name && *name; name++) {
-			cleanup_free char *escaped = engine_escape(*name), *path = xasprintf("/images/%s", escaped);
-			remove_thing(t, *name, path, NULL);
-		}
-	}
-	json_decref(a.json);
-}
-
 /* Until there is nothing: a call that the killed one had sent may make something yet. */
 int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err)
 {
@@ -191,8 +173,6 @@ int engine_sweep(const char *address, const char *namespace_, bool remove, char 
 		found = NULL;
 		nanosleep(&(struct timespec){0, SWEEP_PAUSE_MS * 1000000L}, NULL);
 	}
-	if (r == 0 && remove)
-		sweep_images(&t, namespace_);
 	return r < 0 ? r : stays;
 }
 
@@ -210,13 +190,45 @@ static int discard_volume(const struct engine_target *t, const char *volume, con
 	return r < 0 || !ours ? r : remove_thing(t, what, path, err);
 }
 
+/* 1: a container of the namespace is made of it. An engine takes a name away from what is used, where it has another. */
+static int is_used(const struct engine_target *t, const char *id, const char *namespace_, struct error *err)
+{
+	json_t *containers = NULL, *container;
+	size_t i;
+	int r = list_labelled(t, "/containers/json?all=1&", namespace_, &containers, err);
+	json_array_foreach (containers, i, container)
+		if (r == 0 && engine_image_is(id, json_string_value(json_object_get(container, "ImageID"))))
+			r = 1;
+	json_decref(containers);
+	return r;
+}
+
+/* The name that a namespace has of it, and with its last name the image. What uses it, a later generation's container, has a record of its own. */
+static int discard_image(const struct engine_target *t, const char *image, const char *namespace_, struct error *err)
+{
+	cleanup_free char *name = engine_escape(image), *path = xasprintf("/images/%s", name), *look = xasprintf("%s/json", path);
+	size_t len = strlen(namespace_);
+	struct engine_reply a;
+	if (strncmp(image, namespace_, len) || image[len] != '-')
+		return 0;
+	int r = engine_ask(t, "GET", look, NULL, DISCARD_MS, &a, err);
+	const char *id = json_string_value(json_object_get(a.json, "Id"));
+	int used = r < 0 ? r : a.status == 200 && id ? is_used(t, id, namespace_, err) : 1;
+	json_decref(a.json);
+	if (used)
+		return used < 0 ? used : 0;
+	r = engine_ask(t, "DELETE", path, NULL, DISCARD_MS, &a, err);
+	json_decref(a.json);
+	return r;
+}
+
 int engine_discard(const json_t *record, const char *namespace_, struct error *err)
 {
 	const char *backend = json_string_value(json_object_get(record, "backend")), *url = json_string_value(json_object_get(record, "engine"));
-	const char *volume = json_string_value(json_object_get(record, "volume"));
+	const char *volume = json_string_value(json_object_get(record, "volume")), *image = json_string_value(json_object_get(record, "image"));
 	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
-	if (!url || !volume)
+	if (!url || (!volume && !image))
 		return 0;
 	int r = engine_target_resolve(backend, url, &t, err);
-	return r < 0 ? r : discard_volume(&t, volume, namespace_, err);
+	return r < 0 ? r : volume ? discard_volume(&t, volume, namespace_, err) : discard_image(&t, image, namespace_, err);
 }

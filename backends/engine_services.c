@@ -630,7 +630,7 @@ static void op_begin(struct engine_op *op)
 	if (op->kind == KIND_PREPARE && op->plan->build)
 		op_done(op, NULL); /* a build is no work for later: it is asked for */
 	else if (op->kind == KIND_START && op->plan->build && !op->plan->image_id)
-		engine_build_ensure(op->e, op->slot->service, op->plan->image, op->plan->build, BUILD_MISSING, on_built, op, op);
+		engine_build_ensure(op->e, op->slot->service, op->plan->image, op->plan->data, op->plan->build, BUILD_MISSING, on_built, op, op);
 	else
 		call(op, "GET", "/json", NULL, first[op->kind]);
 }

@@ -73,6 +73,18 @@ static char *write_record(const struct engine *e, const char *path, const char *
 	return NULL;
 }
 
+int engine_record_image(const struct engine *e, const char *data, const char *image)
+{
+	cleanup_free char *path = xasprintf("%s/" BACKEND_IMAGE_RECORD, data);
+	if (!access(path, F_OK))
+		return 0;
+	json_t *json = json_pack("{s:s, s:s, s:s}", "backend", e->base.ops->name, "engine", e->target.url, "image", image);
+	cleanup_free char *text = json_dumps(json, JSON_INDENT(1));
+	json_decref(json);
+	int r = dir_make(AT_FDCWD, data, 0711);
+	return r < 0 ? r : file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600);
+}
+
 static void finish(struct making *m, const struct error *err)
 {
 	if (!err)

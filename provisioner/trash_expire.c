@@ -165,7 +165,7 @@ static int discard_records(const char *path, const char *namespace_, bool in_ser
 		cleanup_free char *entry = xasprintf("%s/%s", path, e->d_name);
 		cleanup_error struct error why = ERROR_INIT;
 		struct stat st;
-		bool is_record = name_ends_in(e->d_name, ".volume") || !in_service;
+		bool is_record = name_ends_in(e->d_name, ".volume") || !strcmp(e->d_name, BACKEND_IMAGE_RECORD) || !in_service;
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || lstat(entry, &st) || !S_ISREG(st.st_mode) || !is_record)
 			continue;
 		int r = backend_discard(entry, namespace_, &why);

@@ -224,7 +224,7 @@ can_be_ended() {
 	ajj destroy || fail 'destroy while it builds'
 	wait $ajj && fail 'an up succeeds that was torn down'
 	printf 'services:\n  web: { stop_signal: KILL, build: { context: ctx, network: none }, ports: ["8080"] }\nx-aether: { services: [web], timeout: 2s }\n' >compose.yaml
-	ajj trust || fail 'ajj trust'
+	ajj trust && ajj trash empty || fail 'ajj trust'
 	cat .env >../said 2>&1 &
 	ajj=$!
 	wait_for 30 'a read builds' building
@@ -249,10 +249,25 @@ is_swept() {
 	kill -9 "$(cd app && field aetherfs keeper_pid)" "$(cd app && field aetherfs server_pid)" || fail 'kill -9'
 	wait_for 10 'nobody serves it' not test -e app/.aether/status.json
 	ajj cleanup --force || fail 'cleanup --force'
-	same 'example.test/mine:1' "$(images)" 'images after cleanup --force'
+	same "$AETHER_NAMESPACE-web:latest
+example.test/mine:1" "$(images)" 'images after cleanup --force'
 	none_of containers || fail "left by cleanup --force: $(things containers)"
-	api DELETE '/images/example.test/mine:1' >/dev/null || fail rmi
 	ajj attach app && cd app && cd . && ajj up web || fail 'up after cleanup'
+}
+
+# a teardown, and a beginning: the image rests with the data
+rests() {
+	local image
+	image=$(image_of web)
+	ajj destroy && ajj up web || fail 'destroy and up'
+	same "$image" "$(image_of web)" 'the image after a teardown'
+	ajj trash empty || fail 'trash empty'
+	ajj down && ajj up web || fail 'down and up'
+	same "$image" "$(image_of web)" 'an image that is used, after its first data has gone'
+	ajj destroy && ajj trash empty || fail 'destroy'
+	same 'example.test/mine:1' "$(images)" 'what others have made of ours'
+	api DELETE '/images/example.test/mine:1' >/dev/null || fail rmi
+	ajj up web || fail 'up'
 }
 
 leaves_nothing() {
