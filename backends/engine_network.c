@@ -89,6 +89,7 @@ struct clearing {
 	size_t next;
 	backend_done *done;
 	void *arg;
+	bool others; /* use the network */
 };
 
 static void clear_done(struct clearing *c, const struct error *err)
@@ -128,10 +129,24 @@ static void on_network_removed(void *arg, const struct error *err, int status, c
 	c->e->network.open = false;
 	if (!err || status == 404)
 		all_gone(c->e);
-	if (err && status != 404 && !engine_network_is_in_use(err->message, status))
+	if (err && status != 404 && !(c->others && engine_network_is_in_use(err->message, status)))
 		clear_done(c, err);
 	else
 		engine_images_clear(c->e, on_images_cleared, c);
+}
+
+/* Whoever is in the network and no service: not one of ours that is only just going. What `ajj run --in` has started counts as somebody else's. */
+static bool has_others(const struct engine *e, const json_t *network)
+{
+	const char *id;
+	json_t *user;
+	size_t len = strlen(e->namespace_);
+	json_object_foreach ((json_t *)(uintptr_t)json_object_get(network, "Containers"), id, user) {
+		const char *name = json_string_value(json_object_get(user, "Name"));
+		if (name && (strncmp(name, e->namespace_, len) || name[len] != '-' || !strncmp(name + len, "-run-", 5)))
+			return true;
+	}
+	return e->podman; /* does not say who: that there is somebody */
 }
 
 /* One of that name that somebody else has made is left alone. */
@@ -149,6 +164,7 @@ static void on_network_seen(void *arg, const struct error *err, int status, cons
 		engine_images_clear(c->e, on_images_cleared, c);
 		return;
 	}
+	c->others = has_others(c->e, json);
 	cleanup_free char *path = xasprintf("/networks/%s", id);
 	engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_network_removed, c);
 }
