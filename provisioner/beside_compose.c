@@ -33,6 +33,15 @@ static void set_labels(json_t *service, const struct model *m, const struct mode
 	json_object_set_new(labels, "aether.generation", json_sprintf("%u", m->generation));
 }
 
+/* docker compose puts variables in, what stands here is meant: in the shape every $ is doubled, and so it is in what is added to it. */
+static json_t *literal(const char *text)
+{
+	cleanup_buffer struct buffer doubled = BUFFER_INIT;
+	for (; *text; text++)
+		buffer_printf(&doubled, "%c%s", *text, *text == '$' ? "$" : "");
+	return json_string(buffer_str(&doubled));
+}
+
 /* What the image was told by us it is told again. */
 static void set_environment(json_t *service, const struct keyvals *told)
 {
@@ -40,7 +49,7 @@ static void set_environment(json_t *service, const struct keyvals *told)
 	if (told->count && !json_is_object(environment))
 		json_object_set_new(service, "environment", environment = json_object());
 	for (size_t i = 0; i < told->count; i++)
-		json_object_set_new(environment, told->items[i].key, json_string(told->items[i].value ? told->items[i].value : ""));
+		json_object_set_new(environment, told->items[i].key, literal(told->items[i].value ? told->items[i].value : ""));
 }
 
 /* ---- volumes ---- */
@@ -63,7 +72,7 @@ static void set_volume(json_t *service, json_t *volumes, const char *record)
 	for (size_t i = json_array_size(mounts); i-- > 0;)
 		if (is_at(json_array_get(mounts, i), target))
 			json_array_remove(mounts, i);
-	json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:{}}", "type", "volume", "source", volume, "target", target, "volume"));
+	json_array_append_new(mounts, json_pack("{s:s, s:s, s:o, s:{}}", "type", "volume", "source", volume, "target", literal(target), "volume"));
 	json_object_set_new(volumes, volume, json_pack("{s:s, s:b}", "name", volume, "external", true));
 }
 
@@ -154,26 +163,6 @@ static void drop_unused(json_t *volumes, const json_t *services)
 
 /* ---- the whole ---- */
 
-/* docker compose puts variables in: what stands here is meant. */
-static void double_dollars(json_t *value)
-{
-	const char *key;
-	json_t *child;
-	size_t i;
-	json_object_foreach (value, key, child)
-		double_dollars(child);
-	json_array_foreach (value, i, child)
-		double_dollars(child);
-	const char *text = json_string_value(value);
-	if (!text || !strchr(text, '$'))
-		return;
-	struct buffer doubled = BUFFER_INIT;
-	for (; *text; text++)
-		buffer_adds(&doubled, *text == '$' ? "$$" : (const char[]){*text, '\0'});
-	json_string_set(value, buffer_str(&doubled));
-	buffer_release(&doubled);
-}
-
 void beside_compose_text(const struct model *m, const struct identity *id, struct buffer *out)
 {
 	if (!m->shape || !m->planned)
@@ -182,7 +171,6 @@ void beside_compose_text(const struct model *m, const struct identity *id, struc
 	for (size_t i = 0; i < m->n_services; i++)
 		if (json_object_get(services, m->services[i].config->name))
 			set_environment(json_object_get(services, m->services[i].config->name), &m->services[i].told);
-	double_dollars(services);
 	config_effective(shape, id->namespace_, id->workspace, leases);
 	if (json_object_get(shape, "volumes"))
 		json_object_update(volumes, json_object_get(shape, "volumes"));
