@@ -412,6 +412,11 @@ const struct backend_check *backend_check_of(struct backend *b, const char *serv
 	return b->ops->check_of ? b->ops->check_of(b, service) : NULL;
 }
 
+bool backend_differs(struct backend *b, const struct service_spec *spec)
+{
+	return b->ops->differs && b->ops->differs(b, spec);
+}
+
 char *backend_log_path(struct backend *b, const char *service)
 {
 	return b->ops->log_path && backend_service_name_valid(service) ? b->ops->log_path(b, service) : NULL;

@@ -241,6 +241,11 @@ static void chaos_exec(struct backend *b, const struct service_spec *spec, char 
 		backend_exec(inner(b), spec, argv, timeout_ms, on_exec, call);
 }
 
+static bool chaos_differs(struct backend *b, const struct service_spec *spec)
+{
+	return backend_differs(inner(b), spec);
+}
+
 static const struct backend_check *chaos_check_of(struct backend *b, const char *service)
 {
 	return backend_check_of(inner(b), service);
@@ -297,6 +302,7 @@ static const struct backend_ops chaos_ops = {
     .list = chaos_list,
     .exec = chaos_exec,
     .check_of = chaos_check_of,
+    .differs = chaos_differs,
     .log_path = chaos_log_path,
     .lives = chaos_lives,
 };

@@ -32,6 +32,7 @@
 #define COMPOSE_LABEL_NUMBER "com.docker.compose.container-number"
 #define COMPOSE_LABEL_ONEOFF "com.docker.compose.oneoff"
 #define COMPOSE_LABEL_CONFIG_HASH "com.docker.compose.config-hash" /* it lists nothing without one */
+#define COMPOSE_LABEL_VERSION "com.docker.compose.version"         /* who has made it; ours have none */
 #define COMPOSE_LABEL_NETWORK "com.docker.compose.network"
 #define COMPOSE_LABEL_VOLUME "com.docker.compose.volume"
 #define COMPOSE_NETWORK "default" /* the key of ours */
@@ -62,6 +63,7 @@ struct engine_slot {
 	pid_t pid;
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
+	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.PortBindings (engine_made.c) */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
 };
@@ -296,6 +298,12 @@ uint64_t engine_memory(const struct engine_slot *slot); /* 0: unknown */
 
 void engine_check_take(struct engine *e, const char *service, const json_t *container);
 const struct backend_check *engine_check_of(struct backend *b, const char *service);
+
+/* ---- what others have made in a container's place (engine_made.c) ---- */
+
+bool engine_made_differs(const struct engine_plan *p, const json_t *container); /* others have made it, and it is not what the plan says */
+void engine_made_take(struct engine *e, const char *service, const json_t *container);
+bool engine_differs(struct backend *b, const struct service_spec *spec);
 
 /* ---- what happens by itself (engine_events.c) ---- */
 

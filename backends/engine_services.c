@@ -56,6 +56,7 @@ void engine_slots_free(struct engine *e)
 		free(s->service);
 		free(s->id);
 		strv_free(s->check.argv);
+		json_decref(s->others);
 		free(s);
 	}
 }
@@ -199,6 +200,7 @@ static void end_start(struct engine_op *op, const json_t *container)
 	struct instance running;
 	if (engine_instance_of(e, container, &op->now)) {
 		engine_check_take(e, op->now.service, container);
+		engine_made_take(e, op->now.service, container);
 		running = op->now;
 		running.state = INSTANCE_RUNNING;
 		engine_seen(e, &running, true);
@@ -449,7 +451,7 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
 	bool stale = op->plan->joins && !is_running(json); /* it names a container that may be another one by now */
 	bool other_image = op->plan->image_id && !engine_image_is(op->plan->image_id, json_string_value(json_object_get(json, "Image")));
-	if (!hash || strcmp(hash, op->plan->config_hash) || stale || other_image) {
+	if (!hash || strcmp(hash, op->plan->config_hash) || stale || other_image || engine_made_differs(op->plan, json)) {
 		replace(op, is_running(json));
 	} else if (is_running(json) && op->kind == KIND_START) {
 		end_start(op, json);

@@ -278,7 +278,11 @@ void apply_restart(struct apply_service *s)
 
 static bool is_changed(const struct apply_service *s)
 {
-	return s->made && s->model && s->config_hash && strcmp(s->config_hash, s->model->spec.config_hash) != 0;
+	if (!s->made || !s->model)
+		return false;
+	if (s->config_hash && strcmp(s->config_hash, s->model->spec.config_hash))
+		return true;
+	return service_runs(s) && s->apply->backend && backend_differs(s->apply->backend, &s->model->spec);
 }
 
 /* What does not run is made by the next start as the model says then. */
