@@ -69,7 +69,7 @@ const struct recipe *recipe_of(const struct field *f, const struct config_servic
 		return NULL;
 	if (!l->params->recipes && !l->recipes && (*r = recipes_load_default(&l->recipes, l->reader.err)) < 0)
 		return NULL;
-	return recipe_for_image(l->params->recipes ? l->params->recipes : l->recipes, s->image);
+	return recipe_for_service(l->params->recipes ? l->params->recipes : l->recipes, s);
 }
 
 /* Calls `each` with its ports, as far as the file and the recipe tell, until that returns true. */

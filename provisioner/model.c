@@ -572,7 +572,7 @@ static void make_services(struct model *m, const struct model_params *params)
 	for (size_t i = 0; i < m->n_services; i++) {
 		struct model_service *s = &m->services[i];
 		s->config = &m->config->services[i];
-		s->recipe = s->config->image ? recipe_for_image(params->recipes, s->config->image) : NULL;
+		s->recipe = recipe_for_service(params->recipes, s->config);
 		s->strict_ports = m->config->strict_ports;
 		if (error_is_set(&s->config->fault))
 			error_copy(&s->unsupported, &s->config->fault);

@@ -78,6 +78,12 @@ const char *recipe_program_in(const struct recipe *r, const char *directory);
  * *ret is new and never NULL. False when not all of it can be had so: another program, a shell's line, a file of the image. */
 bool recipe_arguments(const struct recipe *r, const struct config_service *s, char ***ret);
 
+/* False for a client of another server, made from the same image: its `command` or `entrypoint` names none of the recipe's programs, and it
+ * has neither the recipe's port nor, where a script is started, a health check or a mount where a server has its data. */
+bool recipe_serves(const struct recipe *r, const struct config_service *s);
+/* The recipe of its image where it serves. borrowed; NULL: none */
+const struct recipe *recipe_for_service(const struct recipes *rs, const struct config_service *s);
+
 /* The value of one of them, for {{args.NAME}}: --NAME value, --NAME=value, -c NAME=value; the last wins. borrowed; NULL: none */
 const char *recipe_argument(char *const *args, const char *name);
 

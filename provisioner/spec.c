@@ -481,13 +481,17 @@ static int build_process(const struct build *b)
 		return build_recipe_process(b);
 	if (error_is_set(&b->s->unsupported) && b->s->recipe)
 		return 0; /* its program is not there */
-	if (c->image)
+	const struct recipe *server = c->image ? recipe_for_image(b->params->recipes, c->image) : NULL;
+	if (server)
+		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND,
+		          "service %s: its command is not the server of %s, and is for a container: it is not run as a process of this machine", c->name, c->image);
+	else if (c->image)
 		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND,
 		          "service %s: no recipe says how to run the image %s as a process of this machine", c->name, c->image);
 	else
 		error_set(&b->s->unsupported, ERROR_IMAGE_NOT_FOUND,
 		          "service %s: it has no image, and no command to run it as a process of this machine", c->name);
-	error_hint(&b->s->unsupported, "add x-aether: {command: ...} to the service, or a recipe for its image");
+	error_hint(&b->s->unsupported, "add x-aether: {command: ...} to the service%s", server ? "" : ", or a recipe for its image");
 	return 0;
 }
 

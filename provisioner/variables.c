@@ -25,17 +25,23 @@ void model_service_variables(const struct model_service *s, struct keyvals *out)
 	keyvals_set(out, name, number);
 }
 
-/* For the first such service in the file; one that a demand starts goes before one that it does not. */
+/* 0: a demand starts it, and it publishes a port; 1: it starts it; then those that it does not start, in the same order. */
+static int rank(const struct model_service *s, bool chosen)
+{
+	return (chosen ? 0 : 2) + (s->config->n_ports ? 0 : 1);
+}
+
+/* For the first such service in the file, of those that rank best. */
 static void add_recipe_variables(const struct model *m, struct keyvals *out)
 {
 	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen);
 	const struct plan_selection by_default = {.names = NULL};
 	if (plan_select(m->config, &by_default, chosen, NULL, NULL) < 0)
 		memset(chosen, 0, m->n_services * sizeof *chosen);
-	for (int pass = 0; pass < 2; pass++)
+	for (int pass = 0; pass < 4; pass++)
 		for (size_t i = 0; i < m->n_services; i++) {
 			const struct model_service *s = &m->services[i];
-			if (s->config->is_copy || !s->recipe || !s->url || chosen[i] != (pass == 0) || error_is_set(&s->unsupported))
+			if (s->config->is_copy || !s->recipe || !s->url || rank(s, chosen[i]) != pass || error_is_set(&s->unsupported))
 				continue;
 			for (size_t v = 0; v < s->recipe_env.count; v++)
 				if (!keyvals_has(out, s->recipe_env.items[v].key))

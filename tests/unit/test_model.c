@@ -489,6 +489,39 @@ static void readiness_is_asked_in_this_order(void **state)
 	workspace_release(&w);
 }
 
+static void a_client_of_a_database_is_none(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  migrate: { image: fakedb, command: fake-client -h db, depends_on: [db] }\n"
+	              "  second: { image: fakedb }\n"
+	              "  db: { image: fakedb, ports: ['1234'], environment: { FAKE_USER: me } }\n"
+	              "x-aether: { backend: 'unix:///nowhere.sock' }\n");
+	struct model *m = load(&w, true, "");
+	const struct model_service *migrate = &m->services[0];
+	cleanup_keyvals struct keyvals out = KEYVALS_INIT;
+	assert_null(migrate->recipe);
+	assert_int_equal(migrate->n_ports, 0);
+	assert_int_equal(migrate->spec.n_ports, 0);
+	assert_int_equal(migrate->spec.env->count, 0);
+	assert_true(migrate->one_shot);
+	model_generated(m, &out, &out);
+	assert_false(keyvals_has(&out, "MIGRATE_URL"));
+	assert_true(keyvals_has(&out, "SECOND_URL"));
+	assert_string_equal(keyvals_get(&out, "FAKE_URL"), m->services[2].url); /* it publishes one */
+	assert_string_equal(keyvals_get(&out, "FAKE_USER"), "me");
+	model_free(m);
+	workspace_release(&w);
+
+	workspace_new(&w, false, "services:\n  migrate: { image: fakedb, command: fake-client -h db }\n" PROCESS);
+	m = load(&w, true, "");
+	assert_int_equal(m->services[0].unsupported.code, ERROR_IMAGE_NOT_FOUND);
+	assert_false(model_is_refused(&m->services[0]));
+	model_free(m);
+	workspace_release(&w);
+}
+
 static void a_command_gets_what_env_gives(void **state)
 {
 	struct workspace w;
@@ -791,6 +824,7 @@ int main(void)
 	    cmocka_unit_test(a_published_number_is_the_main_checkouts_alone),
 	    cmocka_unit_test(a_strict_number_is_had_or_refused),
 	    cmocka_unit_test(readiness_is_asked_in_this_order),
+	    cmocka_unit_test(a_client_of_a_database_is_none),
 	    cmocka_unit_test(a_command_gets_what_env_gives),
 	    cmocka_unit_test(a_commands_peers_are_where_they_are),
 	    cmocka_unit_test(volumes_lie_in_the_generation),

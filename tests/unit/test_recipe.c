@@ -210,6 +210,83 @@ static void an_entrypoint_of_its_own_is_not_had(void **state)
 	assert_non_null(args);
 }
 
+static void expect_serves(const char *image, bool serves, const char *entrypoint, const char *command)
+{
+	struct recipes *rs = ours();
+	cleanup_strv char **before = NULL, **words = NULL;
+	assert_int_equal(config_split_words(entrypoint, &before, NULL), 0);
+	assert_int_equal(config_split_words(command, &words, NULL), 0);
+	const struct config_service s = {.image = (char *)image, .entrypoint = before, .command = words};
+	if ((recipe_for_service(rs, &s) != NULL) != serves)
+		fail_msg("%s: '%s' '%s' is %s", image, entrypoint, command, serves ? "not the server" : "the server");
+	recipes_free(rs);
+}
+
+static void a_client_is_no_server(void **state)
+{
+	static const struct {
+		const char *image, *entrypoint, *command;
+		bool serves;
+	} cases[] = {
+	    {"redis:7", "", "", true},
+	    {"redis:7", "", "redis-server --save ''", true},
+	    {"redis:7", "", "--appendonly yes", true},
+	    {"redis:7", "", "/usr/local/etc/redis/redis.conf", true},
+	    {"redis:7", "", "sh -c 'exec redis-server --requirepass \"$PASS\"'", true},
+	    {"redis:7", "", "/bin/sh -ec 'mkdir -p /x && nice -n 10 /usr/bin/redis-server; echo'", true},
+	    {"valkey/valkey:8", "tini --", "valkey-server", true},
+	    {"redis:7", "/wait-for-it.sh a:1 -- redis-server", "", true},
+	    {"redis:7", "", "redis-cli -h redis set a 1", false},
+	    {"redis:7", "redis-cli", "-h redis set a 1", false},
+	    {"redis:7", "", "sh -c 'until redis-cli -h redis ping; do sleep 1; done'", false},
+	    {"redis:7", "", "docker-entrypoint.sh redis-cli ping", false},
+	    {"redis:7", "/seed.sh", "", false},
+	    {"postgres:16", "", "-c fsync=off", true},
+	    {"postgres:16", "docker-entrypoint.sh", "-c fsync=off", true},
+	    {"postgres:16", "docker-entrypoint.sh", "", true},
+	    {"postgres:16", "/wrapper.sh", "postgres -c fsync=off", true},
+	    {"postgres:16", "", "bash -c 'chown -R a /b; exec docker-entrypoint.sh -c ssl=on'", true},
+	    {"postgres:16", "", "bash -c 'if true; then su postgres -c \"postgres -D /x\"; fi'", true},
+	    {"postgres:16", "", "gosu postgres postgres", true},
+	    {"postgres:16", "", "psql -h db -U postgres postgres", false},
+	    {"postgres:16", "", "psql postgres://postgres@db/postgres -f /a.sql", false},
+	    {"postgres:16", "sh -c", "'until pg_isready -h db -U postgres; do sleep 1; done; psql -h db postgres'", false},
+	    {"postgres:16", "", "psql -h db -c 'create table a(x int); select 1' postgres", false},
+	    {"postgres:16", "", "sh -c 'psql -h db -c \"create table a(x int);\" postgres && echo done'", false},
+	    {"postgres:16", "", "createdb -h db -O postgres app", false},
+	    {"postgres:16", "", "gosu postgres psql -h db", false},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		expect_serves(cases[i].image, cases[i].serves, cases[i].entrypoint, cases[i].command);
+}
+
+/* What it starts nobody knows: the service says what it is. */
+static void a_script_serves_where_a_server_is_wanted(void **state)
+{
+	char *script[] = {(char *)"/start.sh", NULL}, *client[] = {(char *)"redis-cli", NULL};
+	struct config_port port = {.internal = 6379}, other = {.internal = 80};
+	struct config_volume data = {.target = (char *)"/data"}, beside = {.target = (char *)"/database"};
+	struct recipes *rs = ours();
+	const struct {
+		struct config_service s;
+		bool serves;
+	} cases[] = {
+	    {{.command = script, .ports = &port, .n_ports = 1}, true},
+	    {{.command = client, .ports = &port, .n_ports = 1}, true},
+	    {{.command = script, .expose = &port, .n_expose = 1}, true},
+	    {{.command = script, .ports = &other, .n_ports = 1}, false},
+	    {{.command = script, .volumes = &data, .n_volumes = 1}, true},
+	    {{.command = script, .volumes = &beside, .n_volumes = 1}, false},
+	    {{.command = client, .volumes = &data, .n_volumes = 1}, false},
+	    {{.command = script, .healthcheck.kind = PROBE_EXEC}, true},
+	    {{.command = script}, false},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		if (recipe_serves(recipe_by_name(rs, "redis"), &cases[i].s) != cases[i].serves)
+			fail_msg("case %zu", i);
+	recipes_free(rs);
+}
+
 static void arguments_have_values(void **state)
 {
 	cleanup_strv char **args = NULL;
@@ -394,6 +471,8 @@ int main(void)
 	    cmocka_unit_test(urls_follow_the_environment),
 	    cmocka_unit_test(commands_give_arguments),
 	    cmocka_unit_test(an_entrypoint_of_its_own_is_not_had),
+	    cmocka_unit_test(a_client_is_no_server),
+	    cmocka_unit_test(a_script_serves_where_a_server_is_wanted),
 	    cmocka_unit_test(arguments_have_values),
 	    cmocka_unit_test(the_nearest_version_is_taken),
 	    cmocka_unit_test(the_program_is_asked_once_until_it_changes),
