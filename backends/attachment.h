@@ -23,6 +23,7 @@ enum { ATTACHMENT_OUT = 1, ATTACHMENT_ERR = 2 }; /* of a terminal all is ATTACHM
 struct attachment_container {
 	const char *image;
 	char *const *binds; /* absolute paths, each at the same path inside; NULL: none */
+	const char *seen;   /* a path in them by which it is known that the engine sees there what we do; NULL: it is believed */
 	uid_t uid;          /* who it is to be; the caller's own where the engine maps users to itself */
 	gid_t gid;
 	void (*progress)(void *arg, const json_t *progress); /* of a pull, as backend_progress; NULL: nobody wants to know */

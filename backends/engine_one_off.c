@@ -163,12 +163,26 @@ static int make(struct engine_attachment *s, const struct attachment_spec *spec,
 	return r;
 }
 
+/* An engine in a virtual machine, or in a mount namespace that is older than a mount, binds what lies beneath that, and says nothing. Podman
+ * cannot be asked before the start, and is on this machine. */
+static int check_seen(struct engine_attachment *s, const char *path, struct error *err)
+{
+	cleanup_free char *escaped = path ? engine_escape(path) : NULL, *stat = xasprintf("%s/archive?path=%s", s->program, escaped ? escaped : "");
+	cleanup_reply struct engine_reply reply = {0, NULL};
+	if (!path || engine_ask(&s->target, "HEAD", stat, NULL, ATTACHMENT_CALL_MS, &reply, NULL) || reply.status != 404)
+		return 0;
+	error_set(err, ERROR_PERMISSION, "the engine at %s does not see %s: it is in a virtual machine, or was started where this mount is not seen", s->target.url, path);
+	return error_hint(err, "restart the engine, or do without a mount: ajj detach, then ajj up --plain");
+}
+
 /* Its streams before it starts, or its first words are lost. */
 static int make_and_start(struct engine_attachment *s, const struct attachment_spec *spec, bool rootless, bool podman, bool init, struct error *err)
 {
 	int r = make(s, spec, rootless, podman, init, err);
 	cleanup_free char *attach = xasprintf("%s/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys=%s", s->program ? s->program : "", ATTACHMENT_DETACH_KEYS_URL);
 	cleanup_free char *start = xasprintf("%s/start", s->program ? s->program : "");
+	if (r == 0 && !podman)
+		r = check_seen(s, spec->container->seen, err);
 	if (r == 0)
 		r = engine_attachment_connect(s, attach, NULL, err);
 	if (r == 0)

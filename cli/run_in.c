@@ -109,7 +109,8 @@ int run_in(const struct client *c, const struct arguments *args, struct error *e
 	cleanup_close int lease = -1;
 	cleanup_attachment struct attachment *a = NULL;
 	add_binds(c, &binds);
-	const struct attachment_container container = {.image = arguments_value(args, "in"), .binds = binds, .uid = getuid(), .gid = getgid(),
+	cleanup_free char *seen = xasprintf("%s/.aether", c->id.root);
+	const struct attachment_container container = {.image = arguments_value(args, "in"), .binds = binds, .seen = seen, .uid = getuid(), .gid = getgid(),
 	                                               .progress = show_pull, .making = hold_signals, .arg = &terminal};
 	struct attachment_spec spec = {.container = &container, .argv = args->words ? args->words : none, .user = arguments_value(args, "user"),
 	                               .directory = directory, .terminal = terminal};

@@ -24,6 +24,8 @@ int environment_attach(const struct store_environment *e, const char *planned, s
 		return attachment_open(e->backend, spec, ret, err);
 	if (planned && spec->only_check)
 		return check_planned(planned, spec, err);
-	error_set(err, ERROR_SERVICE_FAILED, "nothing of %s was ever started", e->root);
-	return error_hint(err, "ajj up");
+	if (!spec->service)
+		return error_set(err, ERROR_SERVICE_FAILED, "nothing of %s was ever started", e->root);
+	error_set(err, ERROR_SERVICE_FAILED, "service %s does not run", spec->service);
+	return error_hint(err, "ajj start %s", spec->service);
 }
