@@ -449,11 +449,15 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 	}
 	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	if (op->kind == KIND_PREPARE && is_running(json)) {
+		op_done(op, NULL); /* of whatever configuration: nobody has said that it is to go */
+		return;
+	}
 	bool stale = op->plan->joins && !is_running(json); /* it names a container that may be another one by now */
 	bool other_image = op->plan->image_id && !engine_image_is(op->plan->image_id, json_string_value(json_object_get(json, "Image")));
 	if (!hash || strcmp(hash, op->plan->config_hash) || stale || other_image || engine_made_differs(op->plan, json)) {
 		replace(op, is_running(json));
-	} else if (is_running(json) && op->kind == KIND_START) {
+	} else if (is_running(json)) {
 		end_start(op, json);
 	} else {
 		start_container(op);

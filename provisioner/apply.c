@@ -339,6 +339,7 @@ void apply_changes(struct apply *a)
 {
 	for (size_t i = 0; i < a->count; i++) {
 		struct apply_service *s = a->services[i];
+		s->outdated = s->operation == OPERATION_START && s->model && strcmp(s->start_hash, s->model->spec.config_hash) != 0;
 		if (!s->model && s->made)
 			apply_want(s, GOAL_ABSENT);
 		if (is_changed(s))

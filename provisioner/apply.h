@@ -53,6 +53,7 @@ struct apply_service {
 	bool taken; /* a foreigner sits on its port: waiting for another number */
 	unsigned port_tries;
 	bool exited; /* while its start was under way */
+	bool outdated; /* the start under way is of another configuration than what is to be applied: its result is made anew */
 	bool discard; /* its data goes before anything of it is started again; the owner's to do once it is not made, and to clear */
 	bool discarding; /* the owner is at it */
 	bool gone; /* its process is not there any more: the backend is about to say so */

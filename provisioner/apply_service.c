@@ -490,6 +490,10 @@ static void on_started(void *arg, const struct error *err)
 		service_tell(s, false);
 		return;
 	}
+	if (err && s->outdated && s->goal == GOAL_UP) {
+		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
+		return;
+	}
 	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES)
 		return; /* taken since it was looked at: the next start looks again, and gets another */
 	if (err) {
@@ -499,6 +503,7 @@ static void on_started(void *arg, const struct error *err)
 		return;
 	}
 	s->made = true;
+	s->recreate = s->outdated && s->goal == GOAL_UP;
 	free(s->config_hash);
 	s->config_hash = move_ptr(s->start_hash);
 	s->present = PRESENT_RUNNING;
@@ -605,7 +610,7 @@ void service_start(struct apply_service *s)
 	if (!is_approved(s) || !ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
-	s->exited = s->proven = s->gone = false;
+	s->exited = s->proven = s->gone = s->outdated = false;
 	s->started_at = now_monotonic_ms();
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);
