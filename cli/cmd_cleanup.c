@@ -22,6 +22,7 @@
 #include "cli/registry.h"
 #include "cli/run_in.h"
 
+#define LOCK_MS 1000
 #define SETTLE_MS 500
 #define STALE_S 60 /* a younger directory may belong to a mount that is being made */
 
@@ -111,6 +112,19 @@ static int orphaned_services(struct cleanup *c, struct error *err)
 }
 
 /* The same of backends whose services hold no lock of ours. */
+/* Who was killed a moment ago may hold its lock still, without a mount. */
+static bool is_served_on(const struct store_environment *e)
+{
+	for (int ms = 0; ms < LOCK_MS; ms += 20) {
+		if (!is_served(e))
+			return false;
+		if (is_mounted_by_us(e->root) || is_mounted_by_us(e->control_dir))
+			return true;
+		nanosleep(&(struct timespec){0, 20 * 1000000L}, NULL);
+	}
+	return true;
+}
+
 static bool look_for_containers(struct cleanup *c)
 {
 	bool unserved = false;
@@ -118,7 +132,7 @@ static bool look_for_containers(struct cleanup *c)
 		const struct store_environment *e = &c->known.items[i];
 		cleanup_error struct error why = ERROR_INIT;
 		cleanup_strv char **names = NULL;
-		if (is_served(e) || (e->backend && !strcmp(e->backend, "process")))
+		if ((e->backend && !strcmp(e->backend, "process")) || is_served_on(e))
 			continue;
 		unserved = true;
 		note(c, discard_orphans(e, false, &names, &why), &why);
