@@ -38,12 +38,13 @@ one_round() {
 	ajj attach app >/dev/null || fail "round $1: attach"
 	keeper=$(cd app && field aetherfs keeper_pid)
 	case $2 in
+	attach) ;;
 	up) [ $((RANDOM % 2)) = 0 ] || ms $((RANDOM % 300)) ;;
 	*) (cd app && up_afresh) || fail "round $1: up before $2: $(cat said)" ;;
 	esac
 	(cd app && exec ajj "$2" >/dev/null 2>&1) &
 	pid=$!
-	[ "$2" = up ] || before=$((before / 2))
+	[ "$2" != destroy ] || before=$((before / 2))
 	ms $before
 	echo "round $1: $2, kill, at $SECONDS s"
 	kill_both "$keeper"
@@ -70,8 +71,9 @@ volumes: { pgdata: {} }
 x-aether: { timeout: 20s }
 YAML
 	for round in $(seq "${ROUNDS:-12}"); do
-		case $((round % 3)) in
+		case $((round % 4)) in
 		1 | 2) one_round "$round" up ;;
+		3) one_round "$round" attach ;; # containers are made ahead of need
 		0) one_round "$round" destroy ;;
 		esac
 	done
