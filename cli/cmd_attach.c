@@ -25,6 +25,7 @@ static void answer(const struct client *c, bool mounted_now, const struct includ
 		warn_of_broken(broken);
 		json_object_set_new(status, "config_error", error_to_json(broken));
 	}
+	report_warn_of_permissions(status);
 	output_line("%s %s (%s)", c->id.root, mounted_now ? "is mounted" : "was mounted already", c->id.namespace_);
 	if (included->answer)
 		json_object_set(status, "included", included->answer);

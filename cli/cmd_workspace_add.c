@@ -191,6 +191,7 @@ static void answer(const struct client *c, const struct include *included)
 {
 	json_t *status = report_status(c);
 	cleanup_free char *resources = report_resources(status);
+	report_warn_of_permissions(status);
 	output_line("Mounted %s (%s)%s%s", c->id.root, c->id.namespace_, *resources ? ": " : "", resources);
 	if (included->answer)
 		json_object_set(status, "included", included->answer);

@@ -130,6 +130,21 @@ bool report_is_up(const json_t *status)
 	return false;
 }
 
+void report_warn_of_permissions(const json_t *status)
+{
+	const char *name, *hint = "";
+	json_t *service;
+	json_object_foreach(json_object_get(status, "services"), name, service) {
+		const json_t *error = json_object_get(service, "error");
+		if (strcmp(report_string(service, "state"), "unsupported") || strcmp(report_string(error, "code"), error_code_name(ERROR_PERMISSION)))
+			continue;
+		output_note("Warning: %s", report_string(error, "message"));
+		hint = report_string(error, "hint");
+	}
+	if (*hint)
+		output_note("Hint: %s", hint);
+}
+
 void report_tell(const struct client *c)
 {
 	json_t *status = report_status(c);

@@ -12,6 +12,8 @@ char *report_resources(const json_t *status);
 void report_print(const json_t *status);
 /* What a command that changed the environment ends with: status.json for people, or as the document. */
 void report_tell(const struct client *c);
+/* On stderr: services that could run here, were it not for a permission, and what mends it. */
+void report_warn_of_permissions(const json_t *status);
 /* borrowed; "" when missing */
 const char *report_string(const json_t *object, const char *key);
 /* Do its services run? */

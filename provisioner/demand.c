@@ -239,6 +239,18 @@ static char **services_of(const struct model *m, const char *file)
 	return f ? f->services : NULL;
 }
 
+/* Of those that are to start, one that waits for it; borrowed; NULL: none */
+static const char *who_needs(const struct model *m, const bool *chosen, const char *name)
+{
+	for (size_t i = 0; i < m->n_services; i++) {
+		const struct config_service *c = m->services[i].config;
+		for (size_t d = 0; chosen[i] && d < c->n_depends_on; d++)
+			if (c->depends_on[d].required && !strcmp(c->depends_on[d].service, name))
+				return c->name;
+	}
+	return NULL;
+}
+
 /* What it needs, by name; services that cannot run here are left out where nobody has named them. */
 static int find_needed(struct demand *d, struct error *err)
 {
@@ -259,7 +271,9 @@ static int find_needed(struct demand *d, struct error *err)
 			strv_push(&d->needed, xstrdup(s->config->name));
 			continue;
 		}
-		bool fails = named[i] || model_is_refused(s);
+		/* what a service on an engine needs, and may not be there for want of a permission, others would wait for in vain */
+		const char *needs = s->unsupported.code == ERROR_PERMISSION ? who_needs(m, chosen, s->config->name) : NULL;
+		bool fails = named[i] || model_is_refused(s) || needs;
 		if (!unsupported || fails)
 			unsupported = &s->unsupported;
 		if (fails)
