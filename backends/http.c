@@ -366,10 +366,9 @@ static void set_params(struct http *h, const struct http_params *params)
 
 int http_new(const struct http_params *params, struct http **ret, struct error *err)
 {
-	static bool initialised;
-	if (!initialised && curl_global_init(CURL_GLOBAL_DEFAULT))
-		return error_set(err, ERROR_INTERNAL, "libcurl cannot be used");
-	initialised = true;
+	int r = http_curl_load(err);
+	if (r < 0)
+		return r;
 	struct http *h = xcalloc(1, sizeof *h);
 	set_params(h, params);
 	h->multi = curl_multi_init();
@@ -421,12 +420,13 @@ int http_wait(const struct http_params *params, const struct http_request *reque
 {
 	struct http h = {.loop = NULL};
 	cleanup_error struct error failed = ERROR_INIT;
-	if (curl_global_init(CURL_GLOBAL_DEFAULT))
-		return error_set(err, ERROR_INTERNAL, "libcurl cannot be used");
+	int r = http_curl_load(err);
+	if (r < 0)
+		return r;
 	set_params(&h, params);
 	struct http_call *c = call_new(&h, request);
 	tell(c, curl_easy_perform(c->easy), &failed);
-	int r = -failed.err;
+	r = -failed.err;
 	call_free(c);
 	free(h.name);
 	free(h.socket_path);

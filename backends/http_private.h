@@ -2,9 +2,8 @@
 #ifndef BACKENDS_HTTP_PRIVATE_H
 #define BACKENDS_HTTP_PRIVATE_H
 
-#include <curl/curl.h>
-
 #include "backends/http.h"
+#include "backends/http_curl.h"
 
 #define HTTP_CONNECT_TIMEOUT_MS 5000 /* a Unix socket whose queue is full waits, too */
 

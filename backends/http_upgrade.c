@@ -218,15 +218,16 @@ static int take_answer(struct http_stream *s, struct buffer *text, const struct 
 
 int http_upgrade(const struct http_params *params, const struct http_request *request, struct http_stream **ret, struct error *err)
 {
-	if (curl_global_init(CURL_GLOBAL_DEFAULT))
-		return error_set(err, ERROR_INTERNAL, "libcurl cannot be used");
+	int r = http_curl_load(err);
+	if (r < 0)
+		return r;
 	CLEANUP(stream_freep) struct http_stream *s = xcalloc(1, sizeof *s);
 	cleanup_buffer struct buffer question = BUFFER_INIT, answer = BUFFER_INIT;
 	uint64_t until_ms = now_monotonic_ms() + request->timeout_ms;
 	s->easy = curl_easy_init();
 	if (!s->easy)
 		abort(); /* out of memory */
-	int r = connect_to(params, request->path, s, err);
+	r = connect_to(params, request->path, s, err);
 	if (r)
 		return r;
 	write_head(params, request, &question);
