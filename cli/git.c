@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/program.h"
 #include "base/strv.h"
 #include "cli/jj.h"
@@ -17,6 +18,7 @@
 #include "cli/process.h"
 
 #define LINE_FILE_MAX 65536 /* bytes of HEAD, gitdir */
+#define LOOSE_REFS_MAX 500  /* beyond, asking git costs little more than looking */
 
 /* ---- what there is ---- */
 
@@ -129,6 +131,62 @@ void git_worktrees_release(struct git_worktrees *list)
 	}
 	free(list->items);
 	*list = (struct git_worktrees)GIT_WORKTREES_INIT;
+}
+
+/* ---- where the branches stand (gitrepository-layout(5), gitformat-reftable(5)) ---- */
+
+struct walk {
+	uint64_t hash;
+	unsigned left; /* files that may still be read */
+	bool failed;
+};
+
+static void hash_refs(struct walk *w, const char *path);
+
+static void hash_ref(struct walk *w, const char *path)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	int r = w->left ? file_read(AT_FDCWD, path, LINE_FILE_MAX, &text) : -EFBIG;
+	w->left -= w->left > 0;
+	if (r == -EISDIR)
+		hash_refs(w, path);
+	else if (r && r != -ENOENT)
+		w->failed = true;
+	w->hash = hash_str(hash_str(w->hash, path), buffer_str(&text));
+}
+
+static void hash_refs(struct walk *w, const char *path)
+{
+	struct dirent **names = NULL;
+	int n = scandir(path, &names, NULL, alphasort);
+	w->failed = w->failed || (n < 0 && errno != ENOENT);
+	for (int i = 0; i < n; i++) {
+		cleanup_free char *one = xasprintf("%s/%s", path, names[i]->d_name);
+		if (names[i]->d_name[0] != '.' && !w->failed)
+			hash_ref(w, one);
+		free(names[i]);
+	}
+	free(names);
+}
+
+bool git_refs_fingerprint(const char *common, const struct git_worktrees *list, uint64_t *ret)
+{
+	static const char *const places[] = {"reftable/tables.list", "refs/heads", "refs/remotes"};
+	struct walk w = {HASH_INIT, LOOSE_REFS_MAX, false};
+	struct stat st = {0};
+	cleanup_free char *packed = xasprintf("%s/packed-refs", common); /* always replaced, never written in place */
+	if (stat(packed, &st) && errno != ENOENT)
+		return false;
+	const uint64_t what[] = {st.st_ino, (uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec};
+	w.hash = hash_bytes(w.hash, what, sizeof what);
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		cleanup_free char *place = xasprintf("%s/%s", common, places[i]);
+		hash_ref(&w, place);
+	}
+	for (size_t i = 0; i < list->count; i++)
+		w.hash = hash_str(w.hash, list->items[i].commit ? list->items[i].commit : "");
+	*ret = w.hash;
+	return !w.failed;
 }
 
 /* ---- whose is a directory's `.git` file? ---- */

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -32,6 +33,10 @@ int git_worktrees_read(const char *common, const char *main_root, struct git_wor
 const struct git_worktree *git_worktrees_at(const struct git_worktrees *list, const char *path);
 void git_worktrees_release(struct git_worktrees *list);
 #define cleanup_git_worktrees __attribute__((cleanup(git_worktrees_release)))
+
+/* A fingerprint of where all branches stand and what each worktree has checked out: while it is the same, so is every commit that somebody may switch
+ * to. false: that is not known, or there are too many to look at at every command. */
+bool git_refs_fingerprint(const char *common, const struct git_worktrees *list, uint64_t *ret);
 
 /* What git's entry says that a directory's `.git` leads to. */
 enum git_claim {

@@ -94,16 +94,14 @@ static int run_git(const char *git_dir, const char *const *words, const struct b
 }
 
 /* The heads of the other worktrees are nearly always branches; one that is detached counts, too. */
-static void add_heads(const struct identity *id, struct buffer *refs)
+static void add_heads(const struct git_worktrees *list, struct buffer *refs)
 {
-	cleanup_git_worktrees struct git_worktrees list = GIT_WORKTREES_INIT;
-	git_worktrees_read(id->repository, id->main_root, &list);
-	for (size_t i = 0; i < list.count; i++)
-		if (list.items[i].commit)
-			buffer_printf(refs, "%s\n", list.items[i].commit);
+	for (size_t i = 0; i < list->count; i++)
+		if (list->items[i].commit)
+			buffer_printf(refs, "%s\n", list->items[i].commit);
 }
 
-static int ask_git(const struct identity *id, char *const *names, struct buffer *out)
+static int ask_git(const struct identity *id, const struct git_worktrees *list, char *const *names, struct buffer *out)
 {
 	cleanup_free char *count = xasprintf("--count=%d", TRACKED_REFS_MAX);
 	const char *const branches[] = {"for-each-ref", count, "--format=%(objectname)", "refs/heads", "refs/remotes", NULL};
@@ -112,7 +110,7 @@ static int ask_git(const struct identity *id, char *const *names, struct buffer 
 	int r = run_git(id->repository, branches, NULL, &refs);
 	if (r)
 		return -EIO;
-	add_heads(id, &refs);
+	add_heads(list, &refs);
 	list_objects(buffer_str(&refs), names, &objects);
 	if (!objects.len)
 		return 0;
@@ -208,31 +206,38 @@ static void take(struct client *c, const struct answer *before, const struct ans
 		output_note("Warning: %s", err.message);
 }
 
-/* The state that was asked about: the repository's and, as the configuration's files may be others now, theirs. new */
-static char *full_state(const struct identity *id, char *const *names, bool native)
+/* The state that was asked about: the repository's and, as the configuration's files may be others now, theirs. new; "": it cannot be told */
+static char *full_state(const struct identity *id, const struct git_worktrees *list, char *const *names, bool native)
 {
-	cleanup_free char *jj = jj_state(id);
-	uint64_t h = HASH_INIT;
+	bool jj = id->kind == WORKSPACE_JJ;
+	cleanup_free char *heads = jj ? jj_state(id) : NULL;
+	uint64_t h = HASH_INIT, refs = 0;
 	for (char *const *n = names; *n; n++)
 		h = hash_str(h, *n);
-	return *jj ? xasprintf("%s %016llx%s", jj, (unsigned long long)h, native ? " native" : "") : move_ptr(jj);
+	if (jj ? !*heads : !git_refs_fingerprint(id->repository, list, &refs))
+		return xstrdup("");
+	return jj ? xasprintf("%s %016llx%s", heads, (unsigned long long)h, native ? " native" : "")
+	          : xasprintf("git %016llx %016llx", (unsigned long long)refs, (unsigned long long)h);
 }
 
 void tracked_settle(struct client *c)
 {
 	cleanup_free char *old_state = NULL, *state = NULL;
 	cleanup_buffer struct buffer tracked = BUFFER_INIT;
+	cleanup_git_worktrees struct git_worktrees list = GIT_WORKTREES_INIT;
 	if (c->id.kind == WORKSPACE_PLAIN)
 		return;
 	cleanup_strv char **names = list_names(&c->id), **files = env_name_tracked(c->id.shared_dir, c->id.repository), **now = NULL;
 	const char *before = env_name_read(c->id.shared_dir, c->id.repository, &old_state);
 	bool jj = c->id.kind == WORKSPACE_JJ, native = jj && has_native(&c->id);
-	state = jj ? full_state(&c->id, names, native) : xstrdup("");
-	if (jj && *state && !strcmp(state, old_state)) {
+	if (!jj)
+		git_worktrees_read(c->id.repository, c->id.main_root, &list);
+	state = full_state(&c->id, &list, names, native);
+	if (*state && !strcmp(state, old_state)) {
 		c->id.env_name = before;
 		return;
 	}
-	if ((jj ? ask_jj(&c->id, names, native, &tracked) : ask_git(&c->id, names, &tracked)) < 0)
+	if ((jj ? ask_jj(&c->id, names, native, &tracked) : ask_git(&c->id, &list, names, &tracked)) < 0)
 		return;
 	now = tracked_files(names, buffer_str(&tracked));
 	const struct answer was = {before, files, old_state}, is = {choose(buffer_str(&tracked)), now, state};

@@ -1,5 +1,6 @@
 /* Does a commit that somebody may switch to track `.env`? Then the virtual file of all the repository's workspaces has another name
- * (provisioner/env_name.h). Asked by what mounts or starts, through jj's stable doors, or of git by two short processes. */
+ * (provisioner/env_name.h). Asked by what mounts or starts, through jj's stable doors, or of git by two short processes; while
+ * no branch has moved, of nobody. */
 #ifndef CLI_TRACKED_H
 #define CLI_TRACKED_H
 
