@@ -232,7 +232,7 @@ static char **profiles_of(const struct config_params *params)
 	return profiles;
 }
 
-static int load(struct loading *l, json_t **ret_shape)
+static int load(struct loading *l)
 {
 	l->config->profiles = profiles_of(l->params);
 	int r = loading_read(l);
@@ -240,7 +240,18 @@ static int load(struct loading *l, json_t **ret_shape)
 		return r;
 	l->project = project_name(l->config);
 	struct field root = field_root(&l->reader, l->root);
-	r = read_top(&root, l->config);
+	return read_top(&root, l->config);
+}
+
+/* Whether somebody wants the shape must not change what is approved, nor what is warned of. */
+static int load_shape(struct loading *l, json_t **ret_shape)
+{
+	struct config *c = l->config;
+	int r = load(l);
+	approvals_finish(l);
+	c->text_hash = xasprintf("%016llx", (unsigned long long)l->hash);
+	reader_tell_unused(&l->reader);
+	c->n_own_warnings = c->n_warnings;
 	if (r == 0 && ret_shape)
 		r = config_shape(l, ret_shape);
 	reader_finish(&l->reader);
@@ -254,14 +265,12 @@ int config_load_shape(const struct config_params *params, struct config **ret, j
 	l.reader = (struct reader){
 	    .err = err, .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
 	c->inherit = c->rewrite = true;
-	int r = load(&l, ret_shape);
+	int r = load_shape(&l, ret_shape);
 	for (size_t i = 0; i < l.n_docs; i++)
 		yaml_free(l.docs[i]);
 	free(l.docs);
 	if (!c->backend)
 		c->backend = xstrdup("auto");
-	approvals_finish(&l);
-	c->text_hash = xasprintf("%016llx", (unsigned long long)l.hash);
 	keyvals_release(&l.env_files);
 	keyvals_release(&l.strange_env);
 	keyvals_release(&l.included_env);

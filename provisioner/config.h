@@ -213,6 +213,7 @@ struct config {
 	char *approval_hash;   /* SHA-256 of all of them; "" when there are none */
 	struct config_warning *warnings;
 	size_t n_warnings;
+	size_t n_own_warnings; /* without those of fields that only the shape has, which stand behind them */
 };
 
 struct recipes;

@@ -252,7 +252,7 @@ static void tell_unused(const struct reader *r, const struct unused_key *u)
 	warn_at(r, u->file, u->line, u->column, whole);
 }
 
-void reader_finish(struct reader *r)
+void reader_tell_unused(struct reader *r)
 {
 	for (size_t i = 0; i < r->n_unused; i++) {
 		tell_unused(r, &r->unused[i]);
@@ -261,6 +261,11 @@ void reader_finish(struct reader *r)
 	free(r->unused);
 	r->unused = NULL;
 	r->n_unused = 0;
+}
+
+void reader_finish(struct reader *r)
+{
+	reader_tell_unused(r);
 	strv_free(r->unset);
 	r->unset = NULL;
 }

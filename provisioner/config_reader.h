@@ -32,7 +32,8 @@ struct reader {
 
 #define READER_BYTES_MAX (16u << 20)
 
-/* Tells the warnings that were gathered and releases what the reader holds. */
+void reader_tell_unused(struct reader *r); /* the warnings that were gathered until now */
+/* Tells them, and releases what the reader holds. */
 void reader_finish(struct reader *r);
 
 /* A value and how it was reached. Lives on the stack of whoever reads; `up` is borrowed. */

@@ -579,7 +579,7 @@ static void make_services(struct model *m, const struct model_params *params)
 		want_ports(s);
 		settle_mode(m, s);
 	}
-	for (size_t i = 0; i < m->config->n_warnings; i++)
+	for (size_t i = 0; i < m->config->n_own_warnings; i++)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
 	model_warn(m);
 }
@@ -747,13 +747,30 @@ static int read_config(const struct model_params *params, const struct keyvals *
 	return ret_shape ? config_load_shape(&config, ret, ret_shape, err) : config_load(&config, ret, err);
 }
 
-/* Nobody misses it where there is no engine. */
-static void read_shape(struct model *m, const struct model_params *params, const struct keyvals *user)
+static bool is_engine(const char *backend)
+{
+	return backend && strcmp(backend, "process") && strcmp(backend, "memory");
+}
+
+/* With the shape, where it will be wanted; one that cannot be had is no reason to have no services. */
+static int read_all(struct model *m, const struct model_params *params, const struct keyvals *user, bool shape, struct error *err)
+{
+	cleanup_error struct error ignored = ERROR_INIT;
+	if (shape && !read_config(params, user, &m->config, &m->shape, &ignored))
+		return 0;
+	return read_config(params, user, &m->config, NULL, err);
+}
+
+/* Which backend it is was not known when the configuration was read: read again. Nobody misses it where there is no engine. */
+static void settle_shape(struct model *m, const struct model_params *params, const struct keyvals *user)
 {
 	struct config *again = NULL;
 	cleanup_error struct error ignored = ERROR_INIT;
-	if (params->beside_compose && strcmp(m->backend, "process") && strcmp(m->backend, "memory"))
+	bool wanted = params->beside_compose && is_engine(m->backend);
+	if (wanted && !m->shape)
 		read_config(params, user, &again, &m->shape, &ignored);
+	else if (!wanted)
+		json_decref(move_ptr(m->shape));
 	config_free(again);
 }
 
@@ -761,13 +778,15 @@ static void read_shape(struct model *m, const struct model_params *params, const
 static int load(struct model *m, const struct model_params *params, struct error *err)
 {
 	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
+	bool shape = params->beside_compose && is_engine(params->backend);
 	envset_user(params->main_text, params->user_text, &user);
-	int r = read_config(params, &user, &m->config, NULL, err);
+	int r = read_all(m, params, &user, shape, err);
 	if (r == 0 && !m->config->inherit && *params->main_text) {
 		config_free(move_ptr(m->config));
+		json_decref(move_ptr(m->shape));
 		keyvals_release(&user);
 		envset_user(NULL, params->user_text, &user);
-		r = read_config(params, &user, &m->config, NULL, err);
+		r = read_all(m, params, &user, shape, err);
 	}
 	if (r == 0)
 		r = plan_check_circles(m->config, err);
@@ -775,7 +794,7 @@ static int load(struct model *m, const struct model_params *params, struct error
 		r = decide_backend(m, params, err);
 	if (r < 0)
 		return r;
-	read_shape(m, params, &user);
+	settle_shape(m, params, &user);
 	m->generation = params->generation;
 	m->planned = params->plan;
 	keyvals_copy(&m->app_preferred, &m->config->app_ports);

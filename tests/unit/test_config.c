@@ -277,6 +277,20 @@ static void put_shape(struct buffer *out, const json_t *shape, const char *folde
 	buffer_printf(out, "%s\n", at);
 }
 
+/* Nobody can tell from the configuration that the shape was wanted, too. */
+static void same_without_shape(const struct config_params *params, const struct config *with)
+{
+	struct config *c = NULL;
+	assert_int_equal(config_load(params, &c, NULL), 0);
+	assert_string_equal(c->text_hash, with->text_hash);
+	assert_string_equal(c->approval_hash, with->approval_hash);
+	assert_int_equal(c->n_own_warnings, c->n_warnings);
+	assert_int_equal(c->n_own_warnings, with->n_own_warnings);
+	for (size_t i = 0; i < c->n_warnings; i++)
+		assert_string_equal(c->warnings[i].text, with->warnings[i].text);
+	config_free(c);
+}
+
 static bool shape_case(const char *directory)
 {
 	cleanup_error struct error err = ERROR_INIT;
@@ -294,6 +308,7 @@ static bool shape_case(const char *directory)
 		print_message("%s: %s\n", directory, err.message);
 		return false;
 	}
+	same_without_shape(&params, c);
 	put_shape(&out, shape, folder);
 	json_decref(shape);
 	config_free(c);
