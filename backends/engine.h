@@ -227,8 +227,9 @@ int engine_discard(const json_t *record, const char *namespace_, struct error *e
 
 /* ---- images (engine_images.c) ---- */
 
-/* There already, or pulled, as the plan's policy says. One pull an image at a time in a process; whoever waits hears of its end. */
-void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backend_done *done, void *arg);
+/* There already, or pulled, as the plan's policy says. One pull, and one look, an image at a time in a process; whoever waits hears of its end.
+ * What it declares to be a volume is added to `told`, which is there until then; NULL: nobody is told. */
+void engine_image_ensure(struct engine *e, const struct engine_plan *plan, struct engine_plan *told, backend_done *done, void *arg);
 
 /* ---- building (engine_build.c, engine_build_request.c, engine_build_images.c) ---- */
 

@@ -281,7 +281,7 @@ static void pull_next(struct build_job *j)
 	j->pulled++;
 	const struct engine_plan plan = {
 	    .service = j->service, .image = image, .platform = (char *)j->spec->platform, .pull = j->spec->options->pull ? PULL_ALWAYS : PULL_MISSING};
-	engine_image_ensure(j->e, &plan, on_pulled, j);
+	engine_image_ensure(j->e, &plan, NULL, on_pulled, j);
 }
 
 /* ---- an equal one ---- */

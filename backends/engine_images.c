@@ -42,6 +42,15 @@ struct pull {
 	bool mad; /* what it says is none of a pull */
 	char *auth;
 	char *auth_failed; /* why there is none, though docker's configuration names somebody to ask */
+	json_t *seen; /* the image, once it is there */
+};
+
+/* One who wants it. */
+struct wanted {
+	struct pull *pull;
+	struct engine_plan *told; /* what it declares to be a volume; NULL: nobody */
+	backend_done *done;
+	void *arg;
 };
 
 /* ---- how far it has come ---- */
@@ -141,7 +150,17 @@ static void pull_end(struct pull *p, const struct error *err)
 	layers_free(p);
 	free(p->auth);
 	free(p->auth_failed);
+	json_decref(p->seen);
 	free(p);
+}
+
+static void image_seen(struct pull *p, const json_t *json)
+{
+	cleanup_error struct error unknown = ERROR_INIT;
+	if (!json_string_value(json_object_get(json, "Id")))
+		error_set(&unknown, ERROR_BACKEND_UNREACHABLE, "the engine does not say what the image %s is", p->image);
+	p->seen = json_incref((json_t *)(uintptr_t)json);
+	pull_end(p, error_is_set(&unknown) ? &unknown : NULL);
 }
 
 static bool says(const char *text, const char *const *words)
@@ -212,6 +231,20 @@ static bool on_data(void *arg, int status, const char *data, size_t len)
 	return !p->mad;
 }
 
+static void on_pulled_seen(void *arg, const struct error *err, int status, const json_t *json)
+{
+	if (err)
+		pull_end(arg, err);
+	else
+		image_seen(arg, json);
+}
+
+static void inspect(struct pull *p, engine_answer *done)
+{
+	cleanup_free char *name = engine_escape(p->image), *path = xasprintf("/images/%s/json", name);
+	engine_call(p->e, "GET", path, NULL, ENGINE_CALL_MS, done, p);
+}
+
 static void on_pulled(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct pull *p = arg;
@@ -227,7 +260,10 @@ static void on_pulled(void *arg, const struct error *err, int status, const json
 		explain(p, status, err->message, &why);
 	else if (err)
 		error_copy(&why, err);
-	pull_end(p, error_is_set(&why) ? &why : NULL);
+	if (error_is_set(&why))
+		pull_end(p, &why);
+	else
+		inspect(p, on_pulled_seen);
 }
 
 static void begin_pull(struct pull *p)
@@ -296,7 +332,9 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 {
 	struct pull *p = arg;
 	bool there = !err && is_for(p->platform, json);
-	if ((there && p->policy != PULL_ALWAYS) || (err && status != 404))
+	if (there && p->policy != PULL_ALWAYS)
+		image_seen(p, json);
+	else if (err && status != 404)
 		pull_end(p, err);
 	else if (p->policy == PULL_NEVER)
 		refuse_to_pull(p);
@@ -315,25 +353,38 @@ static bool is_same(const char *a, const char *b)
 	return a == b || (a && b && !strcmp(a, b));
 }
 
-void engine_image_ensure(struct engine *e, const struct engine_plan *plan, backend_done *done, void *arg)
+static void on_there(void *arg, const struct error *err)
+{
+	struct wanted *w = arg;
+	if (!err && w->told)
+		engine_plan_add_image_volumes(w->told, w->pull->seen);
+	w->done(w->arg, err);
+	free(w);
+}
+
+static void wait_for(struct pull *p, const char *service, struct engine_plan *told, backend_done *done, void *arg)
+{
+	struct wanted *w = xcalloc(1, sizeof *w);
+	*w = (struct wanted){p, told, done, arg};
+	if (!strv_contains(p->services, service))
+		strv_push(&p->services, xstrdup(service));
+	engine_gate_enter(&p->gate, p->e->base.loop, on_there, w);
+}
+
+void engine_image_ensure(struct engine *e, const struct engine_plan *plan, struct engine_plan *told, backend_done *done, void *arg)
 {
 	const char *image = plan->image;
 	struct pull *p = e->pulls;
 	while (p && (strcmp(p->image, image) || !is_same(p->platform, plan->platform) || p->policy != plan->pull))
 		p = p->next;
 	if (p) {
-		if (!strv_contains(p->services, plan->service))
-			strv_push(&p->services, xstrdup(plan->service));
-		engine_gate_enter(&p->gate, e->base.loop, done, arg);
+		wait_for(p, plan->service, told, done, arg);
 		return;
 	}
 	p = xcalloc(1, sizeof *p);
 	*p = (struct pull){.e = e, .next = e->pulls, .image = xstrdup(image), .platform = xstrdup(plan->platform), .policy = plan->pull, .line = BUFFER_INIT, .failed = ERROR_INIT};
-	strv_push(&p->services, xstrdup(plan->service));
 	e->pulls = p;
 	engine_begin(e);
-	engine_gate_enter(&p->gate, e->base.loop, done, arg);
-	cleanup_free char *escaped = engine_escape(image);
-	cleanup_free char *path = xasprintf("/images/%s/json", escaped);
-	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_inspected, p);
+	wait_for(p, plan->service, told, done, arg);
+	inspect(p, on_inspected);
 }

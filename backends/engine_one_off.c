@@ -61,7 +61,7 @@ static int have_needs(const struct attachment_spec *spec, const char *url, struc
 	}
 	struct engine_plan *plan = engine_plan_new((struct engine *)b, &wanted);
 	engine_network_ensure((struct engine *)b, on_had, &n);
-	engine_image_ensure((struct engine *)b, plan, on_had, &n);
+	engine_image_ensure((struct engine *)b, plan, NULL, on_had, &n);
 	while (n.open)
 		uv_run(&loop, UV_RUN_ONCE);
 	engine_plan_free(plan);

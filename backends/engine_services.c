@@ -345,39 +345,32 @@ static void on_volumes(void *arg, const struct error *err)
 	engine_call(op->e, "POST", path, json_incref(op->plan->create), ENGINE_CHANGE_MS, on_created, op);
 }
 
-static void on_image_inspected(void *arg, const struct error *err, int status, const json_t *json)
+static void on_image(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err)
+		fail(op, err);
+	else if (op->kind == KIND_PREPARE && op->plan->joins)
+		op_done(op, NULL);
+	else if (!is_closing(op))
+		engine_volumes_ensure(op->e, op->plan, on_volumes, op);
+}
+
+static void on_built_seen(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
 	cleanup_error struct error unknown = ERROR_INIT;
 	if (!json_string_value(json_object_get(json, "Id")))
 		error_set(&unknown, ERROR_BACKEND_UNREACHABLE, "the engine does not say what the image %s is", op->plan->image);
-	if (err || error_is_set(&unknown)) {
-		fail(op, err ? err : &unknown);
-		return;
-	}
-	if (is_closing(op))
-		return;
-	if (op->kind == KIND_PREPARE && op->plan->joins) {
-		op_done(op, NULL);
-		return;
-	}
-	engine_plan_add_image_volumes(op->plan, json);
-	engine_volumes_ensure(op->e, op->plan, on_volumes, op);
-}
-
-static void on_image(void *arg, const struct error *err)
-{
-	struct engine_op *op = arg;
-	cleanup_free char *name = engine_escape(op->plan->image), *path = xasprintf("/images/%s/json", name);
-	if (err)
-		fail(op, err);
-	else if (!is_closing(op))
-		engine_call(op->e, "GET", path, NULL, ENGINE_CALL_MS, on_image_inspected, op);
+	else
+		engine_plan_add_image_volumes(op->plan, json);
+	on_image(op, err ? err : error_is_set(&unknown) ? &unknown : NULL);
 }
 
 static void on_external(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
+	cleanup_free char *name = engine_escape(op->plan->image), *path = xasprintf("/images/%s/json", name);
 	if (err) {
 		fail(op, err);
 		return;
@@ -385,9 +378,9 @@ static void on_external(void *arg, const struct error *err)
 	if (is_closing(op))
 		return;
 	if (op->plan->build) /* before anything else it was built */
-		on_image(op, NULL);
+		engine_call(op->e, "GET", path, NULL, ENGINE_CALL_MS, on_built_seen, op);
 	else
-		engine_image_ensure(op->e, op->plan, on_image, op);
+		engine_image_ensure(op->e, op->plan, op->plan, on_image, op);
 }
 
 static void on_network(void *arg, const struct error *err)

@@ -11,7 +11,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 
-#define CONNECTIONS_KEPT 8
+#define CONNECTIONS_KEPT 16 /* beside those of streams: as many services are begun at once */
 #define UPLOAD_BUFFER (256u << 10)
 
 struct http {
@@ -19,6 +19,7 @@ struct http {
 	CURLM *multi; /* NULL for http_wait */
 	uv_timer_t timer;
 	struct http_call *calls;
+	unsigned streams; /* among them */
 	char *name, *socket_path, *url, *ca, *cert, *key;
 	bool closing;
 	void (*closed)(void *arg);
@@ -122,11 +123,20 @@ static void unlink_call(struct http_call *c)
 
 static void close_when_empty(struct http *h);
 
+/* curl counts what is in use, too: with a few logs followed it would close every other connection after each call. */
+static void count_streams(struct http *h, int more)
+{
+	h->streams += (unsigned)more;
+	curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)(CONNECTIONS_KEPT + h->streams));
+}
+
 static void finish(struct http_call *c, CURLcode code)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	struct http *h = c->h;
 	unlink_call(c);
+	if (c->data)
+		count_streams(h, -1);
 	if (c->began)
 		curl_multi_remove_handle(h->multi, c->easy);
 	tell(c, code, &err);
@@ -327,6 +337,8 @@ struct http_call *http_start(struct http *h, const struct http_request *request)
 	struct http_call *c = call_new(h, request);
 	c->next = h->calls;
 	h->calls = c;
+	if (c->data)
+		count_streams(h, 1);
 	if (h->closing || curl_multi_add_handle(h->multi, c->easy) != CURLM_OK)
 		defer_finish(c);
 	else
@@ -378,7 +390,7 @@ int http_new(const struct http_params *params, struct http **ret, struct error *
 	curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
 	curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_timer);
 	curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
-	curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
+	count_streams(h, 0);
 	uv_timer_init(h->loop, &h->timer);
 	h->timer.data = h;
 	*ret = h;
