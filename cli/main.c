@@ -11,6 +11,7 @@
 #include "cli/process.h"
 #include "cli/reconcile.h"
 #include "cli/whereabouts.h"
+#include "provisioner/mounts.h"
 
 /* Prints the error and says what to exit with. */
 static int failed(const struct error *err, int r)
@@ -124,6 +125,7 @@ int main(int argc, char **argv)
 	output_set_json(json);
 	if (*verb && is_global_option(*verb))
 		return global_option(*verb);
+	mounts_keep();
 	whereabouts_recover();
 	const struct command *command = *verb ? command_find(verb, &words) : NULL;
 	if (command)

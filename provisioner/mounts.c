@@ -61,19 +61,71 @@ static bool parse_line(char *line, struct mount *ret)
 	return true;
 }
 
-int mounts_read(struct mounts *ret)
+static void parse(char *text, struct mounts *ret)
 {
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_MAX, &text);
-	*ret = (struct mounts)MOUNTS_INIT;
-	if (r || !text.data)
-		return r;
 	char *save = NULL;
-	for (char *line = strtok_r(text.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		array_grow(ret->items, ret->count);
 		ret->count += parse_line(line, &ret->items[ret->count]);
 	}
-	return 0;
+}
+
+/* ---- what is known of it ---- */
+
+static struct mounts kept;
+static int kept_fd = -1; /* says by POLLPRI that the table is another since it was opened or last polled */
+static bool keeps;
+
+void mounts_keep(void)
+{
+	keeps = true;
+}
+
+static void copy(const struct mounts *from, struct mounts *ret)
+{
+	ret->items = xcalloc(from->count + 1, sizeof *ret->items);
+	for (size_t i = 0; i < from->count; i++) {
+		const struct mount *m = &from->items[i];
+		ret->items[ret->count++] = (struct mount){xstrdup(m->point), xstrdup(m->type), xstrdup(m->source), m->device, m->shared};
+	}
+}
+
+static int read_again(void)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	char path[32];
+	if (kept_fd < 0)
+		kept_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	if (kept_fd < 0)
+		return -errno;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", kept_fd);
+	int r = file_read(AT_FDCWD, path, MOUNTINFO_MAX, &text);
+	mounts_release(&kept);
+	if (!r && text.data)
+		parse(text.data, &kept);
+	return r;
+}
+
+static int look_at_kept(struct mounts *ret)
+{
+	struct pollfd p = {kept_fd, POLLPRI, 0};
+	bool same = kept.count && poll(&p, 1, 0) == 0;
+	int r = same ? 0 : read_again();
+	if (!r)
+		copy(&kept, ret);
+	return r;
+}
+
+int mounts_read(struct mounts *ret)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	*ret = (struct mounts)MOUNTS_INIT;
+	if (keeps)
+		return look_at_kept(ret);
+	int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_MAX, &text);
+	if (!r && text.data)
+		parse(text.data, ret);
+	return r;
 }
 
 void mounts_release(struct mounts *m)

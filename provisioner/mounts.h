@@ -22,6 +22,8 @@ struct mounts {
 #define MOUNTS_INIT {NULL, 0}
 
 int mounts_read(struct mounts *ret); /* a negative errno when /proc cannot be read */
+/* From here on this process reads the table again only after a change: a machine with many containers has a long one. Then by one thread alone. */
+void mounts_keep(void);
 void mounts_release(struct mounts *m);
 #define cleanup_mounts __attribute__((cleanup(mounts_release)))
 
