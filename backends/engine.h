@@ -59,7 +59,8 @@ struct engine_slot {
 	char *service;
 	struct engine_op *ops;     /* the first of them goes on */
 	enum instance_state state; /* last seen */
-	char *id;                  /* of the container that was seen */
+	char *id;                  /* of the container that was seen, or made ahead of need */
+	char *config_hash;         /* and what it was made from; "" where it is gone */
 	pid_t pid;
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
@@ -104,6 +105,7 @@ struct engine {
 	uv_timer_t retry;
 	unsigned retries;
 	bool watching;
+	bool listed;       /* what is there has been looked at: a service without a container is known to have none */
 	int64_t events_ns; /* of the last one */
 	struct engine_rate events_rate;
 	/* life */
@@ -276,6 +278,8 @@ void engine_remove(struct backend *b, const char *service, backend_done *done, v
 /* borrowed; made when it is not there */
 struct engine_slot *engine_slot(struct engine *e, const char *service);
 void engine_slots_free(struct engine *e);
+/* This container is the service's. */
+void engine_slot_set(struct engine_slot *slot, const char *id, const char *config_hash);
 
 /* ---- the network (engine_network.c) ---- */
 
@@ -302,6 +306,7 @@ const struct backend_check *engine_check_of(struct backend *b, const char *servi
 
 /* ---- what others have made in a container's place (engine_made.c) ---- */
 
+bool engine_made_by_others(const json_t *labels);
 bool engine_made_differs(const struct engine_plan *p, const json_t *container); /* others have made it, and it is not what the plan says */
 void engine_made_take(struct engine *e, const char *service, const json_t *container);
 bool engine_differs(struct backend *b, const struct service_spec *spec);

@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/log.h"
 
 /* ---- words ---- */
 
@@ -110,6 +111,7 @@ struct call {
 	char *method, *path;
 	json_t *body;
 	unsigned timeout_ms;
+	uint64_t began_ms;
 	http_data *data; /* of a stream */
 	engine_answer *done;
 	void *arg;
@@ -147,6 +149,7 @@ static void on_response(void *arg, const struct error *err, const struct http_re
 		error_copy(&said, err);
 	if (said.code == ERROR_BACKEND_UNREACHABLE && !said.hint)
 		explain_unreachable(e, &said);
+	log_debug("engine", "%s %s: %d after %llu ms", c->method, c->path, res ? res->status : 0, (unsigned long long)(now_monotonic_ms() - c->began_ms));
 	c->done(c->arg, error_is_set(&said) ? &said : NULL, res ? res->status : 0, json);
 	json_decref(json);
 	call_free(c);
@@ -182,7 +185,7 @@ static struct http_call *send_call(struct call *c, char *const *headers, unsigne
 static struct call *call_new(struct engine *e, const char *method, const char *path, json_t *body, engine_answer *done, void *arg)
 {
 	struct call *c = xcalloc(1, sizeof *c);
-	*c = (struct call){e, xstrdup(method), xstrdup(path), body, 0, NULL, done, arg};
+	*c = (struct call){.e = e, .method = xstrdup(method), .path = xstrdup(path), .body = body, .began_ms = now_monotonic_ms(), .done = done, .arg = arg};
 	engine_begin(e);
 	return c;
 }

@@ -78,10 +78,7 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 	slot->state = now->state;
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
-	if (now->handle && now->handle != slot->id) {
-		free(slot->id);
-		slot->id = xstrdup(now->handle);
-	}
+	engine_slot_set(slot, now->handle, now->config_hash);
 	slot->local = now->state == INSTANCE_RUNNING && is_local(now->pid, slot->id);
 	if (same || by_us || e->closing || (now->state == INSTANCE_EXITED && is_told_later(e, now)))
 		return;

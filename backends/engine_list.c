@@ -62,6 +62,7 @@ static void finish(struct listing *l)
 	if (--l->open)
 		return;
 	bool failed = error_is_set(&l->failed);
+	l->e->listed = l->e->listed || !failed;
 	const struct instances none = {NULL, 0};
 	if (!failed && l->list.count)
 		engine_watch(l->e);
@@ -115,6 +116,18 @@ static bool take_known(struct listing *l, const json_t *container)
 	return true;
 }
 
+/* Made ahead of need, perhaps by our predecessor. */
+static bool take_created(struct listing *l, const json_t *container, const char *state)
+{
+	const json_t *labels = json_object_get(container, "Labels");
+	struct engine_slot *slot = engine_slot(l->e, engine_label(labels, ENGINE_LABEL_SERVICE));
+	if (strcmp(state, "created"))
+		return false;
+	if (!slot->ops && slot->state == INSTANCE_ABSENT && !engine_made_by_others(labels))
+		engine_slot_set(slot, json_string_value(json_object_get(container, "Id")), engine_label(labels, ENGINE_LABEL_CONFIG_HASH));
+	return true;
+}
+
 static void on_listed(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct listing *l = arg;
@@ -126,7 +139,7 @@ static void on_listed(void *arg, const struct error *err, int status, const json
 		error_set(&l->failed, ERROR_BACKEND_UNREACHABLE, "%s answers with what is no list of at most %d containers", l->e->target.url, LIST_MAX);
 	for (i = 0; !error_is_set(&l->failed) && (container = json_array_get(json, i)); i++) {
 		const char *state = json_string_value(json_object_get(container, "State")), *id = json_string_value(json_object_get(container, "Id"));
-		if (take_known(l, container) || !strcmp(state, "created"))
+		if (take_known(l, container) || take_created(l, container, state))
 			continue;
 		cleanup_free char *path = xasprintf("/containers/%s/json", id);
 		l->open++;

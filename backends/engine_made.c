@@ -7,7 +7,7 @@
 #include "base/cleanup.h"
 
 /* Docker's and Podman's. They say of every container which one has made it; of ours there is none. */
-static bool by_others(const json_t *labels)
+bool engine_made_by_others(const json_t *labels)
 {
 	return engine_label(labels, COMPOSE_LABEL_VERSION) || engine_label(labels, "io.podman.compose.version");
 }
@@ -56,7 +56,7 @@ bool engine_made_differs(const struct engine_plan *p, const json_t *container)
 {
 	static const char *const own[] = {"Cmd", "Entrypoint", "WorkingDir", "User"}; /* where nothing is asked for, it is the image's */
 	const json_t *config = json_object_get(container, "Config"), *host = json_object_get(container, "HostConfig");
-	if (!by_others(json_object_get(config, "Labels")))
+	if (!engine_made_by_others(json_object_get(config, "Labels")))
 		return false;
 	for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
 		const json_t *asked = json_object_get(p->create, own[i]);
@@ -74,7 +74,7 @@ void engine_made_take(struct engine *e, const char *service, const json_t *conta
 	const json_t *config = json_object_get(container, "Config"), *bindings = json_object_get(json_object_get(container, "HostConfig"), "PortBindings");
 	json_decref(slot->others);
 	slot->others = NULL;
-	if (by_others(json_object_get(config, "Labels")))
+	if (engine_made_by_others(json_object_get(config, "Labels")))
 		slot->others = json_pack("{s:O, s:{s:O?}}", "Config", config, "HostConfig", "PortBindings", bindings);
 }
 

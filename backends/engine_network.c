@@ -40,6 +40,7 @@ static void note_made(const struct engine *e)
 static void network_known(struct engine *e, const struct error *err)
 {
 	engine_gate_done(&e->network, err);
+	engine_clear_next(e);
 	engine_end(e);
 }
 
@@ -99,6 +100,9 @@ static void clear_done(struct clearing *c, const struct error *err)
 	while (*at != c)
 		at = &(*at)->later;
 	*at = c->later;
+	for (struct engine_slot *s = e->slots; s && !err; s = s->next)
+		if (!s->ops)
+			engine_slot_set(s, NULL, "");
 	c->done(c->arg, err);
 	strv_free(c->ids);
 	free(c);
@@ -228,7 +232,7 @@ static bool is_busy(const struct engine *e)
 
 void engine_clear_next(struct engine *e)
 {
-	if (!e->clearings || is_busy(e))
+	if (!e->clearings || is_busy(e) || e->network.trying) /* it is made while nobody waits for it yet, too */
 		return;
 	for (struct clearing *c = e->clearings; c; c = c->later) {
 		cleanup_free char *path = engine_labelled("/containers/json?all=1&", e->namespace_);

@@ -27,6 +27,7 @@ struct engine_op {
 	struct instance now; /* START: as it was seen at the end */
 	bool given_up; /* START: nobody wants what it builds */
 	bool again; /* START: its network had gone, and it was made once more */
+	bool looks; /* what is there is looked at first: what was known of it was wrong */
 	uv_timer_t timer;
 	struct error failed;
 	backend_done *done;
@@ -57,8 +58,20 @@ void engine_slots_free(struct engine *e)
 		free(s->id);
 		strv_free(s->check.argv);
 		json_decref(s->others);
+		free(s->config_hash);
 		free(s);
 	}
+}
+
+void engine_slot_set(struct engine_slot *slot, const char *id, const char *config_hash)
+{
+	char *copies[] = {xstrdup(id), xstrdup(config_hash ? config_hash : "")}; /* they may be its own */
+	if (id) {
+		free(slot->id);
+		slot->id = move_ptr(copies[0]);
+	}
+	free(slot->config_hash);
+	slot->config_hash = copies[1];
 }
 
 /* ---- the queue ---- */
@@ -274,7 +287,19 @@ static void on_rolled_back(void *arg, const struct error *err, int status, const
 static void roll_back(struct engine_op *op, const struct error *err)
 {
 	error_copy(&op->failed, err);
+	engine_slot_set(op->slot, NULL, "");
 	call(op, "DELETE", ENGINE_REMOVE, NULL, on_rolled_back);
+}
+
+/* Somebody has taken away what was known to be there, or made what was known not to be. */
+static bool looked_after_all(struct engine_op *op, int status)
+{
+	if (op->looks || (status != 404 && status != 409) || op->e->closing)
+		return false;
+	op->looks = true;
+	free(move_ptr(op->id));
+	op_begin(op);
+	return true;
 }
 
 static void on_started(void *arg, const struct error *err, int status, const json_t *json)
@@ -282,7 +307,7 @@ static void on_started(void *arg, const struct error *err, int status, const jso
 	struct engine_op *op = arg;
 	if (!err)
 		call(op, "GET", "/json", NULL, on_started_seen);
-	else if (made_again(op, err, true))
+	else if (made_again(op, err, true) || looked_after_all(op, status))
 		return;
 	else if (status && !op->e->closing)
 		roll_back(op, err);
@@ -299,12 +324,23 @@ static void on_joined(void *arg, const struct error *err)
 		call(op, "POST", "/start", NULL, on_started);
 }
 
+static void on_network(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err)
+		fail(op, err);
+	else if (op->kind == KIND_PREPARE)
+		op_done(op, NULL);
+	else if (!is_closing(op))
+		engine_external_join(op->e, op->plan, op->id ? op->id : op->container, on_joined, op);
+}
+
+/* It is made while its network is: only a start needs that. */
 static void start_container(struct engine_op *op)
 {
-	if (op->kind == KIND_PREPARE)
-		op_done(op, NULL);
-	else
-		engine_external_join(op->e, op->plan, op->id ? op->id : op->container, on_joined, op);
+	engine_slot_set(op->slot, op->id, op->plan->config_hash);
+	if (!is_closing(op))
+		engine_network_ensure(op->e, on_network, op);
 }
 
 /* A call that a killed or closed predecessor of ours has left on its way has made it meanwhile, or removes it just now. */
@@ -318,7 +354,7 @@ static void on_created(void *arg, const struct error *err, int status, const jso
 {
 	struct engine_op *op = arg;
 	const char *id = json_string_value(json_object_get(json, "Id"));
-	if (err && (made_again(op, err, false) || looked_again(op, err, status)))
+	if (err && (made_again(op, err, false) || looked_after_all(op, status) || looked_again(op, err, status)))
 		return;
 	if (err || !id) {
 		cleanup_error struct error none = ERROR_INIT;
@@ -331,7 +367,7 @@ static void on_created(void *arg, const struct error *err, int status, const jso
 	start_container(op);
 }
 
-static void on_volumes(void *arg, const struct error *err)
+static void create(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
 	if (err) {
@@ -343,6 +379,16 @@ static void on_volumes(void *arg, const struct error *err)
 	cleanup_free char *platform = op->plan->platform && op->e->api >= 41 ? engine_escape(op->plan->platform) : NULL;
 	cleanup_free char *path = xasprintf("/containers/create?name=%s%s%s", op->container, platform ? "&platform=" : "", platform ? platform : "");
 	engine_call(op->e, "POST", path, json_incref(op->plan->create), ENGINE_CHANGE_MS, on_created, op);
+}
+
+/* Podman looks for the network when it makes a container; so do others that have just said so. */
+static void on_volumes(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (err || !(op->e->podman || op->again))
+		create(op, err);
+	else if (!is_closing(op))
+		engine_network_ensure(op->e, create, op);
 }
 
 static void on_image(void *arg, const struct error *err)
@@ -383,19 +429,16 @@ static void on_external(void *arg, const struct error *err)
 		engine_image_ensure(op->e, op->plan, op->plan, on_image, op);
 }
 
-static void on_network(void *arg, const struct error *err)
+static void ignore(void *arg, const struct error *err)
 {
-	struct engine_op *op = arg;
-	if (err)
-		fail(op, err);
-	else if (!is_closing(op))
-		engine_external_ensure(op->e, op->plan, on_external, op);
 }
 
 static void make(struct engine_op *op)
 {
-	if (!is_closing(op))
-		engine_network_ensure(op->e, on_network, op);
+	if (is_closing(op))
+		return;
+	engine_network_ensure(op->e, ignore, NULL); /* meanwhile: a tenth of a second; who needs it hears how it went */
+	engine_external_ensure(op->e, op->plan, on_external, op);
 }
 
 static void on_old_removed(void *arg, const struct error *err, int status, const json_t *json)
@@ -498,8 +541,14 @@ static void on_stopped(void *arg, const struct error *err, int status, const jso
 	struct engine_op *op = arg;
 	if (err && status != 404)
 		fail(op, err);
-	else
+	else if (!err || !looked_after_all(op, status))
 		call(op, "GET", "/json", NULL, on_stopped_seen);
+}
+
+static void stop_container(struct engine_op *op)
+{
+	cleanup_free char *rest = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
+	call(op, "POST", rest, NULL, on_stopped);
 }
 
 static void on_stop_inspected(void *arg, const struct error *err, int status, const json_t *json)
@@ -512,8 +561,7 @@ static void on_stop_inspected(void *arg, const struct error *err, int status, co
 		return;
 	}
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
-	cleanup_free char *rest = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
-	call(op, "POST", rest, NULL, on_stopped);
+	stop_container(op);
 }
 
 /* The signal is the container's own, set when it was made: before version 1.42 a stop takes none. */
@@ -531,6 +579,7 @@ static void remove_container(struct engine_op *op);
 static void end_remove(struct engine_op *op)
 {
 	op->slot->state = INSTANCE_ABSENT;
+	engine_slot_set(op->slot, NULL, "");
 	engine_log_drop(op->e, op->slot->service);
 	op_done(op, NULL);
 }
@@ -569,10 +618,12 @@ static void on_gone_timer(uv_timer_t *timer)
 static void on_removed(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
-	if (err && status != 404 && status != 409) {
+	bool first_others = err && err->message && strstr(err->message, "dependent containers"); /* Podman: who is in its network goes first, and is about to */
+	if (err && status != 404 && status != 409 && !first_others) {
 		fail(op, err);
 	} else if (status == 404) {
-		drop_volumes(op);
+		if (op->tries || !looked_after_all(op, status))
+			drop_volumes(op);
 	} else if (op->tries++ < GONE_TRIES) { /* asked again until nobody knows it: 409 says that somebody is removing it already */
 		uv_timer_start(&op->timer, on_gone_timer, op->tries > 1 ? GONE_DELAY_MS : 0, 0);
 	} else {
@@ -620,6 +671,35 @@ static bool is_given_up(struct engine_op *op)
 	return true;
 }
 
+/* What this process has seen or made itself needs no look: an id is never another's, and with one that is gone by now, or a name that is taken,
+ * the engine says so. */
+static bool begun_at_once(struct engine_op *op)
+{
+	const struct engine_slot *slot = op->slot;
+	bool same = slot->id && op->plan && slot->config_hash && !slot->others && !strcmp(slot->config_hash, op->plan->config_hash);
+	bool gone = !slot->config_hash || !*slot->config_hash, runs = slot->state == INSTANCE_RUNNING;
+	bool makes = op->plan && gone && slot->state == INSTANCE_ABSENT && op->e->listed;
+	bool shares = op->plan && (op->plan->joins || op->plan->networks); /* with what may be others by now */
+	bool starts = op->kind == KIND_START && same && !runs && !shares, stops = op->kind == KIND_STOP && slot->id && runs;
+	bool is_prepared = op->kind == KIND_PREPARE && (same || runs);
+	bool removes = op->kind == KIND_REMOVE && slot->id && !gone && !op->e->podman; /* it keeps volumes without a name: they are looked for */
+	if (op->looks || op->tries || (op->plan && op->plan->build))
+		return false;
+	if (starts || stops || removes)
+		op->id = xstrdup(slot->id);
+	if (is_prepared)
+		op_done(op, NULL);
+	else if (starts)
+		start_container(op);
+	else if (stops)
+		stop_container(op);
+	else if (removes)
+		remove_container(op);
+	else if (makes)
+		make(op);
+	return is_prepared || starts || stops || removes || makes;
+}
+
 static void op_begin(struct engine_op *op)
 {
 	static engine_answer *const first[] = {
@@ -630,7 +710,7 @@ static void op_begin(struct engine_op *op)
 		op_done(op, NULL); /* a build is no work for later: it is asked for */
 	else if (op->kind == KIND_START && op->plan->build && !op->plan->image_id)
 		engine_build_ensure(op->e, op->slot->service, op->plan->image, op->plan->data, op->plan->build, BUILD_MISSING, on_built, op, op);
-	else
+	else if (!begun_at_once(op))
 		call(op, "GET", "/json", NULL, first[op->kind]);
 }
 

@@ -356,6 +356,29 @@ static void probe_and_prepare_answer(void **state)
 	assert_int_equal(look(w, "db").state, INSTANCE_ABSENT);
 }
 
+/* Work ahead of need is nobody's harm: also when the configuration has changed. */
+static void prepare_leaves_what_runs(void **state)
+{
+	struct world *w = *state;
+	SERVICE s;
+	service_init(&s, "db", FOREVER);
+	start(w, &s);
+	struct instance before = look(w, "db");
+	OUTCOME o = {0};
+	s.spec.config_hash = "of another configuration";
+	for (int i = 0; i < 2; i++) { /* also for a server that has just begun, which has not looked yet */
+		o = (struct outcome){0};
+		backend_prepare(w->b, &s.spec, on_done, &o);
+		await_calls(w, &o.calls, 1);
+		must(o);
+		struct instance now = look(w, "db");
+		assert_int_equal(now.state, INSTANCE_RUNNING);
+		assert_int_equal(now.started_ms, before.started_ms);
+		world_close(w);
+		world_open(w);
+	}
+}
+
 /* ---- the memory backend's own ---- */
 
 static uint16_t free_port(void)
@@ -503,6 +526,7 @@ static const struct {
     CASE(beside_a_service_what_cannot_be_run_says_so),
     CASE(beside_a_service_that_ends),
     CASE(beside_a_service_its_reader_goes_away),
+    CASE(prepare_leaves_what_runs),
     CASE(chaos_fails_instead_and_afterwards),
     CASE(chaos_delays_and_is_canceled),
 #undef CASE
