@@ -821,6 +821,32 @@ static void a_changed_configuration_is_said_and_applied_by_up_alone(void **state
 	assert_false(environment_has_service(env, "cache"));
 }
 
+/* It is taken out and comes back while it still ends: neither is it ready, nor does it go. */
+static void what_still_stops_is_waited_for(void **state)
+{
+	struct answer out = {0};
+	compose(TWO("one"));
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_get("cache")->stop_ms = 300;
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {P: one}}}\n" TAIL);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(scripted_get("cache")->stops, 1);
+	assert_true(scripted_get("cache")->running);
+	compose(TWO("one"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_string_equal(service_state("cache"), "ready");
+	assert_int_equal(scripted_get("cache")->starts, 2);
+	assert_true(scripted_get("cache")->running);
+
+	environment_command(env, "stop cache", &me, on_answer, &out); /* the same by hand, and a read */
+	run_for(50);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_string_equal(service_state("cache"), "ready");
+	assert_int_equal(scripted_get("cache")->starts, 3);
+	error_release(&out.error);
+}
+
 static void what_stands_still_begins_with_the_new_configuration(void **state)
 {
 	compose(TWO("one"));
@@ -1711,6 +1737,7 @@ int main(void)
 	    T(without_a_configuration_a_demand_says_so),
 	    T(an_unknown_backend_is_named),
 	    T(a_changed_configuration_is_said_and_applied_by_up_alone),
+	    T(what_still_stops_is_waited_for),
 	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
