@@ -120,7 +120,7 @@ struct config_service {
 	char **profiles;
 	char *working_dir;
 	char *container_name;
-	char **aliases;      /* more names that its peers know it by: hostname, aliases on networks */
+	char **aliases;      /* more names that its peers know it by: hostname, container_name, aliases on networks */
 	char **networks;     /* the keys of those that it is on */
 	char **network_words; /* fields of these that are not read here: ipv4_address */
 	struct config_grant *grants;

@@ -51,7 +51,7 @@ static const char *joined_key(const char *key)
 static void set_network(json_t *service, const json_t *networks)
 {
 	const char *key;
-	json_t *network, *aliases = json_array(), *alias, *hostname = json_object_get(service, "hostname");
+	json_t *network, *aliases = json_array(), *alias, *hostname = json_object_get(service, "hostname"), *container = json_object_get(service, "container_name");
 	size_t i;
 	if (!json_object_get(service, "networks")) {
 		json_decref(aliases);
@@ -59,6 +59,8 @@ static void set_network(json_t *service, const json_t *networks)
 	}
 	if (hostname)
 		add_alias(aliases, hostname);
+	if (container)
+		add_alias(aliases, container);
 	json_t *joined = json_object();
 	json_object_foreach(json_object_get(service, "networks"), key, network) {
 		if (is_external(networks, key))
@@ -148,9 +150,9 @@ void config_effective(json_t *shape, const char *namespace_, const char *workspa
 	set_images(all, namespace_);
 	json_object_set_new(shape, "name", json_string(namespace_));
 	json_object_foreach(all, key, service) {
-		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
 		set_ports(service, json_object_get(service, "network_mode") ? NULL : json_object_get(json_object_get(services, key), "ports"));
 		set_network(service, networks);
+		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
 		set_labels(service, namespace_, workspace, key);
 		meets = meets || json_object_get(service, "networks");
 	}

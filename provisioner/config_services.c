@@ -47,7 +47,11 @@ static int read_working_dir(const struct field *f, void *out)
 
 static int read_container_name(const struct field *f, void *out)
 {
-	return field_string(f, &((struct config_service *)out)->container_name);
+	struct config_service *s = out;
+	int r = field_string(f, &s->container_name);
+	if (r == 0)
+		strv_push(&s->aliases, xstrdup(s->container_name));
+	return r;
 }
 
 /* ---- other names ---- */
