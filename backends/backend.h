@@ -145,6 +145,7 @@ void instances_release(struct instances *list);
 
 /* ---- operations --------------------------------------------------------------------------------------------------- */
 
+#define BACKEND_COMPOSE_FILE ".aether/compose.yaml" /* below the workspace: what docker compose is led to */
 #define BACKEND_MADE "made-at-" /* then a hash and .json: {"backend", "engine": its address} */
 
 struct attachment; /* attachment.h */

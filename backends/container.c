@@ -6,7 +6,7 @@
 
 #define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->network}
 #define LISTS(o)                                                                                                       \
-	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->volumes_from}
+	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->volumes_from, (o)->check.test}
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static uint64_t hash_list(uint64_t h, char *const *list)
@@ -28,7 +28,8 @@ uint64_t container_options_hash(uint64_t h, const struct container_options *o)
 	const char *const texts[] = TEXTS(o);
 	char *const *const lists[] = LISTS(o);
 	const int64_t numbers[] = {(int64_t)o->shm_bytes, (int64_t)o->memory_reservation_bytes, o->memory_swap_bytes, o->memory_swappiness, o->cpu_shares, o->oom_score_adj,
-	                           o->privileged, o->read_only, o->init, o->tty, o->stdin_open, o->oom_kill_disable, o->no_check};
+	                           o->privileged, o->read_only, o->init, o->tty, o->stdin_open, o->oom_kill_disable, o->check.interval_ms, o->check.timeout_ms,
+	                           o->check.start_period_ms, o->check.start_interval_ms, o->check.retries};
 	for (size_t i = 0; i < COUNT(texts); i++)
 		h = hash_str(h, texts[i] ? texts[i] : "");
 	for (size_t i = 0; i < COUNT(lists); i++)

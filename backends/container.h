@@ -16,6 +16,12 @@ struct ulimit_option {
 	int64_t soft, hard; /* -1: unlimited */
 };
 
+/* 0: the image's, or the engine's own */
+struct container_check {
+	char **test; /* "CMD" and words, "CMD-SHELL" and a text, or "NONE"; NULL: the image's */
+	unsigned interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries;
+};
+
 struct container_options {
 	char *user;     /* UID[:GID] or names of the image's */
 	char *hostname, *domainname;
@@ -39,7 +45,7 @@ struct container_options {
 	int64_t memory_swappiness; /* from 0; UNSET: the engine's */
 	int64_t cpu_shares, oom_score_adj;
 	bool privileged, read_only, init, tty, stdin_open, oom_kill_disable;
-	bool no_check; /* the image's HEALTHCHECK is not run: there is another, or none is wanted */
+	struct container_check check; /* instead of the image's HEALTHCHECK */
 	enum pull_policy pull;
 };
 

@@ -28,6 +28,8 @@
 
 /* What docker compose goes by, so that its `ps`, `logs`, `exec` show what is here: https://github.com/docker/compose/blob/main/pkg/api/labels.go */
 #define COMPOSE_LABEL_PROJECT "com.docker.compose.project"
+#define COMPOSE_LABEL_FILES "com.docker.compose.project.config_files"
+#define COMPOSE_LABEL_DIRECTORY "com.docker.compose.project.working_dir"
 #define COMPOSE_LABEL_SERVICE "com.docker.compose.service"
 #define COMPOSE_LABEL_NUMBER "com.docker.compose.container-number"
 #define COMPOSE_LABEL_ONEOFF "com.docker.compose.oneoff"
@@ -176,6 +178,8 @@ struct engine_plan {
 	bool joins;             /* another container's network or processes: made when that one is there, and always anew */
 };
 
+#define ENGINE_START_INTERVAL "StartInterval"
+#define ENGINE_API_START_INTERVAL 44 /* 1.44: Docker 25 */
 #define ENGINE_API_SUBPATH 45 /* 1.45: Docker 26 */
 
 struct engine_plan *engine_plan_new(const struct engine *e, const struct service_spec *spec);
@@ -206,6 +210,8 @@ void engine_check_binds(const struct engine *e, const struct service_spec *spec,
 
 /* Into the body of a create call, and its "HostConfig". */
 void engine_container_options(const struct container_options *o, json_t *create, json_t *host);
+/* What depends on the engine, once its version is known. */
+void engine_options_settle(const struct engine *e, json_t *create);
 
 /* ---- without a loop (engine_place.c): may block, any thread ---- */
 

@@ -97,6 +97,37 @@ static void set_security(json_t *host, const struct container_options *o)
 	set_list(host, "GroupAdd", o->group_add);
 }
 
+static void set_nanoseconds(json_t *object, const char *key, unsigned ms)
+{
+	set_number(object, key, (int64_t)ms * 1000000);
+}
+
+static void set_check(json_t *create, const struct container_check *c)
+{
+	json_t *check = json_object();
+	set_list(check, "Test", c->test);
+	set_nanoseconds(check, "Interval", c->interval_ms);
+	set_nanoseconds(check, "Timeout", c->timeout_ms);
+	set_nanoseconds(check, "StartPeriod", c->start_period_ms);
+	set_nanoseconds(check, ENGINE_START_INTERVAL, c->start_interval_ms);
+	set_number(check, "Retries", c->retries);
+	if (json_object_size(check))
+		json_object_set(create, "Healthcheck", check);
+	json_decref(check);
+}
+
+/* Podman takes the words of a test apart and wants a systemd to run it: there it is run by us alone. */
+void engine_options_settle(const struct engine *e, json_t *create)
+{
+	json_t *check = json_object_get(create, "Healthcheck");
+	if (e->podman && json_object_get(check, "Test"))
+		json_object_set_new(create, "Healthcheck", json_pack("{s:[s]}", "Test", "NONE"));
+	else if (e->podman)
+		json_object_del(create, "Healthcheck");
+	else if (e->api < ENGINE_API_START_INTERVAL)
+		json_object_del(check, ENGINE_START_INTERVAL);
+}
+
 void engine_container_options(const struct container_options *o, json_t *create, json_t *host)
 {
 	set_text(create, "User", o->user);
@@ -104,8 +135,7 @@ void engine_container_options(const struct container_options *o, json_t *create,
 	set_text(create, "Domainname", o->domainname);
 	set_true(create, "Tty", o->tty);
 	set_true(create, "OpenStdin", o->stdin_open);
-	if (o->no_check)
-		json_object_set_new(create, "Healthcheck", json_pack("{s:[s]}", "Test", "NONE"));
+	set_check(create, &o->check);
 	json_t *ours = json_deep_copy(json_object_get(create, "Labels"));
 	set_map(create, "Labels", &o->labels);
 	json_object_update(json_object_get(create, "Labels"), ours); /* nobody's file claims to be another's container */

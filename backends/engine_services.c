@@ -376,6 +376,7 @@ static void create(void *arg, const struct error *err)
 	}
 	if (is_closing(op))
 		return;
+	engine_options_settle(op->e, op->plan->create);
 	cleanup_free char *platform = op->plan->platform && op->e->api >= 41 ? engine_escape(op->plan->platform) : NULL;
 	cleanup_free char *path = xasprintf("/containers/create?name=%s%s%s", op->container, platform ? "&platform=" : "", platform ? platform : "");
 	engine_call(op->e, "POST", path, json_incref(op->plan->create), ENGINE_CHANGE_MS, on_created, op);

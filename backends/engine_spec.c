@@ -159,6 +159,8 @@ static json_t *labels(const struct engine *e, const struct service_spec *spec)
 	json_object_set_new(all, ENGINE_LABEL_CONFIG_HASH, json_string(spec->config_hash ? spec->config_hash : ""));
 	json_object_set_new(all, ENGINE_LABEL_GENERATION, json_string(generation));
 	json_object_set_new(all, COMPOSE_LABEL_SERVICE, json_string(spec->name));
+	json_object_set_new(all, COMPOSE_LABEL_FILES, json_sprintf("%s/" BACKEND_COMPOSE_FILE, e->workspace_root));
+	json_object_set_new(all, COMPOSE_LABEL_DIRECTORY, json_string(e->workspace_root));
 	json_object_set_new(all, COMPOSE_LABEL_NUMBER, json_string("1"));
 	json_object_set_new(all, COMPOSE_LABEL_ONEOFF, json_string("False"));
 	json_object_set_new(all, COMPOSE_LABEL_CONFIG_HASH, json_string(spec->config_hash ? spec->config_hash : ""));

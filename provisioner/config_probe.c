@@ -46,6 +46,8 @@ static int read_retries(const struct field *f, void *out)
 
 struct healthcheck {
 	struct config_probe probe;
+	char **test; /* in the engines' form */
+	unsigned start_interval_ms; /* probes of ours are closer together than it anyhow, until the service is ready */
 	bool disable;
 };
 
@@ -74,6 +76,8 @@ static int take_test(const struct field *f, char **words, struct healthcheck *h)
 	else
 		return field_error(f, "expected %s", TEST_FORM);
 	h->probe.kind = PROBE_EXEC;
+	strv_free(h->test);
+	h->test = strv_copy(words);
 	return 0;
 }
 
@@ -96,6 +100,8 @@ static int read_test(const struct field *f, void *out)
 	if (!h->disable) {
 		h->probe.argv = shell(text);
 		h->probe.kind = PROBE_EXEC;
+		strv_push(&h->test, xstrdup("CMD-SHELL"));
+		strv_push(&h->test, xstrdup(text));
 	}
 	return 0;
 }
@@ -108,16 +114,33 @@ static int read_disable(const struct field *f, void *out)
 	return r;
 }
 
+static int read_start_interval(const struct field *f, void *out)
+{
+	return read_ms(f, &((struct healthcheck *)out)->start_interval_ms);
+}
+
 static const struct field_reader healthcheck_fields[] = {
     {"test", read_test},
     {"interval", read_interval},
     {"timeout", read_timeout},
     {"start_period", read_start_period},
-    {"start_interval", field_ignore}, /* probes are closer together than it anyhow, until the service is ready */
+    {"start_interval", read_start_interval},
     {"retries", read_retries},
     {"disable", read_disable},
     {NULL, NULL},
 };
+
+/* Steals the test. */
+static void take_check(struct healthcheck *h, struct container_check *ret)
+{
+	if (h->disable) {
+		strv_free(move_ptr(h->test));
+		strv_push(&h->test, xstrdup("NONE"));
+		*ret = (struct container_check){.test = h->test};
+		return;
+	}
+	*ret = (struct container_check){h->test, h->probe.interval_ms, h->probe.timeout_ms, h->probe.start_period_ms, h->start_interval_ms, h->probe.retries};
+}
 
 int read_healthcheck(const struct field *f, void *out)
 {
@@ -126,7 +149,7 @@ int read_healthcheck(const struct field *f, void *out)
 	int r = field_read_map(f, healthcheck_fields, UNKNOWN_WARNS, "a mapping with test", &h);
 	s->healthcheck = h.probe; /* also on failure: config_free knows it then */
 	s->healthcheck_disabled = h.disable;
-	s->container.no_check = h.disable || h.probe.kind != PROBE_NONE;
+	take_check(&h, &s->container.check);
 	struct field test;
 	if (r == 0 && h.probe.kind == PROBE_EXEC && !h.disable && field_find(f, "test", &test))
 		approve_node(&test);

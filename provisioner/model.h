@@ -13,7 +13,7 @@
 #include "provisioner/store.h"
 #include "provisioner/trust.h"
 
-#define MODEL_COMPOSE_FILE ".aether/compose.yaml" /* what docker compose is led to (beside_compose.h) */
+#define MODEL_COMPOSE_FILE BACKEND_COMPOSE_FILE /* what docker compose is led to (beside_compose.h) */
 #define SPEC_VOLUMES "+volumes" /* named volumes, in a generation's directory; no service can have that name */
 #define MODEL_HOST "127.0.0.1" /* services are never bound to anything else */
 
