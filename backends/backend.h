@@ -133,6 +133,7 @@ struct instance {
 	int64_t started_ms;  /* wall clock */
 	int64_t exited_ms;
 	uint64_t memory_bytes; /* resident now; 0 unknown */
+	bool paused;         /* RUNNING, and held by somebody: it answers nobody */
 };
 
 struct instances {

@@ -64,6 +64,7 @@ struct engine_slot {
 	char *id;                  /* of the container that was seen, or made ahead of need */
 	char *config_hash;         /* and what it was made from; "" where it is gone */
 	pid_t pid;
+	bool paused;
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.PortBindings (engine_made.c) */

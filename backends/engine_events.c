@@ -74,8 +74,9 @@ static bool is_told_later(struct engine *e, const struct instance *now)
 void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 {
 	struct engine_slot *slot = engine_slot(e, now->service);
-	bool same = slot->state == now->state && slot->started_ms == now->started_ms && slot->id && now->handle && !strcmp(slot->id, now->handle);
+	bool same = slot->state == now->state && slot->paused == now->paused && slot->started_ms == now->started_ms && slot->id && now->handle && !strcmp(slot->id, now->handle);
 	slot->state = now->state;
+	slot->paused = now->paused;
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
 	engine_slot_set(slot, now->handle, now->config_hash);

@@ -43,7 +43,7 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 	int64_t started = milliseconds(json_string_value(json_object_get(state, "StartedAt")));
 	if (!id || !engine_is_of(labels, e->namespace_) || !backend_service_name_valid(service) || !started)
 		return false;
-	bool running = json_is_true(json_object_get(state, "Running"));
+	bool paused = json_is_true(json_object_get(state, "Paused")), running = paused || json_is_true(json_object_get(state, "Running"));
 	*ret = (struct instance){
 	    .service = xstrdup(service),
 	    .state = running ? INSTANCE_RUNNING : INSTANCE_EXITED,
@@ -53,6 +53,7 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 	    .exit_code = running ? 0 : (int)json_integer_value(json_object_get(state, "ExitCode")),
 	    .started_ms = started,
 	    .exited_ms = running ? 0 : milliseconds(json_string_value(json_object_get(state, "FinishedAt"))),
+	    .paused = paused,
 	};
 	return true;
 }
@@ -107,7 +108,7 @@ static bool take_known(struct listing *l, const json_t *container)
 		return true;
 	const struct engine_slot *slot = engine_slot(l->e, service);
 	bool running = !strcmp(state, "running");
-	if (!running || slot->state != INSTANCE_RUNNING || !slot->id || strcmp(slot->id, id) || !l->e->watching)
+	if (!running || slot->state != INSTANCE_RUNNING || slot->paused || !slot->id || strcmp(slot->id, id) || !l->e->watching)
 		return false;
 	array_grow(l->list.items, l->list.count);
 	l->list.items[l->list.count++] = (struct instance){

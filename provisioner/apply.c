@@ -382,7 +382,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = s->discard = false;
+		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = s->paused = s->discard = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;
@@ -411,6 +411,7 @@ static void take_details(struct apply_service *s, const struct instance *i)
 	}
 	if (differs)
 		service_tell(s, true);
+	service_set_paused(s, i->paused);
 }
 
 static const struct instance *instance_of(const struct instances *list, const char *name)

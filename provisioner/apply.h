@@ -75,6 +75,7 @@ struct apply_service {
 	struct probe *health_probe; /* the one under way */
 	unsigned health_failures;   /* in a row */
 	bool unhealthy;
+	bool paused; /* by others: it runs and answers nobody */
 	uint64_t changes; /* counts operations and exits: an older list says nothing */
 	uint64_t changes_at_list;
 	struct error error; /* why it failed, or what its last operation said */
@@ -85,7 +86,7 @@ struct apply_params {
 	void (*wake)(void *arg); /* something happened: call apply_turn soon */
 	void (*changed)(void *arg, const struct apply_service *s,
 	                bool state_changed); /* its state, pid or memory; from within apply_turn or an event */
-	void (*health)(void *arg, const struct apply_service *s); /* what is ready has become unhealthy, or healthy again; `changed` follows */
+	void (*health)(void *arg, const struct apply_service *s); /* what is ready has become unhealthy or was paused, or is healthy again; `changed` follows */
 	/* The external port is a foreigner's: lease another, load the model anew, apply_set_model; or apply_port_failed. */
 	void (*port_taken)(void *arg, const char *service, const struct port_binding *port);
 	void *arg;

@@ -34,6 +34,7 @@ static inline bool service_goes_down(const struct apply_service *s)
 
 /* Says its state where it has changed, or `always`. */
 void service_tell(struct apply_service *s, bool always);
+void service_set_paused(struct apply_service *s, bool paused);
 void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms);
 void service_probe(struct apply_service *s);
 void service_probe_end(struct apply_service *s);

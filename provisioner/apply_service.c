@@ -114,6 +114,14 @@ static void service_tell_health(struct apply_service *s)
 	apply_wake(s->apply);
 }
 
+void service_set_paused(struct apply_service *s, bool paused)
+{
+	bool changed = s->paused != paused;
+	s->paused = paused;
+	if (changed)
+		service_tell_health(s);
+}
+
 char **apply_log_tail(const struct apply_service *s)
 {
 	cleanup_free char *path = s->apply->backend ? backend_log_path(s->apply->backend, s->name) : NULL;
@@ -288,7 +296,7 @@ void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms)
 	s->exited_ms = exited_ms ? exited_ms : now_wall_ms();
 	s->pid = 0;
 	s->memory_bytes = 0;
-	s->gone = false;
+	s->gone = s->paused = false;
 	service_probe_end(s);
 	s->present = PRESENT_STOPPED;
 	if (s->goal == GOAL_UP && s->model && s->operation == OPERATION_NONE && !s->restart && !s->recreate)
@@ -610,7 +618,7 @@ void service_start(struct apply_service *s)
 	if (!is_approved(s) || !ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
-	s->exited = s->proven = s->gone = s->outdated = false;
+	s->exited = s->proven = s->gone = s->outdated = s->paused = false;
 	s->started_at = now_monotonic_ms();
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);

@@ -125,7 +125,7 @@ static const char *state_of_services(const struct environment *e)
 		if (s->goal != GOAL_UP)
 			continue;
 		up++;
-		unhealthy += s->state == SERVICE_READY && s->unhealthy;
+		unhealthy += s->state == SERVICE_READY && (s->unhealthy || s->paused);
 		ready += s->state == SERVICE_READY || s->state == SERVICE_COMPLETED;
 		failed += s->state == SERVICE_FAILED;
 		restarting += s->state == SERVICE_RESTARTING;
@@ -200,7 +200,7 @@ static void on_service_changed(void *arg, const struct apply_service *s, bool st
 /* apply_params.health */
 static void on_service_health(void *arg, const struct apply_service *s)
 {
-	environment_event(arg, "health", json_pack("{s:s, s:s}", "service", s->name, "health", s->unhealthy ? "unhealthy" : "healthy"));
+	environment_event(arg, "health", json_pack("{s:s, s:s}", "service", s->name, "health", s->paused ? "paused" : s->unhealthy ? "unhealthy" : "healthy"));
 }
 
 static void on_apply_wake(void *arg)
