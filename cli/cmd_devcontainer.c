@@ -2,10 +2,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "backends/engine_view.h"
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "provisioner/attachment.h"
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -77,8 +77,8 @@ static json_t *forwarded(const json_t *status)
 static int check_view(const struct client *c, const char *backend, struct error *err)
 {
 	const char *engine = !strcmp(backend, "podman") ? backend : "docker";
-	int r = engine_view_check(engine, c->id.root, err);
-	return r < 0 || c->native == NATIVE_PLAIN ? r : engine_view_check(engine, c->control, err);
+	int r = attachment_is_seen(engine, c->id.root, err);
+	return r < 0 || c->native == NATIVE_PLAIN ? r : attachment_is_seen(engine, c->control, err);
 }
 
 static json_t *document(const struct client *c, const json_t *status, bool vcs, bool sandbox)

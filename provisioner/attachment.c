@@ -1,6 +1,7 @@
 #include "provisioner/attachment.h"
 
 #include "backends/backend.h"
+#include "backends/engine_view.h"
 #include "base/cleanup.h"
 
 static int check_planned(const char *planned, struct attachment_spec *spec, struct error *err)
@@ -28,4 +29,9 @@ int environment_attach(const struct store_environment *e, const char *planned, s
 		return error_set(err, ERROR_SERVICE_FAILED, "nothing of %s was ever started", e->root);
 	error_set(err, ERROR_SERVICE_FAILED, "service %s does not run", spec->service);
 	return error_hint(err, "ajj start %s", spec->service);
+}
+
+int attachment_is_seen(const char *backend, const char *path, struct error *err)
+{
+	return engine_view_check(backend, path, err);
 }

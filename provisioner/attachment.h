@@ -10,4 +10,7 @@
  * was never started, of which spec->only_check may ask; NULL: it is not known. */
 int environment_attach(const struct store_environment *e, const char *planned, struct attachment_spec *spec, struct attachment **ret, struct error *err);
 
+/* May the engine that `backend` ("docker", "podman") means here and now look into `path`? PERMISSION with what mends it; 0 where there is none. */
+int attachment_is_seen(const char *backend, const char *path, struct error *err);
+
 #endif
