@@ -84,6 +84,7 @@ serves() {
 
 sees_what_others_do() {
 	api POST "/containers/$AETHER_NAMESPACE-cache/stop?t=1" || fail 'stop'
+	[ "$backend" != podman ] || sleep 1 # which answers before it tells of it
 	. ./.env || fail 'a demand right after a stop'
 	same_data 'a stop from outside'
 	api POST "/containers/$AETHER_NAMESPACE-cache/stop?t=1" || fail 'stop'
