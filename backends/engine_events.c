@@ -88,7 +88,8 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 
 static void tell_gone(struct engine *e, struct engine_slot *slot, enum instance_state state)
 {
-	const struct instance gone = {.service = slot->service, .state = state, .handle = slot->id, .config_hash = (char *)"", .started_ms = slot->started_ms,
+	cleanup_free char *id = slot->id ? xstrdup(slot->id) : NULL; /* the slot's own goes when it is set */
+	const struct instance gone = {.service = slot->service, .state = state, .handle = id, .config_hash = (char *)"", .started_ms = slot->started_ms,
 	                              .exited_ms = now_wall_ms(), .exit_code = 255};
 	engine_seen(e, &gone, false);
 }
