@@ -435,8 +435,8 @@ static void one_after_the_other(void **state)
 	engine.hangs = true;
 	twin.image = "ns-twin";
 	backend_build(f->b, &f->spec, BUILD_MISSING, on_built, &one);
+	wait_for_builds(f, 1); /* both ask for their image first: the answers may come in either order */
 	backend_build(f->b, &twin, BUILD_MISSING, on_built, &other);
-	wait_for_builds(f, 1);
 	for (unsigned i = 0; i < 50; i++) {
 		uv_run(&f->loop, UV_RUN_NOWAIT);
 		usleep(1000);
