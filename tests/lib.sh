@@ -76,3 +76,19 @@ listens() {
 engine_api() {
 	curl -sS --fail-with-body --max-time 60 --unix-socket "$1" -X "$2" ${4:+-H 'Content-Type: application/json' -d "$4"} "http://engine/v1.41$3"
 }
+
+# need_engine_exec SOCKET: runc cannot enter a container's directories again where the engine itself lives below a chroot
+need_engine_exec() {
+	local id exec code
+	id=$(engine_api "$1" POST /containers/create '{"Image":"redis:7","Entrypoint":[],"Cmd":["sleep","60"]}' | json_field Id) || fail 'no container to try exec in'
+	engine_api "$1" POST "/containers/$id/start" >/dev/null || fail 'the container to try exec in'
+	exec=$(engine_api "$1" POST "/containers/$id/exec" '{"Cmd":["true"],"AttachStdout":true}' | json_field Id)
+	engine_api "$1" POST "/exec/$exec/start" '{"Detach":false}' >/dev/null
+	code=$(engine_api "$1" GET "/exec/$exec/json" | json_field ExitCode)
+	engine_api "$1" DELETE "/containers/$id?force=1&v=1" >/dev/null
+	[ "$code" = 0 ] || skip 'this engine cannot run a program in a container that runs (it lives below a chroot)'
+}
+
+json_field() {
+	python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+}
