@@ -22,9 +22,7 @@ void build_options_release(struct build_options *o)
 		strv_free(lists[i]);
 	keyvals_release(&o->args);
 	keyvals_release(&o->labels);
-	for (size_t i = 0; i < o->n_ulimits; i++)
-		free(o->ulimits[i].name);
-	free(o->ulimits);
+	ulimit_options_free(o->ulimits, o->n_ulimits);
 	*o = (struct build_options){.context = NULL};
 }
 

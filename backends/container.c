@@ -43,6 +43,13 @@ uint64_t container_options_hash(uint64_t h, const struct container_options *o)
 	return hash_bytes(h, numbers, sizeof numbers);
 }
 
+void ulimit_options_free(struct ulimit_option *list, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(list[i].name);
+	free(list);
+}
+
 void container_options_release(struct container_options *o)
 {
 	char *const texts[] = TEXTS(o);
@@ -53,8 +60,6 @@ void container_options_release(struct container_options *o)
 		strv_free(lists[i]);
 	keyvals_release(&o->labels);
 	keyvals_release(&o->sysctls);
-	for (size_t i = 0; i < o->n_ulimits; i++)
-		free(o->ulimits[i].name);
-	free(o->ulimits);
+	ulimit_options_free(o->ulimits, o->n_ulimits);
 	*o = (struct container_options)CONTAINER_OPTIONS_INIT;
 }

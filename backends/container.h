@@ -54,6 +54,7 @@ struct container_options {
 
 /* base/hash.h, of all of it */
 uint64_t container_options_hash(uint64_t h, const struct container_options *o);
+void ulimit_options_free(struct ulimit_option *list, size_t count);
 void container_options_release(struct container_options *o);
 
 #endif

@@ -10,7 +10,7 @@ for image in json.load(sys.stdin):
 }
 
 image_of() {
-	api GET "/images/$AETHER_NAMESPACE-$1/json" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Id"])'
+	api GET "/images/$AETHER_NAMESPACE-$1/json" | json_field Id
 }
 
 # page NAME: what the service web says there

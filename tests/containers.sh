@@ -38,7 +38,7 @@ state_is() {
 }
 
 id_of() {
-	api GET "/containers/$AETHER_NAMESPACE-$1/json" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Id"])'
+	api GET "/containers/$AETHER_NAMESPACE-$1/json" | json_field Id
 }
 
 workspace_with_containers() {

@@ -77,6 +77,11 @@ engine_api() {
 	curl -sS --fail-with-body --max-time 60 --unix-socket "$1" -X "$2" ${4:+-H 'Content-Type: application/json' -d "$4"} "http://engine/v1.41$3"
 }
 
+# json_field NAME: of the object on stdin
+json_field() {
+	python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+}
+
 # need_engine_exec SOCKET: runc cannot enter a container's directories again where the engine itself lives below a chroot
 need_engine_exec() {
 	local id exec code
@@ -87,8 +92,4 @@ need_engine_exec() {
 	code=$(engine_api "$1" GET "/exec/$exec/json" | json_field ExitCode)
 	engine_api "$1" DELETE "/containers/$id?force=1&v=1" >/dev/null
 	[ "$code" = 0 ] || skip 'this engine cannot run a program in a container that runs (it lives below a chroot)'
-}
-
-json_field() {
-	python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
 }
