@@ -332,7 +332,7 @@ static void no_build_done(void *arg)
 
 void backend_build(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg)
 {
-	if (spec->build && b->ops->build) {
+	if ((spec->build || spec->image) && b->ops->build) {
 		b->ops->build(b, spec, when, done, arg);
 		return;
 	}

@@ -178,7 +178,7 @@ enum build_when {
 	BUILD_ALWAYS
 };
 
-/* differs: what is there of the service was made of another image than the one that has its name now. */
+/* differs: what is there of the service was made of another image than the one that was built and has its name now. */
 typedef void backend_build_done(void *arg, const struct error *err, bool differs);
 
 /* Called on the loop thread when an instance changes by itself (it exits, it is removed by others). */
@@ -226,8 +226,8 @@ struct backend_ops {
 	void (*check)(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 	/* Work ahead of need (templates, spare copies, images). Starts nothing. May be NULL. */
 	void (*prepare)(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
-	/* Builds the image of a spec that has one to be built, when it must be; whatever runs goes on. A start does the same with BUILD_MISSING. `done` is
-	 * called exactly once, later. NULL: no images are built here. */
+	/* Has the image of a spec there: built when it must be, or pulled as its policy says; whatever runs goes on. A start does the same with BUILD_MISSING.
+	 * `done` is called exactly once, later. NULL: there are no images here. */
 	void (*build)(struct backend *b, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg);
 	/* The build that was asked for with that `arg`, or (NULL) the one that a start of the service waits for, completes with ECANCELED; one that
 	 * nobody waits for any more ends. */

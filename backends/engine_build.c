@@ -603,11 +603,22 @@ static void on_ensured(void *arg, const struct error *err, const char *id)
 	engine_call(b->e, "GET", path, NULL, ENGINE_CALL_MS, on_container, b);
 }
 
+static void on_there(void *arg, const struct error *err)
+{
+	by_itself_end(arg, err, false);
+}
+
 void engine_build(struct backend *backend, const struct service_spec *spec, enum build_when when, backend_build_done *done, void *arg)
 {
 	struct engine *e = (struct engine *)backend;
 	struct by_itself *b = xcalloc(1, sizeof *b);
 	*b = (struct by_itself){.e = e, .container = engine_container_name(e, spec->name), .done = done, .arg = arg};
 	engine_begin(e);
+	if (!spec->build) {
+		struct engine_plan *plan = engine_plan_new(e, spec);
+		engine_image_ensure(e, plan, NULL, on_there, b);
+		engine_plan_free(plan);
+		return;
+	}
 	engine_build_ensure(e, spec->name, spec->image, spec->data, spec->build, when, on_ensured, b, arg);
 }

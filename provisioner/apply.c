@@ -317,6 +317,11 @@ bool apply_may_follow(const struct apply *a, const struct model *model)
 	return broken;
 }
 
+bool apply_is_replaced(const struct apply_service *s)
+{
+	return service_runs(s) && is_changed(s);
+}
+
 void apply_renew(struct apply_service *s)
 {
 	if (!is_changed(s) || is_of_use(s) || s->operation != OPERATION_NONE)

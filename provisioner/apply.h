@@ -125,6 +125,10 @@ bool apply_has_changes(const struct apply *a);
 /* May a demand go by another model than the one that services were started with? When something that is wanted has never
  * been ready (the old model may be why), and what is of use to somebody runs as `model` says, too. */
 bool apply_may_follow(const struct apply *a, const struct model *model);
+/* It runs, and what was made of it goes when its changes are applied: not before the image of what comes in its place is there. */
+bool apply_is_replaced(const struct apply_service *s);
+/* Its image could not be had. false: it runs, or is on its way, without; else that is why it does not. */
+bool apply_image_failed(struct apply_service *s, const struct error *err);
 /* A service that is of no use as it is, and was made with another configuration than the model's, is made anew. */
 void apply_renew(struct apply_service *s);
 /* No service is started while held (the store has to know first). */

@@ -594,6 +594,16 @@ void apply_port_failed(struct apply_service *s, const struct error *err)
 	apply_wake(s->apply);
 }
 
+bool apply_image_failed(struct apply_service *s, const struct error *err)
+{
+	cleanup_error struct error copy = ERROR_INIT;
+	if (!s->model || service_runs(s) || s->operation != OPERATION_NONE || s->backoff || s->present == PRESENT_COMPLETED)
+		return false;
+	error_copy(&copy, err);
+	fail(s, &copy);
+	return true;
+}
+
 static uint64_t log_size(const struct apply_service *s)
 {
 	cleanup_free char *path = backend_log_path(s->apply->backend, s->name);

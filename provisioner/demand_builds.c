@@ -1,5 +1,5 @@
-/* What `up` does before it starts or stops anything: the images of what it needs are built, so that one that cannot be built leaves running what
- * runs. Demands of readers do not come here: their services are built by their start, where there is no image yet. */
+/* What `up` does before it starts or stops anything: the images of what it needs are built, and those of what is to take a running container's place
+ * pulled, so that one that cannot be had leaves running what runs. Demands of readers do not come here: an image of theirs is had by the start, where there is none yet. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +23,15 @@ static void unlink_build(struct demand_build *b)
 	*at = b->next;
 }
 
+static void fail(struct demand *d, const char *service, const struct error *err)
+{
+	struct apply_service *s = err->code == ERROR_CANCELED ? NULL : apply_find(d->e->apply, service);
+	bool was_failed = s && s->state == SERVICE_FAILED;
+	if (s && apply_image_failed(s, err))
+		d->known = !was_failed; /* told when it failed */
+	demand_end(d, err);
+}
+
 static void on_built(void *arg, const struct error *err, bool differs)
 {
 	struct demand_build *b = arg;
@@ -35,7 +44,7 @@ static void on_built(void *arg, const struct error *err, bool differs)
 		if (why.code != ERROR_CANCELED)
 			error_prefix(&why, "service %s", b->service);
 		error_detail(&why, "service", json_string(b->service));
-		demand_end(d, &why);
+		fail(d, b->service, &why);
 	} else if (d) {
 		if (differs)
 			strv_push(&d->renewed, xstrdup(b->service));
@@ -55,7 +64,8 @@ bool demand_builds(struct demand *d)
 		return !d->builds;
 	for (char **name = d->needed; name && *name; name++) {
 		const struct model_service *s = model_service(e->model, *name);
-		if (!s || !s->spec.build)
+		const struct apply_service *now = apply_find(e->apply, *name);
+		if (!s || (!s->spec.build && !(now && apply_is_replaced(now))))
 			continue;
 		struct demand_build *b = xcalloc(1, sizeof *b);
 		*b = (struct demand_build){d->builds, d, e, xstrdup(*name)};

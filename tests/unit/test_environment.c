@@ -441,6 +441,42 @@ static void up_builds_before_it_stops_anything(void **state)
 	assert_int_equal(app->builds, 4);
 }
 
+static void what_cannot_be_built_has_failed(void **state)
+{
+	compose(BUILT TAIL);
+	env_open();
+	struct scripted *app = scripted_get("app");
+	assert_int_equal(command("approve"), ERROR_NONE);
+	app->build_error = ERROR_BUILD_FAILED;
+	assert_int_equal(command("up app"), ERROR_BUILD_FAILED);
+	assert_string_equal(service_state("app"), "failed");
+	assert_int_equal(command("up app"), ERROR_BUILD_FAILED);
+	assert_string_equal(service_state("app"), "failed");
+	app->build_error = ERROR_NONE;
+	assert_int_equal(command("up app"), ERROR_NONE);
+	assert_string_equal(service_state("app"), "ready");
+}
+
+static void what_runs_goes_on_until_another_image_is_there(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
+	env_open();
+	struct scripted *db = scripted_get("db");
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(db->builds, 0);
+	db->build_error = ERROR_IMAGE_NOT_FOUND;
+	compose("services: {db: {image: 'e/other', ports: ['5432']}}\n" TAIL);
+	assert_int_equal(command("up"), ERROR_IMAGE_NOT_FOUND);
+	assert_int_equal(db->stops, 0);
+	assert_string_equal(service_state("db"), "ready");
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	db->build_error = ERROR_NONE;
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(db->stops, 1);
+	assert_int_equal(db->starts, 2);
+}
+
 static void what_is_built_for_nobody_ends(void **state)
 {
 	struct answer a = {0}, b = {0};
@@ -1716,6 +1752,8 @@ int main(void)
 	    T(dependencies_go_first_and_leave_last),
 	    T(the_default_set_leaves_out_what_is_built_and_profiles),
 	    T(up_builds_before_it_stops_anything),
+	    T(what_cannot_be_built_has_failed),
+	    T(what_runs_goes_on_until_another_image_is_there),
 	    T(what_is_built_for_nobody_ends),
 	    T(a_build_takes_the_time_it_takes),
 	    T(what_is_cancelled_goes_on),
