@@ -181,6 +181,8 @@ static void explain(const struct pull *p, int status, const char *text, struct e
 	static const char *const space[] = {"no space left on device", "disk quota exceeded", NULL};
 	static const char *const its_own[] = {"mkdir /", "open /", "read-only file system", NULL}; /* and permission denied */
 	static const char *const limited[] = {"toomanyrequests", "rate limit", NULL};
+	static const char *const no_way[] = {"dial tcp", "no such host", "name resolution", "i/o timeout", "connection refused", "connection reset", "is unreachable", "no route to host", "tls handshake",
+	                                     "x509:", "http response to https client", "client.timeout", "deadline exceeded", "proxyconnect", "http status: 5", ": eof", NULL};
 	static const char *const other_machine[] = {"no matching manifest", "does not match the specified platform", "image operating system", NULL};
 	if (says(text, space)) {
 		error_set(err, ERROR_NO_SPACE, "the image %s: %s", p->image, text);
@@ -188,6 +190,9 @@ static void explain(const struct pull *p, int status, const char *text, struct e
 	} else if (says(text, its_own)) {
 		error_set(err, ERROR_BACKEND_SPAWN_FAILED, "the image %s: %s", p->image, text);
 		error_hint(err, "the engine cannot write where it keeps its images; its own log tells more");
+	} else if (says(text, no_way)) {
+		error_set(err, ERROR_IMAGE_UNREACHABLE, "the image %s: %s", p->image, text);
+		error_hint(err, "there is no way to its registry from the engine: its name, the network, a proxy, its certificate; docker pull %s tells more", p->image);
 	} else if (means_denied(status, text)) {
 		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s%s%s", p->image, text, p->auth_failed ? "; " : "", p->auth_failed ? p->auth_failed : "");
 		error_hint(err, "docker login its registry, or check the name: a private image and one that does not exist look alike");
@@ -199,7 +204,7 @@ static void explain(const struct pull *p, int status, const char *text, struct e
 		error_hint(err, "there is none of it for this machine%s", p->platform ? "'s platform, which the file names" : "; platform: takes another that the engine can emulate");
 	} else {
 		error_set(err, ERROR_IMAGE_NOT_FOUND, "the image %s: %s", p->image, text);
-		error_hint(err, "check its name and tag, and the way to its registry; docker pull %s tells more", p->image);
+		error_hint(err, "check its name and tag; docker pull %s tells more", p->image);
 	}
 }
 

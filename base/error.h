@@ -28,6 +28,7 @@
 	X(BACKEND_DEPROVISION_FAILED, EIO)               \
 	X(IMAGE_NOT_FOUND, EINVAL)                       \
 	X(IMAGE_AUTH, EACCES)                            \
+	X(IMAGE_UNREACHABLE, EHOSTUNREACH)               \
 	X(BUILD_FAILED, EIO)                             \
 	X(PROGRAM_NOT_FOUND, EINVAL)                     \
 	X(NOT_READY, ETIMEDOUT)                          \

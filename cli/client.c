@@ -15,6 +15,7 @@
 #include "provisioner/mounts.h"
 #include "cli/native.h"
 #include "cli/output.h"
+#include "cli/process.h"
 #include "cli/registry.h"
 #include "cli/whereabouts.h"
 
@@ -292,7 +293,9 @@ static int explain(const struct client *c, const char *since, int errnum, const 
 	    {ENOTCONN, ERROR_NOT_MOUNTED},
 	    {ENOENT, ERROR_SERVICE_UNKNOWN},
 	};
-	if (errnum != EINTR && errnum != ENOTCONN && told(c, since, err))
+	if (errnum == EINTR && interrupted())
+		return error_set(err, ERROR_CANCELED, "%s: interrupted", what);
+	if (errnum != ENOTCONN && told(c, since, err))
 		return -errnum;
 	if (errnum == ENOENT && c->native != NATIVE_PLAIN && !is_mounted_by_us(c->control)) {
 		error_set(err, ERROR_NOT_MOUNTED, "%s is not mounted, though the workspace is", c->control);

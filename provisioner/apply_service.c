@@ -196,7 +196,7 @@ static void fail(struct apply_service *s, struct error *err)
 		json_decref(log);
 	else
 		error_detail(err, "log", log);
-	if (!err->hint)
+	if (!err->hint && n) /* else nothing of it has ever said anything */
 		error_hint(err, "ajj logs %s", s->name);
 	log_warning("apply", "%s: %s", s->name, err->message);
 	error_move(&s->error, err);

@@ -532,7 +532,10 @@ static void test_pulls(void **state)
 	    {NULL, 404, "no matching manifest for linux/amd64 in the manifest list entries", ERROR_IMAGE_NOT_FOUND, "platform"},
 	    {NULL, 404, "manifest for app:1 not found: manifest unknown: manifest unknown", ERROR_IMAGE_NOT_FOUND, "check its name"},
 	    {NULL, 404, "pull access denied for app, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", ERROR_IMAGE_AUTH, "docker login"},
-	    {NULL, 500, "Get \"https://r.example/v2/\": x509: certificate signed by unknown authority", ERROR_IMAGE_NOT_FOUND, "registry"},
+	    {NULL, 500, "Get \"https://r.example/v2/\": x509: certificate signed by unknown authority", ERROR_IMAGE_UNREACHABLE, "registry"},
+	    {NULL, 500, "Get \"https://r.example/v2/\": dial tcp: lookup r.example on 127.0.0.53:53: no such host", ERROR_IMAGE_UNREACHABLE, "registry"},
+	    {"{\"error\":\"initializing source docker://127.0.0.1:1/a:1: pinging container registry 127.0.0.1:1: Get \\\"http://127.0.0.1:1/v2/\\\": dial tcp 127.0.0.1:1: connect: connection refused\"}",
+	     0, NULL, ERROR_IMAGE_UNREACHABLE, "registry"},
 	    {"{\"progressDetail\":{\"current\":9223372036854775807,\"total\":9223372036854775807},\"id\":\"a\",\"status\":\"Downloading\"}\n"
 	     "{\"progressDetail\":{\"current\":-5,\"total\":100},\"id\":\"b\",\"status\":\"Downloading\"}\n{\"error\":\"x\"}\n",
 	     0, NULL, ERROR_IMAGE_NOT_FOUND, "check its name"},
