@@ -169,7 +169,8 @@ static void on_network_seen(void *arg, const struct error *err, int status, cons
 		return;
 	}
 	c->others = has_others(c->e, json);
-	cleanup_free char *path = xasprintf("/networks/%s", id);
+	cleanup_free char *name = engine_network_name(c->e);
+	cleanup_free char *path = xasprintf("/networks/%s", c->e->podman ? name : id); /* asked by id, Podman removes one that is in use (to 4.3 at least) */
 	engine_call(c->e, "DELETE", path, NULL, ENGINE_CHANGE_MS, on_network_removed, c);
 }
 

@@ -86,15 +86,31 @@ static int failed(const struct engine_target *t, const char *what, const struct 
 	return error_set(err, ERROR_BACKEND_DEPROVISION_FAILED, "%s: %s: %s", t->url, what, why ? why : "it cannot be removed");
 }
 
-/* 1: it stays, for others use it */
 static int remove_thing(const struct engine_target *t, const char *what, const char *path, struct error *err)
 {
 	struct engine_reply a;
 	int r = engine_ask(t, "DELETE", path, NULL, REMOVE_MS, &a, err);
-	if (r == 0 && !strncmp(path, "/networks/", 10) && a.status >= 300 && engine_network_is_in_use(json_string_value(json_object_get(a.json, "message")), a.status))
-		r = 1;
-	else if (r == 0 && (a.status < 200 || a.status > 299) && a.status != 404)
+	if (r == 0 && (a.status < 200 || a.status > 299) && a.status != 404)
 		r = failed(t, what, &a, err);
+	json_decref(a.json);
+	return r;
+}
+
+/* By name: asked by id, Podman (4.3 at least) removes one that is in use. Docker may have two of one name, and then says 400.
+ * 1: it stays, for others use it */
+static int remove_network(const struct engine_target *t, const char *name, const char *id, struct error *err)
+{
+	struct engine_reply a;
+	cleanup_free char *path = xasprintf("/networks/%s", name);
+	int r = engine_ask(t, "DELETE", path, NULL, REMOVE_MS, &a, err);
+	if (r == 0 && a.status == 400) {
+		json_decref(a.json);
+		free(path);
+		path = xasprintf("/networks/%s", id);
+		r = engine_ask(t, "DELETE", path, NULL, REMOVE_MS, &a, err);
+	}
+	if (r == 0 && a.status >= 300 && a.status != 404)
+		r = engine_network_is_in_use(json_string_value(json_object_get(a.json, "message")), a.status) ? 1 : failed(t, name, &a, err);
 	json_decref(a.json);
 	return r;
 }
@@ -120,22 +136,24 @@ static const char *first_name(const json_t *item)
 	return name ? name + (*name == '/') : json_string_value(json_object_get(item, "Name"));
 }
 
-/* What is listed at `list` and carries the namespace's label is removed at `place`. Returns how many there were but for those that others use. */
-static int sweep_kind(const struct engine_target *t, const char *list, const char *place, const char *query, const char *namespace_, bool remove, char ***found, bool *stays,
-                      struct error *err)
+enum kind { CONTAINERS, NETWORKS };
+
+/* What carries the namespace's label is removed. Returns how many there were but for those that others use. */
+static int sweep_kind(const struct engine_target *t, enum kind kind, const char *namespace_, bool remove, char ***found, bool *stays, struct error *err)
 {
 	json_t *all = NULL, *item;
 	size_t i;
-	int n = 0, r = list_labelled(t, list, namespace_, &all, err);
+	int n = 0, r = list_labelled(t, kind == NETWORKS ? "/networks?" : "/containers/json?all=1&", namespace_, &all, err);
 	json_array_foreach (all, i, item) {
 		const char *id = json_string_value(json_object_get(item, "Id")), *name = first_name(item);
 		if (!id || !engine_is_of(json_object_get(item, "Labels"), namespace_))
 			continue;
-		cleanup_free char *path = xasprintf("%s/%s%s", place, id, query);
-		if (found && !strv_contains(*found, name ? name : id))
-			strv_push(found, xstrdup(name ? name : id));
+		name = name ? name : id;
+		cleanup_free char *container = xasprintf("/containers/%s" ENGINE_REMOVE_ALL, id);
+		if (found && !strv_contains(*found, name))
+			strv_push(found, xstrdup(name));
 		if (remove && r >= 0)
-			r = remove_thing(t, name ? name : id, path, err);
+			r = kind == NETWORKS ? remove_network(t, name, id, err) : remove_thing(t, name, container, err);
 		*stays |= r == 1;
 		n += r != 1;
 	}
@@ -145,8 +163,8 @@ static int sweep_kind(const struct engine_target *t, const char *list, const cha
 
 static int sweep_once(const struct engine_target *t, const char *namespace_, bool remove, char ***found, bool *stays, struct error *err)
 {
-	int containers = sweep_kind(t, "/containers/json?all=1&", "/containers", ENGINE_REMOVE_ALL, namespace_, remove, found, stays, err);
-	int networks = containers < 0 ? containers : sweep_kind(t, "/networks?", "/networks", "", namespace_, remove, found, stays, err);
+	int containers = sweep_kind(t, CONTAINERS, namespace_, remove, found, stays, err);
+	int networks = containers < 0 ? containers : sweep_kind(t, NETWORKS, namespace_, remove, found, stays, err);
 	return networks < 0 ? networks : containers + networks;
 }
 
