@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -54,9 +55,12 @@ static int run(const struct arguments *args, struct error *err)
 	const char *format = arguments_value(args, "format");
 	if (format && strcmp(format, "json") && strcmp(format, "yaml"))
 		return error_set(err, ERROR_USAGE, "expected --format=yaml or --format=json, got %s", format);
+	const char *profiles = arguments_value(args, "profile") ? arguments_value(args, "profile") : getenv("COMPOSE_PROFILES");
 	int r = client_find(NULL, &c, err);
 	if (!r)
-		r = configuration_shape(&c.id, arguments_value(args, "profile"), &config, &shape, err);
+		r = configuration_shape(&c.id, profiles, &config, &shape, err);
+	if (!r && !arguments_flag(args, "effective"))
+		r = config_check_profiles(config, err);
 	for (size_t i = 0; !r && i < config->n_warnings; i++)
 		output_note("Warning: %s", config->warnings[i].text);
 	if (!r && arguments_flag(args, "effective"))

@@ -260,6 +260,12 @@ const char *config_resource_name(const struct config_resource *r); /* what an en
 /* borrowed; NULL when there is none of that name */
 const struct config_service *config_service(const struct config *c, const char *name);
 
+/* Does it belong to one of these, or to none? "*" is all. */
+bool config_in_profiles(const struct config_service *s, char *const *profiles);
+bool config_has_profile_of(const struct config_service *s, char *const *profiles);
+/* docker compose knows nothing of a service whose profiles are not active, and refuses whatever needs it. Here it is started: only a warning. */
+int config_check_profiles(const struct config *c, struct error *err);
+
 /* Compose interpolation of one string: $V ${V} ${V:-d} ${V-d} ${V:?e} ${V?e} ${V:+r} ${V+r}, nested, $$.
  * `lookup` returns borrowed text or NULL. `unset` (may be NULL) hears of names without a value or default. */
 typedef const char *config_lookup(void *arg, const char *name);

@@ -179,6 +179,22 @@ char *loading_digest(struct loading *l, const char *source, int *ret_why)
 #define FILES_MAX 200
 #define BYTES_MAX (16u << 20) /* of all of them */
 
+/* Documents of one file lie on each other like files. */
+static int join_documents(struct loading *l, struct yaml_document *doc)
+{
+	const struct yaml *whole = yaml_root(doc), *next;
+	if (!yaml_next_root(doc, 1))
+		return 0;
+	for (size_t i = 0; (next = yaml_next_root(doc, i)); i++) {
+		struct field f = field_root(&l->reader, next);
+		if (next->type != YAML_MAP)
+			return field_expected(&f, "a mapping: every document of the file is laid on those before it");
+		whole = i ? config_merge(doc, whole, next) : next;
+	}
+	yaml_set_root(doc, whole);
+	return 0;
+}
+
 /* Its root is *ret, borrowed. `name` is how messages name it; the same file is read once. */
 static int read_document(struct loading *l, int dirfd, const char *name, const char *path, const char *shown,
                          struct yaml_document **ret)
@@ -203,7 +219,9 @@ static int read_document(struct loading *l, int dirfd, const char *name, const c
 		                 BYTES_MAX >> 20);
 	array_grow(l->docs, l->n_docs);
 	l->docs[l->n_docs] = NULL;
-	r = yaml_parse(kept, buffer_str(&text), text.len, &l->docs[l->n_docs], l->reader.err);
+	r = yaml_parse_all(kept, buffer_str(&text), text.len, &l->docs[l->n_docs], l->reader.err);
+	if (r == 0 && (r = join_documents(l, l->docs[l->n_docs])) < 0)
+		yaml_free(l->docs[l->n_docs]);
 	if (r < 0)
 		return error_detail(l->reader.err, "file", json_string(path)), r;
 	*ret = l->docs[l->n_docs++];

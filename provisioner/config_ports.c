@@ -1,5 +1,6 @@
 /* [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], each of both a number or a range; and the long form. Which address of the
  * host is meant is not kept: everything is bound to 127.0.0.1. */
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -51,6 +52,16 @@ static int add_ports(const struct field *f, struct port_list list, struct range 
 
 #define SHORT_FORM "a port: 5432, \"15432:5432\" or \"127.0.0.1:15432:5432/tcp\""
 
+/* "[::1]" and "::1"; "": any, as where a variable is not set */
+static bool is_address(const char *text)
+{
+	size_t len = strlen(text);
+	bool brackets = len > 2 && *text == '[' && text[len - 1] == ']';
+	cleanup_free char *plain = xstrndup(text + brackets, len - 2 * brackets);
+	unsigned char address[sizeof(struct in6_addr)];
+	return !len || inet_pton(AF_INET, plain, address) == 1 || inet_pton(AF_INET6, plain, address) == 1;
+}
+
 static int add_short(const struct field *f, struct port_list list, bool publishes)
 {
 	const char *what = publishes ? SHORT_FORM : "a port: 5432 or \"5432/tcp\"";
@@ -69,16 +80,23 @@ static int add_short(const struct field *f, struct port_list list, bool publishe
 		protocol = slash + 1;
 	}
 	char *colon = strrchr(text, ':');
+	const char *address = NULL;
 	bool ok = parse_range(colon ? colon + 1 : text, &target) == 0 && (publishes || !colon);
 	if (ok && colon) {
 		*colon = '\0';
 		char *number = strrchr(text, ':'); /* behind the address; [::1] ends in a bracket */
+		if (number) {
+			*number = '\0';
+			address = text;
+		}
 		number = number ? number + 1 : text;
 		/* an unset ${VAR} leaves ":5432": no number is asked for */
 		ok = !*number || parse_range(number, &published) == 0;
 	}
 	if (!ok)
 		return field_error(f, "expected %s, got '%.60s'", what, whole);
+	if (address && !is_address(address))
+		return field_error(f, "invalid IP address: %.60s", address);
 	return add_ports(f, list, target, published, protocol);
 }
 

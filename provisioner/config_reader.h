@@ -93,6 +93,7 @@ int field_string(const struct field *f, char **ret); /* the same, but no number 
 int field_bool(const struct field *f, bool *ret);    /* true, false */
 int field_switch(const struct field *f, bool *ret);  /* on, off, true, false, yes, no */
 int field_int(const struct field *f, int64_t min, int64_t max, int64_t *ret);
+int field_mode(const struct field *f, unsigned *ret); /* 0440 and "0440", octal; 288 is the same */
 int field_double(const struct field *f, double *ret);
 int field_bytes(const struct field *f, uint64_t *ret);      /* 64m, 1.5gb, 1024; binary units, as Docker reads them */
 int field_duration(const struct field *f, int64_t *ret_ms); /* 1m30s, 500ms, as Go's time.ParseDuration */

@@ -637,6 +637,84 @@ static int check_dependencies(const struct field *services, const struct config 
 	return 0;
 }
 
+/* ---- profiles ---- */
+
+bool config_has_profile_of(const struct config_service *s, char *const *profiles)
+{
+	for (char **p = s->profiles; p && *p; p++)
+		if (strv_contains(profiles, *p) || strv_contains(profiles, "*"))
+			return true;
+	return false;
+}
+
+bool config_in_profiles(const struct config_service *s, char *const *profiles)
+{
+	return !s->profiles || !s->profiles[0] || config_has_profile_of(s, profiles);
+}
+
+/* The first that `s` needs and that is of none of the active ones; borrowed; NULL: none */
+static const struct config_service *needed_inactive(const struct config *c, const struct config_service *s)
+{
+	for (size_t i = 0; config_in_profiles(s, c->profiles) && i < s->n_depends_on; i++) {
+		const struct config_service *on = s->depends_on[i].required ? config_service(c, s->depends_on[i].service) : NULL;
+		if (on && !config_in_profiles(on, c->profiles))
+			return on;
+	}
+	return NULL;
+}
+
+int config_check_profiles(const struct config *c, struct error *err)
+{
+	for (size_t i = 0; i < c->n_services; i++) {
+		const struct config_service *s = &c->services[i], *on = s->is_copy ? NULL : needed_inactive(c, s);
+		if (!on)
+			continue;
+		error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: service \"%s\" depends on undefined service \"%s\": none of its profiles is active", s->file, s->line,
+		          s->column, s->name, on->name);
+		return error_hint(err, "--profile %s, or COMPOSE_PROFILES=%s", on->profiles[0], on->profiles[0]);
+	}
+	return 0;
+}
+
+static void warn_of_profiles(const struct field *services, const struct config *c)
+{
+	for (size_t i = 0; i < c->n_services; i++) {
+		const struct config_service *s = &c->services[i], *on = needed_inactive(c, s);
+		struct field f;
+		if (on && field_find(services, s->name, &f))
+			field_warn(&f, "%s depends on %s, none of whose profiles is active: it is started nevertheless, docker compose refuses that", s->name, on->name);
+	}
+}
+
+/* ---- networks ---- */
+
+static int check_network(const struct field *service, const struct config *c, const struct config_service *s, const char *key)
+{
+	struct field f;
+	if (!strcmp(key, "default") || config_network(c, key))
+		return 0;
+	field_find(service, "networks", &f);
+	int r = field_error(&f, "service \"%s\" refers to undefined network %s", s->name, key);
+	error_hint(f.reader->err, "networks: { %s: {} } at the top level", key);
+	return r;
+}
+
+/* Of services that nobody starts docker compose does not ask. */
+static int check_networks(const struct field *services, const struct config *c, const struct config_service *s)
+{
+	struct field service, mode;
+	int r = 0;
+	if (!s->networks || !config_in_profiles(s, c->profiles) || !field_find(services, s->name, &service))
+		return 0;
+	if (field_find(&service, "network_mode", &mode) && !field_is_null(&mode))
+		return field_error(&mode, "service %s declares mutually exclusive `network_mode` and `networks`", s->name);
+	for (char **key = s->networks; r == 0 && *key; key++)
+		r = check_network(&service, c, s, *key);
+	return r;
+}
+
+/* ---- circles ---- */
+
 enum walked { UNSEEN, ON_THE_WAY, DONE };
 
 struct walk {
@@ -708,7 +786,10 @@ int read_services(const struct field *f, void *out)
 	if (r == 0)
 		r = name_all_linked(f, c);
 	for (size_t i = 0; r == 0 && i < c->n_services; i++)
-		r = check_dependencies(f, c, &c->services[i]);
+		if ((r = check_dependencies(f, c, &c->services[i])) == 0)
+			r = check_networks(f, c, &c->services[i]);
+	if (r == 0)
+		warn_of_profiles(f, c);
 	if (r == 0)
 		r = env_files_copies(loading_of(f), copy_service);
 	if (r == 0)

@@ -355,12 +355,7 @@ static int add_service(const struct field *f, json_t *services)
 static bool is_chosen(const struct config *c, const char *name)
 {
 	const struct config_service *s = config_service(c, name);
-	if (!s || !s->profiles || !*s->profiles || strv_contains(c->profiles, "*"))
-		return s != NULL;
-	for (char **profile = s->profiles; *profile; profile++)
-		if (strv_contains(c->profiles, *profile))
-			return true;
-	return false;
+	return s && config_in_profiles(s, c->profiles);
 }
 
 /* ---- what they use ---- */

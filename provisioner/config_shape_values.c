@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -96,16 +95,11 @@ int shape_mode_number(const struct field *f, const struct shape *shape, json_t *
 
 int shape_mode(const struct field *f, const struct shape *shape, json_t **ret)
 {
-	cleanup_free char *text = NULL;
-	char *end = NULL;
-	int r = field_text(f, &text);
+	unsigned mode;
+	int r = field_mode(f, &mode);
 	if (r < 0)
 		return r;
-	bool quoted = yaml_kind(f->node) == YAML_IS_TEXT, o = !strncmp(text, "0o", 2);
-	long mode = strtol(text + (o ? 2 : 0), &end, quoted || o || *text == '0' ? 8 : 10);
-	if (!*text || *end)
-		return field_expected(f, "a file mode like 0440");
-	cleanup_free char *octal = xasprintf("0%lo", (unsigned long)mode);
+	cleanup_free char *octal = xasprintf("0%o", mode);
 	*ret = json_string(octal);
 	return 0;
 }
@@ -116,12 +110,12 @@ static int any_scalar(const struct field *f, json_t **ret)
 	int r = field_text(f, &text);
 	if (r < 0)
 		return r;
-	switch (strcmp(text, f->node->text) ? YAML_IS_TEXT : yaml_kind(f->node)) {
+	switch (yaml_kind(f->node)) {
 	case YAML_IS_BOOL:
-		*ret = json_boolean(!strcasecmp(text, "true"));
+		*ret = json_boolean(!strcmp(text, "true"));
 		break;
 	case YAML_IS_INT:
-		*ret = json_integer(strtoll(text[0] == '0' && text[1] == 'o' ? text + 2 : text, NULL, text[0] == '0' && text[1] == 'o' ? 8 : 0));
+		*ret = json_integer(strtoll(text, NULL, 10));
 		break;
 	case YAML_IS_FLOAT:
 		*ret = isfinite(strtod(text, NULL)) ? json_real(strtod(text, NULL)) : json_string(text);

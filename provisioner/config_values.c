@@ -74,6 +74,8 @@ int field_text(const struct field *f, char **ret)
 		text = undouble_dollars(node->text);
 	else if (!f->reader->lookup || node->type == YAML_NULL)
 		text = xstrdup(node->type == YAML_NULL ? "" : node->text);
+	else if (yaml_kind(node) != YAML_IS_TEXT)
+		text = yaml_canonical(node);
 	else
 		r = config_interpolate(node->text, variable, (void *)(uintptr_t)f, hear_unset, &text, f->reader->err);
 	if (r < 0)
@@ -163,6 +165,21 @@ int field_int(const struct field *f, int64_t min, int64_t max, int64_t *ret)
 	if (end == text || *end || errno || isspace((unsigned char)*text) || value < min || value > max)
 		return unexpected(f, what, text);
 	*ret = value;
+	return 0;
+}
+
+int field_mode(const struct field *f, unsigned *ret)
+{
+	static const char what[] = "a file mode like 0440";
+	cleanup_free char *text = NULL;
+	char *end;
+	int r = scalar(f, what, &text);
+	if (r < 0)
+		return r;
+	unsigned long mode = strtoul(text, &end, yaml_kind(f->node) == YAML_IS_TEXT ? 8 : 10);
+	if (!*text || *end || !isdigit((unsigned char)*text) || mode > 07777)
+		return unexpected(f, what, text);
+	*ret = (unsigned)mode;
 	return 0;
 }
 

@@ -61,7 +61,8 @@ struct yaml_document {
 	size_t merged;  /* pairs that merge keys have copied */
 	char **anchors; /* their names, which the builder's table borrows */
 	size_t n_anchors;
-	struct yaml *root;
+	const struct yaml **roots; /* at least one, once it has been parsed */
+	size_t n_roots;
 };
 
 struct builder {
@@ -71,6 +72,7 @@ struct builder {
 	struct names anchors; /* name -> node; a node with `nodes` of 0 is not finished */
 	const char *name;
 	struct error *err;
+	bool many; /* documents may follow each other */
 	unsigned depth;
 	unsigned line, column; /* where the last event stood, for events without a token */
 };
@@ -92,12 +94,24 @@ void yaml_free(struct yaml_document *doc)
 	for (size_t i = 0; i < doc->n_anchors; i++)
 		free(doc->anchors[i]);
 	free(doc->anchors);
+	free(doc->roots);
 	free(doc);
 }
 
 const struct yaml *yaml_root(const struct yaml_document *doc)
 {
-	return doc->root;
+	return doc->roots[0];
+}
+
+const struct yaml *yaml_next_root(const struct yaml_document *doc, size_t i)
+{
+	return i < doc->n_roots ? doc->roots[i] : NULL;
+}
+
+void yaml_set_root(struct yaml_document *doc, const struct yaml *root)
+{
+	doc->roots[0] = root;
+	doc->n_roots = 1;
 }
 
 const struct yaml *yaml_get(const struct yaml *map, const char *key)
@@ -480,35 +494,49 @@ static int check_text(struct builder *b, const char *text, size_t len)
 
 /* ---- the whole ---- */
 
-static int build_document(struct builder *b)
+static int build_empty(struct builder *b, struct yaml **ret)
 {
-	bool had_document = false, end = false;
+	b->line = b->column = 1;
+	int r = new_node(b, YAML_NULL, NULL, ret);
+	if (r < 0)
+		return r;
+	(*ret)->text = xstrdup("");
+	return finish(b, *ret);
+}
+
+static void add_root(struct builder *b, const struct yaml *root)
+{
+	array_grow(b->doc->roots, b->doc->n_roots);
+	b->doc->roots[b->doc->n_roots++] = root;
+}
+
+/* Anchors are a document's own to YAML, but the file's to docker compose: a later document may name those of an earlier one. */
+static int build_documents(struct builder *b)
+{
+	bool end = false;
 	int r = 0;
 	while (r == 0 && !end) {
 		struct fy_event *event = NULL;
+		struct yaml *root = NULL;
 		r = next_event(b, &event);
 		if (r < 0)
 			break;
 		if (event->type == FYET_DOCUMENT_START) {
 			note_position(b, event->document_start.document_start);
-			if (had_document)
+			if (b->doc->n_roots && !b->many)
 				r = fail(b, b->line, b->column, "expected one document, a second one begins here");
-			had_document = true;
 		} else if (event->type == FYET_STREAM_END) {
 			end = true;
 		} else if (event->type != FYET_STREAM_START && event->type != FYET_DOCUMENT_END) {
-			r = build(b, event, &b->doc->root);
+			r = build(b, event, &root);
 		}
 		fy_parser_event_free(b->parser, event);
+		if (root)
+			add_root(b, root);
 	}
-	if (r == 0 && !b->doc->root) {
-		b->line = b->column = 1;
-		r = new_node(b, YAML_NULL, NULL, &b->doc->root);
-		if (r == 0) {
-			b->doc->root->text = xstrdup("");
-			r = finish(b, b->doc->root);
-		}
-	}
+	struct yaml *empty = NULL;
+	if (r == 0 && !b->doc->n_roots && (r = build_empty(b, &empty)) == 0)
+		add_root(b, empty);
 	return r;
 }
 
@@ -532,15 +560,15 @@ static int parse(struct builder *b, const char *text, size_t len)
 	            ? 0
 	            : error_set(b->err, ERROR_NO_MEMORY, "libfyaml: no parser");
 	if (r == 0)
-		r = build_document(b);
+		r = build_documents(b);
 	fy_parser_destroy(b->parser);
 	fy_diag_destroy(b->diag);
 	return r;
 }
 
-int yaml_parse(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err)
+static int parse_text(const char *name, const char *text, size_t len, bool many, struct yaml_document **ret, struct error *err)
 {
-	struct builder b = {.doc = xcalloc(1, sizeof *b.doc), .name = name, .err = err, .line = 1, .column = 1};
+	struct builder b = {.doc = xcalloc(1, sizeof *b.doc), .name = name, .err = err, .many = many, .line = 1, .column = 1};
 	if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) {
 		text += 3;
 		len -= 3;
@@ -557,6 +585,16 @@ int yaml_parse(const char *name, const char *text, size_t len, struct yaml_docum
 	return 0;
 }
 
+int yaml_parse(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err)
+{
+	return parse_text(name, text, len, false, ret, err);
+}
+
+int yaml_parse_all(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err)
+{
+	return parse_text(name, text, len, true, ret, err);
+}
+
 /* ---- the core schema ---- */
 
 static bool in_list(const char *text, const char *const *list)
@@ -567,37 +605,10 @@ static bool in_list(const char *text, const char *const *list)
 	return false;
 }
 
-static bool is_number(const char *text, bool *ret_integer)
-{
-	const char *at = text + (*text == '-' || *text == '+');
-	if (at[0] == '0' && (at[1] == 'x' || at[1] == 'o')) {
-		*ret_integer = true;
-		return at == text && at[2] && !at[2 + strspn(at + 2, at[1] == 'x' ? "0123456789abcdefABCDEF" : "01234567")];
-	}
-	size_t whole = strspn(at, "0123456789");
-	at += whole;
-	*ret_integer = !*at && whole;
-	if (*at == '.') {
-		size_t fraction = strspn(++at, "0123456789");
-		whole += fraction;
-		at += fraction;
-	}
-	if (!whole)
-		return false;
-	if (*at == 'e' || *at == 'E') {
-		at++;
-		at += *at == '-' || *at == '+';
-		size_t exponent = strspn(at, "0123456789");
-		return exponent && !at[exponent];
-	}
-	return !*at;
-}
-
 enum yaml_kind yaml_kind(const struct yaml *scalar)
 {
 	static const char *const nulls[] = {"", "~", "null", "Null", "NULL", NULL};
 	static const char *const booleans[] = {"true", "True", "TRUE", "false", "False", "FALSE", NULL};
-	static const char *const floats[] = {".inf", ".Inf", ".INF", "-.inf", "+.inf", ".nan", ".NaN", ".NAN", NULL};
 	bool integer = false;
 	if (scalar->type == YAML_NULL)
 		return YAML_IS_NULL;
@@ -607,7 +618,20 @@ enum yaml_kind yaml_kind(const struct yaml *scalar)
 		return YAML_IS_NULL;
 	if (in_list(scalar->text, booleans))
 		return YAML_IS_BOOL;
-	if (is_number(scalar->text, &integer))
-		return integer ? YAML_IS_INT : YAML_IS_FLOAT;
-	return in_list(scalar->text, floats) ? YAML_IS_FLOAT : YAML_IS_TEXT;
+	cleanup_free char *number = yaml_number(scalar->text, &integer);
+	return !number ? YAML_IS_TEXT : integer ? YAML_IS_INT : YAML_IS_FLOAT;
+}
+
+char *yaml_canonical(const struct yaml *scalar)
+{
+	bool integer;
+	switch (yaml_kind(scalar)) {
+	case YAML_IS_BOOL:
+		return xstrdup(scalar->text[0] == 't' || scalar->text[0] == 'T' ? "true" : "false");
+	case YAML_IS_INT:
+	case YAML_IS_FLOAT:
+		return yaml_number(scalar->text, &integer);
+	default:
+		return xstrdup(scalar->text);
+	}
 }

@@ -48,7 +48,11 @@ struct yaml_document;
 /* Parses one document. `name` stands before positions in messages: "name:line:column: ...". Errors are CONFIG_INVALID
  * with details line and column. `root` of *ret is borrowed from it, and `name` by its nodes. new: yaml_free. */
 int yaml_parse(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err);
+/* The same of a text in which several may follow each other, with `---` between them. */
+int yaml_parse_all(const char *name, const char *text, size_t len, struct yaml_document **ret, struct error *err);
 const struct yaml *yaml_root(const struct yaml_document *doc); /* never NULL: an empty text is a NULL node */
+const struct yaml *yaml_next_root(const struct yaml_document *doc, size_t i); /* 0 is yaml_root; NULL: there are no more */
+void yaml_set_root(struct yaml_document *doc, const struct yaml *root); /* in the place of all */
 void yaml_free(struct yaml_document *doc);
 
 static inline void yaml_freep(struct yaml_document **doc)
@@ -65,8 +69,12 @@ void yaml_add_pair(struct yaml *map, const char *key, const struct yaml_pair *pl
 
 const struct yaml *yaml_get(const struct yaml *map, const char *key); /* borrowed; NULL: no map, or not in it */
 
-/* What a plain scalar is by the core schema of YAML 1.2 (10.3.2): yes, no, on and off are texts. */
+/* What a plain scalar is by the core schema of YAML 1.2 (10.3.2), with docker compose's numbers: yes, no, on and off are texts. */
 enum yaml_kind { YAML_IS_TEXT, YAML_IS_NULL, YAML_IS_BOOL, YAML_IS_INT, YAML_IS_FLOAT };
 enum yaml_kind yaml_kind(const struct yaml *scalar);
+/* new: its text as docker compose hands it on: numbers and booleans are written anew (1.50 is 1.5, 010 is 8, True is true) */
+char *yaml_canonical(const struct yaml *scalar);
+/* config_yaml_number.c. new: a number as Go writes it; NULL: it is none */
+char *yaml_number(const char *text, bool *ret_integer);
 
 #endif

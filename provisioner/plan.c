@@ -148,19 +148,6 @@ static void choose(const struct config *config, size_t i, bool *chosen)
 	}
 }
 
-static bool has_profile_of(const struct config_service *s, char *const *profiles)
-{
-	for (char **p = s->profiles; p && *p; p++)
-		if (strv_contains(profiles, *p) || strv_contains(profiles, "*"))
-			return true;
-	return false;
-}
-
-static bool in_profiles(const struct config_service *s, char *const *profiles)
-{
-	return !s->profiles || !s->profiles[0] || has_profile_of(s, profiles);
-}
-
 static int choose_named(const struct config *config, char *const *names, bool *chosen, struct error *err)
 {
 	for (char *const *name = names; *name; name++) {
@@ -197,8 +184,8 @@ int plan_select(const struct config *config, const struct plan_selection *select
 		const struct config_service *s = &config->services[i];
 		if (s->is_copy)
 			continue;
-		bool by_default = !names && (selection->all || !s->has_build) && in_profiles(s, profiles);
-		if (by_default || has_profile_of(s, selection->profiles))
+		bool by_default = !names && (selection->all || !s->has_build) && config_in_profiles(s, profiles);
+		if (by_default || config_has_profile_of(s, selection->profiles))
 			choose(config, i, chosen);
 	}
 	memcpy(ret, chosen, config->n_services * sizeof *chosen);

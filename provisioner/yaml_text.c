@@ -9,14 +9,14 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 
-/* What some reader takes for something else than a text: https://yaml.org/type/bool.html, and whatever begins like a number. */
+/* What some reader takes for something else than a text: https://yaml.org/type/bool.html, and what may be a number or a date. */
 static bool is_word_of_yaml(const char *text)
 {
 	static const char *const words[] = {"true", "false", "yes", "no", "on", "off", "y", "n", "null", "~", ".inf", ".nan"};
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
 		if (!strcasecmp(text, words[i]))
 			return true;
-	return text[strspn(text, "0123456789+-.:_eExXabcdefABCDEF")] == '\0' && strpbrk(text, "0123456789");
+	return text[strspn(text, "0123456789+-.:_eExXabcdefABCDEFoOtTzZ ")] == '\0' && strpbrk(text, "0123456789");
 }
 
 static bool is_plain(const char *text)
