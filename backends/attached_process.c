@@ -11,11 +11,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "backends/children.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -36,7 +38,7 @@ struct running {
 
 /* ---- the child ---- */
 
-enum failure { FAILED_NAMESPACE = 1, FAILED_USER, FAILED_DIRECTORY, FAILED_PROGRAM, FAILED_TERMINAL };
+enum failure { FAILED_NAMESPACE = 1, FAILED_FORK, FAILED_USER, FAILED_DIRECTORY, FAILED_PROGRAM, FAILED_TERMINAL };
 
 /* What the child tells of: first the number of the program, then, only if it cannot be run, why. */
 struct told {
@@ -132,7 +134,7 @@ static _Noreturn void enter_and_wait(const struct attached_process *p, const str
 		give_up(e, FAILED_NAMESPACE, errno);
 	pid_t pid = fork();
 	if (pid < 0)
-		give_up(e, FAILED_NAMESPACE, errno);
+		give_up(e, FAILED_FORK, errno);
 	if (pid == 0)
 		run_program(p, e, path, envp);
 	struct told t = {0, pid};
@@ -140,6 +142,129 @@ static _Noreturn void enter_and_wait(const struct attached_process *p, const str
 		kill(pid, SIGKILL);
 	syscall(SYS_close_range, 0, ~0u, 0); /* nobody but the program may hold its pipes */
 	_exit(wait_for(pid, &signals));
+}
+
+/* ---- the child, without a PID namespace ---- */
+
+/* The descriptors of who stands in the namespace's place. */
+enum { KEEPER_SIGNALS, KEEPER_UNTIL, KEEPER_TELL, KEEPER_FDS };
+
+struct keeper {
+	pid_t program; /* 0 once it is told of */
+	bool killing;  /* they may live no longer: everything goes */
+	bool none_left;
+};
+
+/* What the keeper tells of the program's end. */
+struct kept {
+	int32_t code;
+	int32_t last; /* nothing of it is left: the keeper ends, too */
+};
+
+static void keeper_reap(struct keeper *k)
+{
+	int status, code = -1;
+	pid_t pid;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == k->program)
+			code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	k->none_left = pid < 0 && errno == ECHILD;
+	if (code < 0)
+		return;
+	const struct kept told = {code, k->none_left};
+	k->program = 0;
+	if (write(KEEPER_TELL, &told, sizeof told) < 0)
+		errno = 0; /* nobody waits for it any more */
+	close(KEEPER_TELL);
+}
+
+static void keeper_on_signal(struct keeper *k)
+{
+	struct signalfd_siginfo info;
+	while (read(KEEPER_SIGNALS, &info, sizeof info) == (ssize_t)sizeof info)
+		if (info.ssi_signo == SIGHUP && k->program) /* its caller has ended */
+			kill(k->program, SIGKILL);
+}
+
+/* As a namespace would: as long as anything of the program is there, and not longer than whom it goes with. */
+static _Noreturn void keep(struct keeper *k, bool until)
+{
+	while (!k->none_left) {
+		struct pollfd fds[] = {{KEEPER_SIGNALS, POLLIN, 0}, {until && !k->killing ? KEEPER_UNTIL : -1, POLLIN, 0}};
+		poll(fds, 2, k->killing ? CHILDREN_SWEEP_MS : -1);
+		k->killing = k->killing || fds[1].revents;
+		keeper_on_signal(k);
+		if (k->killing)
+			children_kill();
+		keeper_reap(k);
+	}
+	_exit(0);
+}
+
+/* Moves those to the lowest numbers and closes all others. */
+static void hold_only(const int *fds, int n)
+{
+	int high[KEEPER_FDS];
+	for (int i = 0; i < n; i++)
+		high[i] = fds[i] < 0 ? -1 : fcntl(fds[i], F_DUPFD, n);
+	for (int i = 0; i < n; i++)
+		if (high[i] < 0 || dup2(high[i], i) < 0)
+			close(i);
+	syscall(SYS_close_range, n, ~0u, 0);
+}
+
+/* Its session, its process group and its daemons have this one as their reaper, so all of them are found. */
+static _Noreturn void keeper_run(const struct attached_process *p, const struct ends *e, const char *path, char *const *envp, pid_t waiter, int tell)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGCHLD);
+	prctl(PR_SET_NAME, "ajj-keep");
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	prctl(PR_SET_PDEATHSIG, SIGHUP);
+	if (getppid() != waiter)
+		_exit(126);
+	const int fds[KEEPER_FDS] = {signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC), p->until, tell};
+	struct keeper k = {.program = fds[KEEPER_SIGNALS] < 0 ? -1 : fork()};
+	if (k.program < 0)
+		give_up(e, FAILED_FORK, errno);
+	if (k.program == 0)
+		run_program(p, e, path, envp);
+	struct told t = {0, k.program};
+	if (write(e->tell, &t, sizeof t) < 0)
+		kill(k.program, SIGKILL);
+	if (chdir("/")) /* a daemon may have it stay; it pins no directory then */
+		errno = 0;
+	hold_only(fds, KEEPER_FDS);
+	keep(&k, p->until >= 0);
+}
+
+/* Two, for a daemon is not waited for: the one who is ends with the program, the other with the last of what that has started. */
+static _Noreturn void keep_and_wait(const struct attached_process *p, const struct ends *e, const char *path, char *const *envp, pid_t caller)
+{
+	sigset_t all;
+	int tell[2];
+	struct kept kept = {128 + SIGKILL, true};
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL); /* what ends it is that its caller ends */
+	setsid(); /* what is typed is not for them */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "ajj-wait");
+	if (getppid() != caller)
+		_exit(126);
+	pid_t waiter = getpid(), keeper = pipe2(tell, O_CLOEXEC) ? -1 : fork();
+	if (keeper < 0)
+		give_up(e, FAILED_FORK, errno);
+	if (keeper == 0) {
+		close(tell[0]);
+		keeper_run(p, e, path, envp, waiter, tell[1]);
+	}
+	hold_only(tell, 1);
+	ssize_t n = read(0, &kept, sizeof kept);
+	if (n <= 0 || kept.last) /* else whoever adopts it reaps it: not every first process does */
+		waitpid(keeper, NULL, 0);
+	_exit(kept.code);
 }
 
 /* ---- its descriptors ---- */
@@ -327,6 +452,8 @@ static int failed(const struct attached_process *p, const struct told *t, struct
 		return error_set_errno(err, ERROR_SERVICE_FAILED, t->value, "%s: cannot become user %u", p->what, (unsigned)p->uid);
 	case FAILED_NAMESPACE:
 		return error_set_errno(err, ERROR_SERVICE_FAILED, t->value, "%s: cannot enter its namespaces", p->what);
+	case FAILED_FORK:
+		return error_set_errno(err, ERROR_BACKEND_SPAWN_FAILED, t->value, "%s", p->what);
 	case FAILED_TERMINAL:
 		break;
 	}
@@ -364,7 +491,7 @@ static int start(const struct attached_process *p, struct running *r, struct end
 	if (r->child == 0 && p->pid_ns >= 0)
 		enter_and_wait(p, e, path, envp, caller);
 	if (r->child == 0)
-		run_program(p, e, path, envp);
+		keep_and_wait(p, e, path, envp, caller);
 	int saved = errno;
 	strv_free(envp);
 	close(e->tell);

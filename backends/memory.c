@@ -519,7 +519,7 @@ static int memory_attach(const struct attachment_spec *spec, struct attachment *
 	for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
 		if (layers[i])
 			keyvals_copy(&env, layers[i]);
-	const struct attached_process p = {.what = s->name, .argv = spec->argv, .env = &env, .directory = spec->directory, .user_ns = -1, .pid_ns = -1, .uid = (uid_t)-1,
+	const struct attached_process p = {.what = s->name, .argv = spec->argv, .env = &env, .directory = spec->directory, .user_ns = -1, .pid_ns = -1, .until = -1, .uid = (uid_t)-1,
 	                                   .terminal = spec->terminal, .rows = spec->rows, .columns = spec->columns};
 	return attached_process_open(&p, ret, err);
 }

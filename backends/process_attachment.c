@@ -112,7 +112,7 @@ int process_attach(const struct attachment_spec *spec, struct attachment **ret, 
 	cleanup_close int user_ns = o.namespaces && !strcmp(o.namespaces, "user") ? open_of(found.record.shim, "ns/user") : -1;
 	cleanup_free char *what = xasprintf("service %s", spec->service);
 	struct attached_process p = {.what = what, .argv = spec->argv, .env = &env, .directory = spec->directory ? spec->directory : o.directory, .cgroups = o.cgroups.items,
-	                             .user_ns = user_ns, .pid_ns = pid_ns, .terminal = spec->terminal, .rows = spec->rows, .columns = spec->columns};
+	                             .user_ns = user_ns, .pid_ns = pid_ns, .until = found.shim_pidfd, .terminal = spec->terminal, .rows = spec->rows, .columns = spec->columns};
 	take_environment(spec, &o, &env);
 	r = take_user(spec, &o, &p, err);
 	return r ? r : attached_process_open(&p, ret, err);

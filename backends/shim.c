@@ -15,9 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backends/children.h"
 #include "backends/shim_order.h"
-
-#define SWEEP_MS 10 /* between two looks for children that are still there */
 
 struct shim {
 	struct order order;
@@ -254,7 +253,7 @@ static int on_exec(struct shim *s)
 static int timeout_ms(const struct shim *s)
 {
 	if (s->killing)
-		return SWEEP_MS;
+		return CHILDREN_SWEEP_MS;
 	if (!s->deadline_ms)
 		return -1;
 	int64_t left = s->deadline_ms - clock_ms(CLOCK_MONOTONIC);

@@ -1,4 +1,4 @@
-/* The processes below the shim: the namespace's first, the service, and the end of all. */
+/* The processes below the shim: the namespace's first, and the service. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -225,29 +225,4 @@ pid_t service_start(const struct order *o, int output, int *ret_go, int *ret_fai
 	*ret_go = go[1];
 	*ret_failed = failed[0];
 	return pid;
-}
-
-/* ---- the end ---- */
-
-void children_kill(void)
-{
-	char path[64], text[4096];
-	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	ssize_t n = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (n <= 0)
-		return;
-	text[n] = '\0';
-	for (char *p = text, *end; *p; p = end) {
-		long pid = strtol(p, &end, 10);
-		if (end == p)
-			break;
-		if (pid > 0 && *end) /* a number at the buffer's very end may be cut short */
-			kill((pid_t)pid, SIGKILL);
-		while (*end == ' ' || *end == '\n')
-			end++;
-	}
 }

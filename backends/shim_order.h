@@ -67,10 +67,6 @@ pid_t init_start(void);
  * end of file once the program runs. */
 pid_t service_start(const struct order *o, int output, int *ret_go, int *ret_failed);
 
-/* SIGKILL for every child of the shim that /proc shows. Their children become ours, so call again until none is left.
- */
-void children_kill(void);
-
 /* ---- shim_log.c ---- */
 
 struct log {

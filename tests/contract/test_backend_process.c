@@ -4,6 +4,7 @@
 
 #include <sys/prctl.h>
 
+#include "backends/attachment.h"
 #include "backends/shim.h"
 
 /* ---- helpers ---- */
@@ -415,6 +416,65 @@ static void a_hung_shim_is_not_waited_for(void **state)
 	}
 }
 
+/* A program beside the service with a daemon that has a session of its own: both go when the service does, however that ends. */
+static struct attachment *attach_with_daemon(struct world *w, const char *mark)
+{
+	static const char script[] = "(setsid sh -c 'exec sleep $MARK' >/dev/null 2>&1 </dev/null &); sleep $MARK; exit 3";
+	char *const argv[] = {(char *)"sh", (char *)"-c", (char *)script, NULL};
+	cleanup_keyvals struct keyvals env = KEYVALS_INIT;
+	keyvals_set(&env, "MARK", mark); /* so that whoever has it in its command line has its session */
+	struct attachment_spec spec = {.argv = argv, .env = &env, .service = "db", .state_dir = w->state, .uid = (uid_t)-1};
+	struct attachment *a = NULL;
+	cleanup_error struct error err = ERROR_INIT;
+	if (attachment_open("process", &spec, &a, &err))
+		fail_msg("%s", err.message);
+	await_processes(mark, 2);
+	return a;
+}
+
+static int code_of(struct attachment *a)
+{
+	int code = -1;
+	cleanup_error struct error err = ERROR_INIT;
+	assert_int_equal(a->ops->wait(a, WAIT_MS, &code, &err), 0);
+	attachment_close(a);
+	return code;
+}
+
+static void what_is_beside_ends_with_the_service(void **state)
+{
+	struct world *w = *state;
+	SERVICE s;
+	cleanup_free char *mark = unique_sleep();
+	service_init(&s, "db", FOREVER);
+	start(w, &s);
+	struct attachment *a = attach_with_daemon(w, mark);
+	stop(w, "db", SIGTERM, 1000);
+	assert_int_equal(code_of(a), 137);
+	await_gone(mark);
+	start(w, &s);
+	a = attach_with_daemon(w, mark);
+	assert_int_equal(kill(shim_of(w, "db"), SIGKILL), 0);
+	assert_int_equal(code_of(a), 137);
+	await_gone(mark);
+}
+
+/* Its daemon is not waited for; it stays as long as the service. */
+static void a_daemon_beside_outlives_its_program(void **state)
+{
+	struct world *w = *state;
+	SERVICE s;
+	cleanup_free char *mark = unique_sleep();
+	service_init(&s, "db", FOREVER);
+	start(w, &s);
+	struct attachment *a = attach_with_daemon(w, mark);
+	assert_int_equal(a->ops->signal(a, SIGTERM), 0);
+	assert_int_equal(code_of(a), 143);
+	await_processes(mark, 1);
+	stop(w, "db", SIGTERM, 1000);
+	await_gone(mark);
+}
+
 static pid_t keeper_begin(struct world *w)
 {
 	pid_t keeper = fork();
@@ -760,6 +820,8 @@ int main(void)
 	    T(an_exit_needs_no_room),
 	    T(memory_is_limited),
 	    T(processes_are_limited),
+	    T(what_is_beside_ends_with_the_service),
+	    T(a_daemon_beside_outlives_its_program),
 	    T(exec_sees_what_the_service_sees),
 	    T(exec_output_is_bounded),
 	    T(exec_leaves_nothing),
