@@ -67,6 +67,7 @@ struct config_grant {
 	char *source;
 	char *target; /* absolute */
 	bool secret;
+	int32_t uid, gid, mode; /* of the file; -1: not given */
 };
 
 enum depends_condition { DEPENDS_STARTED, DEPENDS_HEALTHY, DEPENDS_COMPLETED };

@@ -91,8 +91,37 @@ static int take_target(const struct field *f, void *out)
 	return field_text(f, &((struct config_grant *)out)->target);
 }
 
-/* uid, gid and mode are a swarm's: of a mounted file they are the file's own, as with docker compose. */
-static const struct field_reader grant_fields[] = {{"source", take_source}, {"target", take_target}, {"uid", field_ignore}, {"gid", field_ignore}, {"mode", field_ignore}, {NULL, NULL}};
+static int take_number(const struct field *f, int32_t *ret)
+{
+	int64_t number;
+	int r = field_int(f, 0, INT32_MAX, &number);
+	if (r == 0)
+		*ret = (int32_t)number;
+	return r;
+}
+
+static int take_uid(const struct field *f, void *out)
+{
+	return take_number(f, &((struct config_grant *)out)->uid);
+}
+
+static int take_gid(const struct field *f, void *out)
+{
+	return take_number(f, &((struct config_grant *)out)->gid);
+}
+
+static int take_mode(const struct field *f, void *out)
+{
+	unsigned mode;
+	int r = field_mode(f, &mode);
+	if (r == 0 && mode > 0777)
+		field_warn(f, "of the mode 0%o only 0%o is used", mode, mode & 0777);
+	if (r == 0)
+		((struct config_grant *)out)->mode = (int32_t)(mode & 0777);
+	return r;
+}
+
+static const struct field_reader grant_fields[] = {{"source", take_source}, {"target", take_target}, {"uid", take_uid}, {"gid", take_gid}, {"mode", take_mode}, {NULL, NULL}};
 
 static void grant_release(struct config_grant *g)
 {
@@ -136,7 +165,7 @@ static int read_grants(const struct field *f, struct config_service *s, bool sec
 	strv_push(&s->container_fields, xstrdup(secret ? "secrets" : "configs"));
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field child = field_child(f, i);
-		struct config_grant g = {.secret = secret};
+		struct config_grant g = {.secret = secret, .uid = -1, .gid = -1, .mode = -1};
 		r = child.node->type == YAML_MAP ? field_read_map(&child, grant_fields, UNKNOWN_WARNS, "a mapping with source", &g) : field_text(&child, &g.source);
 		if (r < 0)
 			grant_release(&g);

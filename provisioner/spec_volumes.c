@@ -1,4 +1,5 @@
 /* What a service mounts: its volumes as a backend takes them, and the files of its secrets and configs. */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -160,19 +161,54 @@ static int grant_text(const struct build *b, const struct config_grant *g, struc
 	return r;
 }
 
-static int build_grant(struct build *b, const struct config_grant *g)
+#define GRANT_MODE 0444 /* whoever runs in the container reads it */
+
+/* Only root gives files away: others' are their own, readable for whoever was meant. */
+static struct config_grant settled_owner(const struct build *b, const struct config_grant *g)
 {
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	if (config_source_of(b->m->config, g)->external || grant_text(b, g, &text) < 0)
+	struct config_grant settled = *g;
+	bool foreign_uid = g->uid >= 0 && (uid_t)g->uid != geteuid(), foreign_gid = g->gid >= 0 && (gid_t)g->gid != getegid();
+	if (geteuid() == 0 || (!foreign_uid && !foreign_gid))
+		return settled;
+	strv_pushf(&b->m->warnings, "%s: uid and gid of the %s %s are not used, for only root may give files away: it is readable for everybody in the container",
+	           b->s->config->name, g->secret ? "secret" : "config", g->source);
+	settled.uid = settled.gid = -1;
+	if (g->mode >= 0)
+		settled.mode = g->mode | 0444;
+	return settled;
+}
+
+/* Written under another name and given its own when all is right: what is there under that is never half made. */
+static int write_grant(const char *path, const struct config_grant *g, const struct buffer *text)
+{
+	cleanup_free char *partial = xasprintf("%s.%d.tmp", path, (int)getpid());
+	mode_t mode = g->mode >= 0 ? (mode_t)g->mode : GRANT_MODE;
+	int r = file_write_atomic(AT_FDCWD, partial, buffer_str(text), text->len, 0600);
+	if (r == 0 && (g->uid >= 0 || g->gid >= 0) && chown(partial, (uid_t)g->uid, (gid_t)g->gid))
+		r = -errno;
+	if (r == 0 && (chmod(partial, mode) || rename(partial, path)))
+		r = -errno;
+	if (r < 0)
+		unlink(partial);
+	return r;
+}
+
+static int build_grant(struct build *b, const struct config_grant *written)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT, kind = BUFFER_INIT;
+	if (config_source_of(b->m->config, written)->external || grant_text(b, written, &text) < 0)
 		return 0;
+	const struct config_grant settled = settled_owner(b, written), *g = &settled;
+	if (g->uid >= 0 || g->gid >= 0 || g->mode >= 0)
+		buffer_printf(&kind, "-%d.%d.%o", g->uid, g->gid, g->mode >= 0 ? (unsigned)g->mode : GRANT_MODE);
 	cleanup_free char *dir = xasprintf("%s/files", b->params->id->state_dir);
-	char *path = keep(b->s, xasprintf("%s/%016llx", dir, (unsigned long long)hash_bytes(HASH_INIT, buffer_str(&text), text.len)));
+	char *path = keep(b->s, xasprintf("%s/%016llx%s", dir, (unsigned long long)hash_bytes(HASH_INIT, buffer_str(&text), text.len), buffer_str(&kind)));
 	b->volumes[b->s->spec.n_volumes++] = (struct volume_spec){VOLUME_BIND, NULL, path, g->target, true, NULL};
 	if (!b->params->plan || access(path, F_OK) == 0)
 		return 0;
 	int r = dir_make(AT_FDCWD, dir, 0700);
 	if (!r)
-		r = file_write_atomic(AT_FDCWD, path, buffer_str(&text), text.len, 0444); /* whoever runs in the container reads it */
+		r = write_grant(path, g, &text);
 	return r < 0 ? error_set_errno(b->err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "%s", path) : 0;
 }
 
