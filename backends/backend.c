@@ -407,6 +407,12 @@ void backend_exec(struct backend *b, const struct service_spec *spec, char *cons
 		b->ops->exec(b, spec, argv, timeout_ms, call_exec_done, c);
 }
 
+void backend_settled(struct backend *b, const struct service_spec *spec)
+{
+	if (b->ops->settled)
+		b->ops->settled(b, spec);
+}
+
 const struct backend_check *backend_check_of(struct backend *b, const char *service)
 {
 	return b->ops->check_of ? b->ops->check_of(b, service) : NULL;

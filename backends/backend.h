@@ -248,6 +248,9 @@ struct backend_ops {
 	             backend_exec_done *done, void *arg);
 	/* borrowed, until the next turn of the loop: of what runs under that name, as far as it has been looked at; NULL: it has none. NULL op: nothing has. */
 	const struct backend_check *(*check_of)(struct backend *b, const char *service);
+	/* It has been ready, or has completed, and nobody was told yet: its data is whole from now on. Until then a start on new data on which it was killed
+	 * before fails, once, with DATA_UNFINISHED: the caller removes it, discards the data and starts again. NULL: the backend makes its data whole or not at all. */
+	void (*settled)(struct backend *b, const struct service_spec *spec);
 	/* Others have made what runs under that name, as far as it has been looked at, and it is not what `spec` says. NULL op: nobody can. */
 	bool (*differs)(struct backend *b, const struct service_spec *spec);
 	/* As exec, for somebody at a terminal or in a pipe: attachment.h. Asked by a command, which has no loop and no backend object. NULL: none here. */
@@ -308,6 +311,7 @@ void backend_list(struct backend *b, backend_list_done *done, void *arg);
 void backend_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms,
                   backend_exec_done *done, void *arg);
 const struct backend_check *backend_check_of(struct backend *b, const char *service);
+void backend_settled(struct backend *b, const struct service_spec *spec);
 bool backend_differs(struct backend *b, const struct service_spec *spec);
 char *backend_log_path(struct backend *b, const char *service);
 bool backend_lives(struct backend *b, const char *service, pid_t pid); /* pid 0: true */

@@ -246,6 +246,11 @@ static bool chaos_differs(struct backend *b, const struct service_spec *spec)
 	return backend_differs(inner(b), spec);
 }
 
+static void chaos_settled(struct backend *b, const struct service_spec *spec)
+{
+	backend_settled(inner(b), spec);
+}
+
 static const struct backend_check *chaos_check_of(struct backend *b, const char *service)
 {
 	return backend_check_of(inner(b), service);
@@ -302,6 +307,7 @@ static const struct backend_ops chaos_ops = {
     .list = chaos_list,
     .exec = chaos_exec,
     .check_of = chaos_check_of,
+    .settled = chaos_settled,
     .differs = chaos_differs,
     .log_path = chaos_log_path,
     .lives = chaos_lives,

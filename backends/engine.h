@@ -70,6 +70,11 @@ struct engine_slot {
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.PortBindings (engine_made.c) */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
+	/* The data of a first start (engine_unfinished.c). */
+	bool ended; /* how its last run has ended is known: */
+	int exit_code;
+	int64_t exited_ms;
+	bool settled; /* its data is whole, whatever its records say: they may not have been written */
 };
 
 /* Bytes of this second. */
@@ -271,6 +276,16 @@ void engine_images_give_up(struct engine *e);
 
 /* Makes those of a plan and their records, and sets their names in it. */
 void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done *done, void *arg);
+
+/* ---- data of a first start (engine_unfinished.c) ---- */
+
+void engine_data_begun(struct engine_slot *slot, const struct engine_plan *p); /* something starts on it */
+bool engine_data_is_begun(const struct engine_slot *slot, const struct engine_plan *p); /* and was not ready since */
+void engine_data_untouched(const struct engine_plan *p); /* it did not come to that */
+void engine_data_ended(struct engine_slot *slot, const struct instance *last); /* as it was seen; what runs has not ended */
+/* It was begun, never ready, and killed; asked once, then it is forgotten. */
+bool engine_data_is_ruined(const struct engine_slot *slot, const struct engine_plan *p);
+void engine_settled(struct backend *b, const struct service_spec *spec);
 
 /* The record of an image that is built, where `data` lies, unless there is one. 0, or a negative errno. */
 int engine_record_image(const struct engine *e, const char *data, const char *image);

@@ -80,6 +80,7 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
 	engine_slot_set(slot, now->handle, now->config_hash);
+	engine_data_ended(slot, now);
 	slot->local = now->state == INSTANCE_RUNNING && is_local(now->pid, slot->id);
 	if (same || by_us || e->closing || (now->state == INSTANCE_EXITED && is_told_later(e, now)))
 		return;

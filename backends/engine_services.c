@@ -27,6 +27,7 @@ struct engine_op {
 	struct instance now; /* START: as it was seen at the end */
 	bool given_up; /* START: nobody wants what it builds */
 	bool again; /* START: its network had gone, and it was made once more */
+	bool stopped; /* START: what ran with another configuration */
 	bool looks; /* what is there is looked at first: what was known of it was wrong */
 	uv_timer_t timer;
 	struct error failed;
@@ -288,6 +289,7 @@ static void roll_back(struct engine_op *op, const struct error *err)
 {
 	error_copy(&op->failed, err);
 	engine_slot_set(op->slot, NULL, "");
+	engine_data_untouched(op->plan);
 	call(op, "DELETE", ENGINE_REMOVE, NULL, on_rolled_back);
 }
 
@@ -331,8 +333,10 @@ static void on_network(void *arg, const struct error *err)
 		fail(op, err);
 	else if (op->kind == KIND_PREPARE)
 		op_done(op, NULL);
-	else if (!is_closing(op))
+	else if (!is_closing(op)) {
+		engine_data_begun(op->slot, op->plan);
 		engine_external_join(op->e, op->plan, op->id ? op->id : op->container, on_joined, op);
+	}
 }
 
 /* It is made while its network is: only a start needs that. */
@@ -452,12 +456,17 @@ static void on_old_removed(void *arg, const struct error *err, int status, const
 		make(op);
 }
 
+static void on_start_inspected(void *arg, const struct error *err, int status, const json_t *json);
+
 /* Another configuration: its data stays in its volumes. */
 static void on_old_stopped(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
+	op->stopped = true;
 	if (err && !status)
 		fail(op, err);
+	else if (engine_data_is_begun(op->slot, op->plan)) /* how it ended says what its data is worth */
+		call(op, "GET", "/json", NULL, on_start_inspected);
 	else
 		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 }
@@ -465,19 +474,32 @@ static void on_old_stopped(void *arg, const struct error *err, int status, const
 static void replace(struct engine_op *op, bool running)
 {
 	cleanup_free char *stop = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
-	if (running)
+	if (running && !op->stopped)
 		call(op, "POST", stop, NULL, on_old_stopped);
 	else
 		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 }
 
+/* Said by the first look alone: what is missing from then on, this start has removed itself. */
+static bool is_ruined(struct engine_op *op)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	if (op->kind != KIND_START || op->tries || op->looks || !engine_data_is_ruined(op->slot, op->plan))
+		return false;
+	error_set(&err, ERROR_DATA_UNFINISHED, "its first start was killed, and its data is half made");
+	fail(op, &err);
+	return true;
+}
+
 static void on_start_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
+	struct instance last;
 	if (failed_otherwise(op, err, status))
 		return;
 	if (status == 404) {
-		make(op);
+		if (!is_ruined(op))
+			make(op);
 		return;
 	}
 	if (!is_ours(op->e, json)) {
@@ -485,11 +507,18 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 		return;
 	}
 	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
+	free(op->id);
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	if (engine_instance_of(op->e, json, &last)) {
+		engine_data_ended(op->slot, &last);
+		instance_release(&last);
+	}
 	if (op->kind == KIND_PREPARE && is_running(json)) {
 		op_done(op, NULL); /* of whatever configuration: nobody has said that it is to go */
 		return;
 	}
+	if (!is_running(json) && is_ruined(op))
+		return;
 	bool stale = op->plan->joins && !is_running(json); /* it names a container that may be another one by now */
 	bool other_image = op->plan->image_id && !engine_image_is(op->plan->image_id, json_string_value(json_object_get(json, "Image")));
 	if (!hash || strcmp(hash, op->plan->config_hash) || stale || other_image || engine_made_differs(op->plan, json)) {
@@ -684,8 +713,8 @@ static bool begun_at_once(struct engine_op *op)
 	bool starts = op->kind == KIND_START && same && !runs && !shares, stops = op->kind == KIND_STOP && slot->id && runs;
 	bool is_prepared = op->kind == KIND_PREPARE && (same || runs);
 	bool removes = op->kind == KIND_REMOVE && slot->id && !gone && !op->e->podman; /* it keeps volumes without a name: they are looked for */
-	if (op->looks || op->tries || (op->plan && op->plan->build))
-		return false;
+	if (op->looks || op->tries || (op->plan && op->plan->build) || (op->kind == KIND_START && engine_data_is_begun(slot, op->plan)))
+		return false; /* of what has begun, how it ended counts, too */
 	if (starts || stops || removes)
 		op->id = xstrdup(slot->id);
 	if (is_prepared)

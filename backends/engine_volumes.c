@@ -61,7 +61,7 @@ static char *write_record(const struct engine *e, const char *path, const char *
 {
 	cleanup_free char *name = new_name(e, key);
 	cleanup_free char *dir = xstrndup(path, (size_t)(strrchr(path, '/') - path));
-	json_t *json = json_pack("{s:s, s:s, s:s, s:s}", "backend", e->base.ops->name, "engine", e->target.url, "volume", name, "target", target);
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s}", "backend", e->base.ops->name, "engine", e->target.url, "volume", name, "target", target, "unfinished", "");
 	cleanup_free char *text = json_dumps(json, JSON_INDENT(1));
 	json_decref(json);
 	int r = dir_make(AT_FDCWD, dir, 0711);

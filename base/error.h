@@ -34,6 +34,7 @@
 	X(NOT_READY, ETIMEDOUT)                          \
 	X(SERVICE_FAILED, EIO)                           \
 	X(SERVICE_UNKNOWN, EINVAL)                       \
+	X(DATA_UNFINISHED, EUCLEAN)                      \
 	X(QUOTA_EXCEEDED, ENOSPC)                        \
 	X(NO_SPACE, ENOSPC)                              \
 	X(STORE_FAILED, EIO)                             \

@@ -387,7 +387,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = s->paused = s->discard = false;
+		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = s->paused = s->discard = s->unfinished = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;

@@ -262,12 +262,20 @@ static void describe_exit(const struct apply_service *s, char *out, size_t size)
 		snprintf(out, size, "exit status %d", s->exit_code);
 }
 
+/* Before anybody is told. */
+static void settle(struct apply_service *s)
+{
+	if (s->model && s->apply->backend)
+		backend_settled(s->apply->backend, &s->model->spec);
+}
+
 static void judge_exit(struct apply_service *s, bool was_ready)
 {
 	char how[48];
 	cleanup_error struct error err = ERROR_INIT;
 	describe_exit(s, how, sizeof how);
 	if (s->exit_code == 0 && s->model->config->restart <= RESTART_ON_FAILURE && may_end(s)) {
+		settle(s);
 		s->present = PRESENT_COMPLETED;
 		return;
 	}
@@ -428,6 +436,7 @@ static void on_proven(void *arg)
 	s->probe = NULL;
 	s->present = PRESENT_READY;
 	s->proven = true;
+	settle(s);
 	health_begin(s);
 	error_release(&s->error);
 	service_tell(s, false);
@@ -500,6 +509,13 @@ static void on_started(void *arg, const struct error *err)
 	}
 	if (err && s->outdated && s->goal == GOAL_UP) {
 		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
+		return;
+	}
+	if (err && err->code == ERROR_DATA_UNFINISHED) { /* that is said once: also who has changed his mind gets new data */
+		s->discard = s->unfinished = s->made = true;
+		s->recreate = s->goal == GOAL_UP;
+		s->present = PRESENT_STOPPED;
+		service_tell(s, false);
 		return;
 	}
 	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES)

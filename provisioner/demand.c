@@ -543,9 +543,11 @@ static void judge_stop(struct demand *d)
 
 static void judge_settled(struct demand *d)
 {
-	for (size_t i = 0; i < apply_count(d->e->apply); i++)
-		if (apply_at(d->e->apply, i)->discard)
+	for (size_t i = 0; i < apply_count(d->e->apply); i++) {
+		const struct apply_service *s = apply_at(d->e->apply, i);
+		if (s->discard && !(s->made && s->goal == GOAL_STOPPED)) /* which waits for the next start */
 			return;
+	}
 	finish(d, NULL);
 }
 

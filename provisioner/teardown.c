@@ -127,6 +127,16 @@ static void discard_work(struct job *base)
 	trash_put_parts(base->e->store, base->e->id, job->generation, job->parts, services, &job->error);
 }
 
+static void tell_discarded(struct environment *e, const char *service, bool unfinished)
+{
+	json_t *fields = json_pack("{s:s}", "service", service);
+	if (unfinished) {
+		json_object_set_new(fields, "reason", json_string("its first start was killed before it was ready: what that left is in the trash (ajj trash list)"));
+		log_warning("environment", "%s: its first start was killed before it was ready: what that left is in the trash, and it starts with new data", service);
+	}
+	environment_event(e, "discarded", fields);
+}
+
 static void discard_after(struct job *base)
 {
 	struct discard_job *job = (struct discard_job *)base;
@@ -135,9 +145,9 @@ static void discard_after(struct job *base)
 	if (error_is_set(&job->error))
 		environment_fail(e, &job->error);
 	else
-		environment_event(e, "discarded", json_pack("{s:s}", "service", job->service));
+		tell_discarded(e, job->service, s && s->unfinished);
 	if (s)
-		s->discard = s->discarding = false;
+		s->discard = s->discarding = s->unfinished = false;
 	error_release(&job->error);
 	free(job->service);
 	strv_free(job->parts);

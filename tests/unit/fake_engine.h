@@ -14,6 +14,7 @@ struct fake_engine {
 	json_t *containers, *networks, *volumes, *images; /* by name, as their inspection shows them */
 	unsigned made;
 	json_t *image; /* what an image's inspection adds */
+	int stop_code; /* what a stopped container ends with */
 	/* Called before each answer. Returns whether it has answered; `*keep`: whether the connection stays. */
 	bool (*spoil)(void *arg, int fd, const struct scripted_request *r, bool *keep);
 	void *arg;
@@ -95,6 +96,13 @@ static inline bool fake_list(struct fake_engine *f, int fd)
 	return keep;
 }
 
+static inline void fake_stop(const struct fake_engine *f, json_t *container)
+{
+	json_t *state = fake_state(false, "2026-01-01T00:00:00.123456789Z");
+	json_object_set_new(state, "ExitCode", json_integer(f->stop_code));
+	json_object_set_new(container, "State", state);
+}
+
 static inline bool fake_container(struct fake_engine *f, int fd, const char *method, const char *name, const char *verb)
 {
 	json_t *c = fake_find(f->containers, name);
@@ -105,7 +113,7 @@ static inline bool fake_container(struct fake_engine *f, int fd, const char *met
 	if (!strcmp(verb, "start"))
 		return json_object_set_new(c, "State", fake_state(true, "2026-01-01T00:00:00.123456789Z")), fake_empty(fd);
 	if (!strcmp(verb, "stop"))
-		return json_object_set_new(c, "State", fake_state(false, "2026-01-01T00:00:00.123456789Z")), fake_empty(fd);
+		return fake_stop(f, c), fake_empty(fd);
 	if (!strcmp(verb, "exec"))
 		return scripted_json(fd, 201, "{\"Id\":\"x1\"}");
 	if (!strcmp(method, "DELETE"))

@@ -275,6 +275,20 @@ static struct service_spec spec_of(const struct world *w, struct volume_spec *vo
 	                             .generation = 1, .data = data};
 }
 
+/* What an earlier life has begun and not brought to its end. */
+static enum error_code start_anew(struct world *w, const struct service_spec *spec)
+{
+	struct outcome removed = {0}, started = {0};
+	backend_remove(w->b, "web", on_done, &removed);
+	await(w, &removed);
+	tree_remove(AT_FDCWD, spec->data);
+	pthread_mutex_lock(&w->engine.lock);
+	json_object_clear(w->engine.volumes);
+	pthread_mutex_unlock(&w->engine.lock);
+	backend_start(w->b, spec, on_done, &started);
+	return await(w, &started);
+}
+
 #define LIVES 8
 
 /* Probe, prepare, start, list, exec, stop, remove, clear: the code of each. `until`: so many of them; the last one hangs, and is closed. */
@@ -313,6 +327,10 @@ static void live(struct world *w, enum error_code codes[LIVES], size_t *listed, 
 			return;
 		}
 		codes[i] = await(w, &o[i]);
+		if (i == 2 && codes[i] == ERROR_DATA_UNFINISHED)
+			codes[i] = start_anew(w, &spec);
+		if (i == 2 && codes[i] == ERROR_NONE)
+			backend_settled(w->b, &spec);
 		for (unsigned ms = 0; i == 2 && !hangs && w->spoiling.fault != NO_FAULT && is_background(w->spoiling.step) && !w->spoiling.hits && ms < 5000; ms++)
 			pause_ms(w, 1); /* what nobody waits for goes its way */
 	}
