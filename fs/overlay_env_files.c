@@ -5,7 +5,8 @@
  * else that is no regular file stays what it is. Directories come, go and are renamed, so nothing of these names is remembered by the kernel, nor
  * of others like them (`.env` in any directory) while there is such a file; other names do not come here.
  *
- * Which files there are is known when the configuration has been read; a lookup before that, of a name that could be one, waits a moment. */
+ * Which files there are is known when the configuration has been read; a lookup before that, of a name that could be one, waits a moment, and so does a
+ * listing that shows them. */
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdlib.h>
@@ -159,7 +160,7 @@ const char *env_file_target(struct overlay *o, enum virtual_name v)
 
 bool env_file_is_in(struct overlay *o, enum virtual_name v, fuse_ino_t directory)
 {
-	const struct env_files *f = atomic_load(&o->env_files);
+	const struct env_files *f = settled(o); /* a listing is whole or not at all */
 	size_t i = (size_t)v - VIRTUAL_FILES;
 	return f && i < f->count && is_directory(o, directory, f->items[i].directory);
 }
