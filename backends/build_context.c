@@ -1,6 +1,4 @@
 /* The context of a build: which files go along, their digest, and all of them as a tar archive (libarchive). */
-#include <archive.h>
-#include <archive_entry.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -11,6 +9,7 @@
 #include <unistd.h>
 
 #include "backends/build.h"
+#include "backends/libarchive.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -448,10 +447,10 @@ static int put_all(struct packing *p)
 int build_context_pack(struct build_context *c, int fd, struct error *err)
 {
 	struct packing p = {.c = c, .chunk = xcalloc(1, CHUNK), .err = err};
-	int r = 0;
+	int r = fd >= 0 ? libarchive_load(err) : 0;
 	sha256_begin(&p.hash);
 	sha256_add_str(&p.hash, c->file_digest);
-	if (fd >= 0) {
+	if (fd >= 0 && r == 0) {
 		p.archive = archive_write_new();
 		archive_write_set_format_pax_restricted(p.archive);
 		if (archive_write_open_fd(p.archive, fd) != ARCHIVE_OK)
