@@ -18,6 +18,7 @@
 #define ASK_PAUSE_MS 10
 #define PROC_MAX 16384
 #define CHUNK (64u << 10)
+#define CANNOT_RUN 126 /* what an engine has not been able to start ends with, whatever the reason was */
 
 static void pause_ms(long ms)
 {
@@ -214,13 +215,36 @@ int engine_attachment_wait(struct attachment *base, const char *state, unsigned 
 
 /* ---- exec ---- */
 
+/* Of one that is being killed an engine says for a moment that it runs. */
+static bool has_ended(struct engine_attachment *s)
+{
+	cleanup_free char *path = xasprintf("/containers/%s/json", s->container);
+	for (int i = 0; i < TRIES; i++) {
+		cleanup_reply struct engine_reply reply = {0, NULL};
+		if (i)
+			pause_ms(TRY_PAUSE_MS);
+		if (engine_ask(&s->target, "GET", path, NULL, ATTACHMENT_CALL_MS, &reply, NULL) < 0)
+			return false;
+		if (reply.status == 404 || (reply.status == 200 && !json_is_true(json_object_get(json_object_get(reply.json, "State"), "Running"))))
+			return true;
+	}
+	return false;
+}
+
+static int went_away(const struct engine_attachment *s, struct error *err)
+{
+	return error_set(err, ERROR_SERVICE_FAILED, "the container of %s went away meanwhile", s->what);
+}
+
 static int exec_wait(struct attachment *base, unsigned timeout_ms, int *ret_code, struct error *err)
 {
 	cleanup_error struct error why = ERROR_INIT;
-	const struct engine_attachment *s = (struct engine_attachment *)base;
+	struct engine_attachment *s = (struct engine_attachment *)base;
 	int r = engine_attachment_wait(base, NULL, timeout_ms, ret_code, &why);
 	if (r < 0 && r != -EAGAIN && why.code != ERROR_BACKEND_UNREACHABLE) /* the engine knows nothing of it any more */
-		return error_set(err, ERROR_SERVICE_FAILED, "the container of %s went away meanwhile", s->what);
+		return went_away(s, err);
+	if (r == 0 && *ret_code == CANNOT_RUN && has_ended(s))
+		return went_away(s, err);
 	if (r < 0 && r != -EAGAIN && err)
 		error_move(err, &why);
 	return r;
@@ -388,8 +412,13 @@ int engine_attach(const struct attachment_spec *spec, struct attachment **ret, s
 		return r;
 	cleanup_free char *path = xasprintf("%s/start", s->program);
 	json_t *body = json_pack("{s:b, s:b}", "Detach", false, "Tty", (int)spec->terminal);
-	r = engine_attachment_connect(s, path, body, err);
+	cleanup_error struct error why = ERROR_INIT;
+	r = engine_attachment_connect(s, path, body, &why);
 	json_decref(body);
+	if (r < 0 && why.code == ERROR_BACKEND_SPAWN_FAILED && has_ended(s))
+		return went_away(s, err);
+	if (r < 0 && err)
+		error_move(err, &why);
 	if (r < 0)
 		return r;
 	if (spec->terminal)

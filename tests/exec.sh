@@ -190,8 +190,19 @@ YAML
 	wait_for 10 'the lease' grep -q services/db/exec .aether/status.json
 	api DELETE "/containers/$AETHER_NAMESPACE-db?force=1" >/dev/null
 	wait $pid || got=$?
-	[ $got = 137 ] || grep -q '^Error: ' said || fail "after its container was removed: $got, $(cat said)"
-	rm said
+	[ $got = 137 ] || { [ $got = 1 ] && grep -q '^Error: ' said; } || fail "after its container was removed: $got, $(cat said)"
+	local delay # that long after it was asked for: it has begun, or not, but is never what cannot be run
+	for delay in 0.005 0.01 0.015 0.02 0.025 0.03; do
+		ajj up || fail "up before a removal $delay s after an exec"
+		ajj exec cache sleep 1000 >out 2>said &
+		pid=$! got=0
+		sleep $delay
+		api DELETE "/containers/$AETHER_NAMESPACE-cache?force=1" >/dev/null
+		wait $pid || got=$?
+		[ $got = 137 ] || { [ $got = 1 ] && grep -q '^Error: ' said; } || fail "its container was removed $delay s after it was asked for: $got, $(cat out said)"
+	done
+	ajj up || fail 'up after removals'
+	rm out said
 }
 
 the_end() {
