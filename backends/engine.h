@@ -65,9 +65,11 @@ struct engine_slot {
 	char *config_hash;         /* and what it was made from; "" where it is gone */
 	pid_t pid;
 	bool paused;
+	char *told_to_end;         /* the container that somebody has told so since its last start; NULL: none */
+	bool dismissed;            /* so it was told */
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
-	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.PortBindings (engine_made.c) */
+	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy} (engine_made.c) */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
 	/* The data of a first start (engine_unfinished.c). */
@@ -338,6 +340,7 @@ bool engine_differs(struct backend *b, const struct service_spec *spec);
 void engine_watch(struct engine *e); /* from now on; may be called again */
 void engine_unwatch(struct engine *e);
 bool engine_lives(struct backend *b, const char *service, pid_t pid);
+bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now); /* others have had it ended */
 /* The state as it is known now; tells of a change that nobody asked for. */
 void engine_seen(struct engine *e, const struct instance *now, bool by_us);
 

@@ -38,6 +38,19 @@ bool engine_lives(struct backend *b, const char *service, pid_t pid)
 	return !slot->local || slot->pid != pid || alive(pid);
 }
 
+bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now)
+{
+	bool told = slot->told_to_end && now->handle && !strcmp(slot->told_to_end, now->handle);
+	return now->state == INSTANCE_ABSENT || (now->state == INSTANCE_EXITED && told);
+}
+
+static void tell(struct engine *e, const struct engine_slot *slot, const struct instance *now)
+{
+	struct instance told = *now;
+	told.dismissed = engine_is_dismissed(slot, now);
+	e->changed(e->changed_arg, &told);
+}
+
 /* ---- an exit, whose reason stands in the log ---- */
 
 struct exited {
@@ -52,7 +65,7 @@ static void tell_exit(void *arg)
 	struct engine *e = x->e;
 	const struct engine_slot *slot = engine_slot(e, x->now.service);
 	if (!e->closing && !slot->ops && slot->state == INSTANCE_EXITED && slot->id && !strcmp(slot->id, x->now.handle))
-		e->changed(e->changed_arg, &x->now);
+		tell(e, slot, &x->now);
 	instance_release(&x->now);
 	free(x);
 }
@@ -74,9 +87,11 @@ static bool is_told_later(struct engine *e, const struct instance *now)
 void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 {
 	struct engine_slot *slot = engine_slot(e, now->service);
-	bool same = slot->state == now->state && slot->paused == now->paused && slot->started_ms == now->started_ms && slot->id && now->handle && !strcmp(slot->id, now->handle);
+	bool dismissed = engine_is_dismissed(slot, now), same_id = slot->id && now->handle && !strcmp(slot->id, now->handle);
+	bool same = slot->state == now->state && slot->paused == now->paused && slot->dismissed == dismissed && slot->started_ms == now->started_ms && same_id;
 	slot->state = now->state;
 	slot->paused = now->paused;
+	slot->dismissed = dismissed;
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
 	engine_slot_set(slot, now->handle, now->config_hash);
@@ -84,7 +99,7 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 	slot->local = now->state == INSTANCE_RUNNING && is_local(now->pid, slot->id);
 	if (same || by_us || e->closing || (now->state == INSTANCE_EXITED && is_told_later(e, now)))
 		return;
-	e->changed(e->changed_arg, now);
+	tell(e, slot, now);
 }
 
 static void tell_gone(struct engine *e, struct engine_slot *slot, enum instance_state state)
@@ -159,15 +174,33 @@ static bool is_known(const struct engine *e, const char *service)
 	return n < SLOTS_MAX && backend_service_name_valid(service);
 }
 
+/* A `docker stop` is a kill with a signal that is meant to end it (others are for its own use: a reload), the end, then a stop: of a container that has
+ * another signal for its end that alone tells. Podman has the last two in either order. */
+static void note_order(struct engine_slot *slot, const char *action, const char *id, const char *signal, int64_t at_ms)
+{
+	static const char *const ends[] = {"2", "3", "9", "15"};
+	bool told = !strcmp(action, "stop");
+	for (size_t i = 0; signal && !strcmp(action, "kill") && i < sizeof ends / sizeof *ends; i++)
+		told = told || !strcmp(signal, ends[i]);
+	bool past = slot->id && id && !strcmp(slot->id, id) && at_ms < slot->started_ms; /* it has been started again since */
+	if (!id || past || (!told && strcmp(action, "start") != 0))
+		return;
+	free(slot->told_to_end);
+	slot->told_to_end = told ? xstrdup(id) : NULL;
+}
+
 static void take_event(struct engine *e, const char *line)
 {
-	static const char *const told[] = {"start", "die", "destroy", "remove", "pause", "unpause"};
+	static const char *const told[] = {"start", "die", "stop", "destroy", "remove", "pause", "unpause"};
 	json_t *json = json_loads(line, 0, NULL);
 	const char *action = json_string_value(json_object_get(json, "Action"));
-	const char *service = engine_label(json_object_get(json_object_get(json, "Actor"), "Attributes"), ENGINE_LABEL_SERVICE);
+	const json_t *actor = json_object_get(json, "Actor"), *attributes = json_object_get(actor, "Attributes");
+	const char *service = engine_label(attributes, ENGINE_LABEL_SERVICE);
 	int64_t at = json_integer_value(json_object_get(json, "timeNano"));
 	if (at > e->events_ns)
 		e->events_ns = at;
+	if (action && is_known(e, service))
+		note_order(engine_slot(e, service), action, json_string_value(json_object_get(actor, "ID")), json_string_value(json_object_get(attributes, "signal")), at / 1000000);
 	for (size_t i = 0; action && is_known(e, service) && i < sizeof told / sizeof *told; i++)
 		if (!strcmp(action, told[i]))
 			look(e, service);
@@ -229,6 +262,8 @@ static void open_stream(struct engine *e)
 	cleanup_free char *path = xasprintf("/events?filters=%s&since=%lld.%09lld", escaped, (long long)(e->events_ns / 1000000000), (long long)(e->events_ns % 1000000000));
 	json_decref(filters);
 	e->events = engine_stream(e, "GET", path, NULL, NULL, 0, on_data, on_end, e);
+	for (struct engine_slot *s = e->slots; s; s = s->next)
+		free(move_ptr(s->told_to_end)); /* whether it was started since, nobody knows */
 	for (struct engine_slot *s = e->slots; e->retries && s; s = s->next)
 		if (s->id)
 			look(e, s->service);

@@ -43,7 +43,8 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 	int64_t started = milliseconds(json_string_value(json_object_get(state, "StartedAt")));
 	if (!id || !engine_is_of(labels, e->namespace_) || !backend_service_name_valid(service) || !started)
 		return false;
-	bool paused = json_is_true(json_object_get(state, "Paused")), running = paused || json_is_true(json_object_get(state, "Running"));
+	bool paused = json_is_true(json_object_get(state, "Paused")), waits = json_is_true(json_object_get(state, "Restarting")); /* for its next start: and "Running" */
+	bool running = paused || (json_is_true(json_object_get(state, "Running")) && !waits);
 	*ret = (struct instance){
 	    .service = xstrdup(service),
 	    .state = running ? INSTANCE_RUNNING : INSTANCE_EXITED,
@@ -89,6 +90,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		if (!slot->ops)
 			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);
 		struct instance *item = &l->list.items[l->list.count - 1];
+		item->dismissed = engine_is_dismissed(slot, item);
 		item->memory_bytes = engine_memory(slot);
 		if (item->state == INSTANCE_EXITED && engine_log_is_heard(l->e, item->handle))
 			item->state = INSTANCE_RUNNING; /* that it has ended is about to be told */

@@ -52,6 +52,12 @@ static bool publishes_all(const json_t *asked, const json_t *has)
 	return true;
 }
 
+static const char *restart_policy(const json_t *host)
+{
+	const char *name = json_string_value(json_object_get(json_object_get(host, "RestartPolicy"), "Name"));
+	return name && *name ? name : "no";
+}
+
 bool engine_made_differs(const struct engine_plan *p, const json_t *container)
 {
 	static const char *const own[] = {"Cmd", "Entrypoint", "WorkingDir", "User"}; /* where nothing is asked for, it is the image's */
@@ -63,6 +69,8 @@ bool engine_made_differs(const struct engine_plan *p, const json_t *container)
 		if (asked && !json_equal(asked, json_object_get(config, own[i])))
 			return true;
 	}
+	if (strcmp(restart_policy(json_object_get(p->create, "HostConfig")), restart_policy(host)) != 0)
+		return true;
 	return !is_image(p->image ? p->image : "", json_string_value(json_object_get(config, "Image"))) ||
 	       !has_all(json_object_get(p->create, "Env"), json_object_get(config, "Env")) ||
 	       !publishes_all(json_object_get(json_object_get(p->create, "HostConfig"), "PortBindings"), json_object_get(host, "PortBindings"));
@@ -71,11 +79,12 @@ bool engine_made_differs(const struct engine_plan *p, const json_t *container)
 void engine_made_take(struct engine *e, const char *service, const json_t *container)
 {
 	struct engine_slot *slot = engine_slot(e, service);
-	const json_t *config = json_object_get(container, "Config"), *bindings = json_object_get(json_object_get(container, "HostConfig"), "PortBindings");
+	const json_t *config = json_object_get(container, "Config"), *host = json_object_get(container, "HostConfig");
 	json_decref(slot->others);
 	slot->others = NULL;
 	if (engine_made_by_others(json_object_get(config, "Labels")))
-		slot->others = json_pack("{s:O, s:{s:O?}}", "Config", config, "HostConfig", "PortBindings", bindings);
+		slot->others = json_pack("{s:O, s:{s:O?, s:O?}}", "Config", config, "HostConfig", "PortBindings", json_object_get(host, "PortBindings"), "RestartPolicy",
+		                         json_object_get(host, "RestartPolicy"));
 }
 
 bool engine_differs(struct backend *b, const struct service_spec *spec)

@@ -57,6 +57,7 @@ void engine_slots_free(struct engine *e)
 		next = s->next;
 		free(s->service);
 		free(s->id);
+		free(s->told_to_end);
 		strv_free(s->check.argv);
 		json_decref(s->others);
 		free(s->config_hash);
@@ -217,6 +218,7 @@ static void end_start(struct engine_op *op, const json_t *container)
 		engine_made_take(e, op->now.service, container);
 		running = op->now;
 		running.state = INSTANCE_RUNNING;
+		free(move_ptr(op->slot->told_to_end));
 		engine_seen(e, &running, true);
 		engine_log_follow(e, op->slot->service, op->now.handle);
 		if (op->now.state == INSTANCE_EXITED && engine_log_hear(e, op->now.handle, start_ended, op))
@@ -281,6 +283,7 @@ static void on_rolled_back(void *arg, const struct error *err, int status, const
 	struct engine_op *op = arg;
 	cleanup_error struct error why = ERROR_INIT;
 	error_move(&why, &op->failed);
+	op->slot->state = INSTANCE_ABSENT;
 	fail(op, &why);
 }
 
@@ -450,10 +453,12 @@ static void on_old_removed(void *arg, const struct error *err, int status, const
 {
 	struct engine_op *op = arg;
 	free(move_ptr(op->id));
-	if (err && status != 404)
+	if (err && status != 404) {
 		fail(op, err);
-	else
-		make(op);
+		return;
+	}
+	op->slot->state = INSTANCE_ABSENT; /* by us: nobody is to be told */
+	make(op);
 }
 
 static void on_start_inspected(void *arg, const struct error *err, int status, const json_t *json);
@@ -560,6 +565,8 @@ static void on_stopped_seen(void *arg, const struct error *err, int status, cons
 		return;
 	}
 	if (status == 200 && engine_instance_of(op->e, json, &now)) {
+		free(op->slot->told_to_end);
+		op->slot->told_to_end = xstrdup(now.handle);
 		engine_seen(op->e, &now, true);
 		instance_release(&now);
 	}

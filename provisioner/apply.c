@@ -248,7 +248,7 @@ void apply_want(struct apply_service *s, enum plan_goal goal)
 		s->quick_exits = 0;
 		error_release(&s->error);
 	}
-	s->stuck = false;
+	s->stuck = s->dismissed = false;
 	s->port_tries = 0;
 	if (goal != GOAL_UP && s->operation == OPERATION_START && s->apply->backend)
 		backend_build_cancel(s->apply->backend, s->name, NULL);
@@ -387,7 +387,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->restart = s->recreate = s->taken = s->gone = s->paused = s->discard = s->unfinished = false;
+		s->made = s->stuck = s->dismissed = s->restart = s->recreate = s->taken = s->gone = s->paused = s->discard = s->unfinished = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;
@@ -440,7 +440,7 @@ static void on_list(void *arg, const struct error *err, const struct instances *
 		if (found && found->state == INSTANCE_RUNNING)
 			take_details(s, found);
 		else
-			service_exited(s, found ? found->exit_code : 0, found ? found->exited_ms : 0);
+			service_exited(s, found ? &(struct exit){found->exit_code, found->exited_ms, found->dismissed} : &(struct exit){.dismissed = *s->handle});
 	}
 	if (again)
 		apply_refresh(a);
@@ -504,7 +504,7 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up)
 			service_tell(s, false);
 		} else {
 			s->present = PRESENT_READY; /* as far as we know it had been */
-			service_exited(s, found->exit_code, found->exited_ms);
+			service_exited(s, &(struct exit){found->exit_code, found->exited_ms, found->dismissed});
 		}
 	}
 }
@@ -517,6 +517,9 @@ static void take_over(struct apply_service *s, const struct instance *i)
 	s->made = true;
 	s->gone = s->stuck = false;
 	s->changes++;
+	if (s->dismissed && s->model)
+		s->goal = GOAL_UP;
+	s->dismissed = false;
 	free(s->config_hash);
 	s->config_hash = i->config_hash && *i->config_hash ? xstrdup(i->config_hash) : NULL;
 	s->present = PRESENT_RUNNING;
@@ -545,6 +548,6 @@ void apply_instance_changed(struct apply *a, const struct instance *i)
 	s->exited_ms = i->exited_ms;
 	if (s->operation == OPERATION_START)
 		s->exited = true;
-	else if (s->operation == OPERATION_NONE && service_runs(s))
-		service_exited(s, i->exit_code, i->exited_ms);
+	else if (s->operation == OPERATION_NONE && (service_runs(s) || (i->dismissed && (s->backoff || s->present == PRESENT_FAILED))))
+		service_exited(s, &(struct exit){i->exit_code, i->exited_ms, i->dismissed});
 }

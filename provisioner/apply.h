@@ -77,6 +77,7 @@ struct apply_service {
 	unsigned health_failures;   /* in a row */
 	bool unhealthy;
 	bool paused; /* by others: it runs and answers nobody */
+	bool dismissed; /* by others, while it was wanted: it rests until somebody wants it again, or starts it */
 	uint64_t changes; /* counts operations and exits: an older list says nothing */
 	uint64_t changes_at_list;
 	struct error error; /* why it failed, or what its last operation said */

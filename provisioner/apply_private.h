@@ -35,7 +35,12 @@ static inline bool service_goes_down(const struct apply_service *s)
 /* Says its state where it has changed, or `always`. */
 void service_tell(struct apply_service *s, bool always);
 void service_set_paused(struct apply_service *s, bool paused);
-void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms);
+struct exit {
+	int code;
+	int64_t ms;     /* 0: now */
+	bool dismissed; /* as in struct instance */
+};
+void service_exited(struct apply_service *s, const struct exit *how);
 void service_probe(struct apply_service *s);
 void service_probe_end(struct apply_service *s);
 void service_backoff_end(struct apply_service *s);

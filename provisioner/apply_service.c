@@ -296,18 +296,30 @@ static void judge_exit(struct apply_service *s, bool was_ready)
 	fail(s, &err);
 }
 
-void service_exited(struct apply_service *s, int exit_code, int64_t exited_ms)
+/* Whoever has ended it does not want it, and may be about to make another in its place. */
+static void dismiss(struct apply_service *s)
+{
+	service_backoff_end(s);
+	error_release(&s->error);
+	s->goal = GOAL_NONE;
+	s->dismissed = true;
+}
+
+void service_exited(struct apply_service *s, const struct exit *how)
 {
 	bool was_ready = s->present == PRESENT_READY;
 	s->changes++;
-	s->exit_code = exit_code;
-	s->exited_ms = exited_ms ? exited_ms : now_wall_ms();
+	s->exit_code = how->code;
+	s->exited_ms = how->ms ? how->ms : now_wall_ms();
 	s->pid = 0;
 	s->memory_bytes = 0;
 	s->gone = s->paused = false;
 	service_probe_end(s);
 	s->present = PRESENT_STOPPED;
-	if (s->goal == GOAL_UP && s->model && s->operation == OPERATION_NONE && !s->restart && !s->recreate)
+	bool counts = s->goal == GOAL_UP && s->model && s->operation == OPERATION_NONE && !s->restart && !s->recreate;
+	if (counts && how->dismissed)
+		dismiss(s);
+	else if (counts)
 		judge_exit(s, was_ready);
 	service_tell(s, true);
 	apply_wake(s->apply);
@@ -532,7 +544,7 @@ static void on_started(void *arg, const struct error *err)
 	s->config_hash = move_ptr(s->start_hash);
 	s->present = PRESENT_RUNNING;
 	if (s->exited) {
-		service_exited(s, s->exit_code, s->exited_ms);
+		service_exited(s, &(struct exit){s->exit_code, s->exited_ms, false});
 		return;
 	}
 	if (s->goal == GOAL_UP)

@@ -33,6 +33,13 @@ static void set_labels(json_t *service, const struct model *m, const struct mode
 	json_object_set_new(labels, "aether.generation", json_sprintf("%u", m->generation));
 }
 
+/* What ends by itself is started again here: an engine that did it as well would keep up what somebody has stopped, and hide what ends again and again. */
+static void drop_restart(json_t *service)
+{
+	json_object_del(service, "restart");
+	json_object_del(json_object_get(service, "deploy"), "restart_policy");
+}
+
 /* docker compose puts variables in, what stands here is meant: in the shape every $ is doubled, and so it is in what is added to it. */
 static json_t *literal(const char *text)
 {
@@ -179,6 +186,7 @@ void beside_compose_text(const struct model *m, const struct identity *id, struc
 		if (!service)
 			continue;
 		set_labels(service, m, &m->services[i]);
+		drop_restart(service);
 		set_volumes(service, volumes, &m->services[i].spec);
 	}
 	drop_unused(volumes, services);

@@ -490,7 +490,8 @@ static void judge_ready(struct demand *d)
 	size_t missing = 0;
 	for (char **name = d->needed; name && *name; name++) {
 		const struct apply_service *s = apply_find(e->apply, *name);
-		if (s && s->present == PRESENT_FAILED && s->goal == GOAL_UP && d->revives) {
+		bool ended = s && (s->dismissed || (s->present == PRESENT_FAILED && s->goal == GOAL_UP));
+		if (ended && d->revives) {
 			d->revives = d->admitted = false;
 			environment_wake(e);
 			return;

@@ -118,20 +118,24 @@ void environment_want_all(struct environment *e, enum plan_goal goal)
 
 static const char *state_of_services(const struct environment *e)
 {
-	size_t up = 0, ready = 0, failed = 0, unhealthy = 0, restarting = 0, stopping = 0;
+	size_t up = 0, ready = 0, completed = 0, failed = 0, unhealthy = 0, restarting = 0, stopping = 0, dismissed = 0;
 	for (size_t i = 0; i < apply_count(e->apply); i++) {
 		const struct apply_service *s = apply_at(e->apply, i);
 		stopping += s->state == SERVICE_STOPPING;
+		dismissed += s->dismissed;
 		if (s->goal != GOAL_UP)
 			continue;
 		up++;
 		unhealthy += s->state == SERVICE_READY && (s->unhealthy || s->paused);
 		ready += s->state == SERVICE_READY || s->state == SERVICE_COMPLETED;
+		completed += s->state == SERVICE_COMPLETED;
 		failed += s->state == SERVICE_FAILED;
 		restarting += s->state == SERVICE_RESTARTING;
 	}
+	if (dismissed && completed == up)
+		return "stopped";
 	if (up && ready == up)
-		return unhealthy ? "degraded" : "ready";
+		return unhealthy || dismissed ? "degraded" : "ready";
 	if (failed)
 		return ready ? "degraded" : "failed";
 	if (up)

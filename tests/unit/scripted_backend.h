@@ -32,6 +32,7 @@ struct scripted {
 	const char *check; /* what its image would have executed */
 	unsigned execs;
 	bool gone;       /* its process is: nobody has been told */
+	bool dismissed;  /* its next end is others' doing */
 	const char *log; /* what its log holds */
 	unsigned build_ms;
 	enum error_code build_error;
@@ -114,7 +115,9 @@ static void scripted_exit(struct scripted *s, int code)
 	                     .handle = (char *)"",
 	                     .config_hash = s->hash,
 	                     .exit_code = code,
-	                     .exited_ms = now_wall_ms()};
+	                     .exited_ms = now_wall_ms(),
+	                     .dismissed = s->dismissed};
+	s->dismissed = false;
 	if (scripted_open_backend)
 		scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
 }

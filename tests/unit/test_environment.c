@@ -689,6 +689,36 @@ static void a_crash_is_restarted_and_counted(void **state)
 	json_decref(json);
 }
 
+static void what_others_have_stopped_stays_so(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], restart: always}, w: {image: 'e/w', ports: ['1']}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_get("db")->dismissed = true;
+	scripted_exit(scripted_get("db"), 143);
+	run_for(300);
+	assert_string_equal(service_state("db"), "stopped");
+	assert_string_equal(state_now(), "degraded");
+	assert_int_equal(scripted_get("db")->starts, 1);
+	scripted_get("w")->dismissed = true;
+	scripted_exit(scripted_get("w"), 137);
+	run_for(50);
+	assert_string_equal(service_state("w"), "stopped"); /* which is no failure, whatever its exit status */
+	assert_string_equal(state_now(), "stopped");
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_string_equal(state_now(), "ready");
+	scripted_exit(scripted_get("db"), 137); /* that is its own */
+	run_for(20);
+	assert_string_equal(service_state("db"), "restarting");
+	scripted_get("db")->dismissed = true; /* which is heard of while it waits for its next start */
+	scripted_exit(scripted_get("db"), 137);
+	run_for(300);
+	assert_string_equal(service_state("db"), "stopped");
+	assert_int_equal(scripted_get("db")->starts, 2);
+}
+
 static void without_a_policy_the_next_demand_revives(void **state)
 {
 	compose(ONE TAIL);
@@ -1766,6 +1796,7 @@ int main(void)
 	    T(an_exit_during_the_start_fails_at_once),
 	    T(a_crash_loop_backs_off_and_is_given_up),
 	    T(a_crash_is_restarted_and_counted),
+	    T(what_others_have_stopped_stays_so),
 	    T(without_a_policy_the_next_demand_revives),
 	    T(what_is_gone_is_not_ready),
 	    T(unsupported_is_a_warning_unless_it_is_named),
