@@ -461,6 +461,10 @@ static void on_ready(void *arg)
 	struct apply_service *s = arg;
 	struct config_probe check;
 	s->probe = NULL;
+	if (s->model && s->model->ready.kind == PROBE_NONE && s->apply->backend && !backend_lives(s->apply->backend, s->name, s->pid)) {
+		service_probe(s); /* it has ended, which is about to be told */
+		return;
+	}
 	if (!s->model || s->model->config->ready.kind != PROBE_NONE || !image_check(s, &check)) {
 		on_proven(s);
 		return;
@@ -469,14 +473,24 @@ static void on_ready(void *arg)
 	s->probe = probe_start(&params);
 }
 
+/* What was found running has run for a while. */
+static unsigned left_to_settle(const struct apply_service *s, unsigned ms)
+{
+	int64_t ran = s->proven ? now_wall_ms() - s->started_ms : 0;
+	return ran < 0 || ran > ms ? 0 : ms - (unsigned)ran;
+}
+
 void service_probe(struct apply_service *s)
 {
 	if (!s->model || s->probe || !may_probe(s, &s->model->ready))
 		return;
 	cleanup_free char *log = backend_log_path(s->apply->backend, s->name);
+	struct config_probe what = s->model->ready;
+	if (what.kind == PROBE_NONE)
+		what.linger_ms = left_to_settle(s, what.linger_ms);
 	const struct probe_params params = {
 	    .loop = s->apply->params.loop,
-	    .what = &s->model->ready,
+	    .what = &what,
 	    .host = MODEL_HOST,
 	    .port = model_external_port(s->model, s->model->ready.port),
 	    .log_path = log,

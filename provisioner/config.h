@@ -93,7 +93,7 @@ struct config_probe {
 	char **expect;       /* TCP, recipes: ready when the answer begins with one of these */
 	unsigned interval_ms, timeout_ms, start_period_ms; /* 0: default */
 	unsigned retries;
-	unsigned linger_ms;  /* TCP without `expect`: connected counts when it lasts so long */
+	unsigned linger_ms;  /* TCP without `expect`: connected counts when it lasts so long; NONE: it is ready so long after its start */
 };
 
 enum restart_policy { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };

@@ -383,7 +383,10 @@ static void try_log(struct probe *p)
 
 static void try_none(struct probe *p)
 {
-	succeeded(p);
+	if (p->what.linger_ms)
+		uv_timer_start(&p->timer, on_lasted, p->what.linger_ms, 0);
+	else
+		succeeded(p);
 }
 
 static const struct kind kinds[PROBE_LOG + 1] = {

@@ -20,7 +20,7 @@ struct probe;
 
 struct probe_params {
 	uv_loop_t *loop;
-	const struct config_probe *what; /* copied; kind NONE is ready at once */
+	const struct config_probe *what; /* copied; kind NONE is ready after its linger_ms */
 	const char *host;                /* 127.0.0.1; copied */
 	uint16_t port;                   /* where what->port is reached; TCP and HTTP */
 	const char *log_path;            /* LOG; copied; may not exist yet */

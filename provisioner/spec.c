@@ -12,6 +12,7 @@
 #include "provisioner/template.h"
 
 #define STOP_GRACE_MS 10000 /* Compose's default */
+#define SETTLE_MS 300 /* a container of which nothing can be asked is ready when it has run so long: what ends at once has ended by then */
 #define PROXY_MS 20 /* in which an engine's proxy, which takes every connection, closes one that leads nowhere */
 #define RUN_DIR_NAME_MAX 20 /* of the 107 bytes of a Unix socket's path */
 
@@ -686,7 +687,7 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	}
 	if (r == 0)
 		r = build_ready(&b);
-	s->ready.linger_ms = as_process ? 0 : PROXY_MS;
+	s->ready.linger_ms = as_process ? 0 : s->ready.kind == PROBE_NONE ? SETTLE_MS : PROXY_MS;
 	s->spec.config_hash = keep(s, hash_spec(&s->spec));
 	return r;
 }
