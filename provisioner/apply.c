@@ -183,7 +183,7 @@ static bool fail_dependents(struct apply *a, struct plan_service *plan)
 			continue;
 		for (size_t d = 0; d < plan[i].n_depends_on; d++) {
 			const struct apply_service *on = a->services[plan[i].depends_on[d].service];
-			if (on->present != PRESENT_FAILED)
+			if (on->present != PRESENT_FAILED && (!service_is_unhealthy(on) || plan[i].depends_on[d].condition != DEPENDS_HEALTHY))
 				continue;
 			cleanup_error struct error err = ERROR_INIT;
 			error_copy(&err, &on->error);
@@ -241,11 +241,20 @@ void apply_turn(struct apply *a)
 
 /* ---- what is wanted ---- */
 
+bool apply_has_failed(const struct apply_service *s)
+{
+	return s->present == PRESENT_FAILED || (service_is_unhealthy(s) && s->operation == OPERATION_NONE);
+}
+
 void apply_want(struct apply_service *s, enum plan_goal goal)
 {
 	if (s->present == PRESENT_FAILED) {
 		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
 		s->quick_exits = 0;
+		error_release(&s->error);
+	}
+	if (service_is_unhealthy(s)) {
+		service_probe_end(s);
 		error_release(&s->error);
 	}
 	s->stuck = s->dismissed = false;
@@ -515,7 +524,7 @@ static void take_over(struct apply_service *s, const struct instance *i)
 	service_backoff_end(s);
 	error_release(&s->error);
 	s->made = true;
-	s->gone = s->stuck = false;
+	s->gone = s->stuck = s->used_up = false;
 	s->changes++;
 	if (s->dismissed && s->model)
 		s->goal = GOAL_UP;

@@ -75,7 +75,8 @@ struct apply_service {
 	uv_timer_t *health;         /* to the next check of what is ready; NULL: there is none to be made */
 	struct probe *health_probe; /* the one under way */
 	unsigned health_failures;   /* in a row */
-	bool unhealthy;
+	bool unhealthy;             /* with PRESENT_RUNNING: before it was ever ready, its check's retries are used up; it has failed, and runs */
+	bool used_up;               /* they were, since its last start: the next failure is one, too */
 	bool paused; /* by others: it runs and answers nobody */
 	bool dismissed; /* by others, while it was wanted: it rests until somebody wants it again, or starts it */
 	uint64_t changes; /* counts operations and exits: an older list says nothing */
@@ -114,6 +115,7 @@ void apply_instance_changed(struct apply *a, const struct instance *instance);
 size_t apply_count(const struct apply *a);
 struct apply_service *apply_at(const struct apply *a, size_t i);
 struct apply_service *apply_find(const struct apply *a, const char *name);
+bool apply_has_failed(const struct apply_service *s); /* given up, or unhealthy before it was ready */
 
 /* What is wanted. Trying again is part of wanting: a failed service gets another chance. */
 void apply_want(struct apply_service *s, enum plan_goal goal);

@@ -27,6 +27,11 @@ static inline bool service_runs(const struct apply_service *s)
 	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
 }
 
+static inline bool service_is_unhealthy(const struct apply_service *s) /* and has not been ready */
+{
+	return s->present == PRESENT_RUNNING && s->unhealthy;
+}
+
 static inline bool service_goes_down(const struct apply_service *s)
 {
 	return s->goal == GOAL_STOPPED || s->goal == GOAL_ABSENT;

@@ -76,7 +76,7 @@ static enum service_state state_of(const struct apply_service *s)
 		return SERVICE_STARTING;
 	switch (s->present) {
 	case PRESENT_RUNNING:
-		return SERVICE_STARTING;
+		return s->unhealthy ? SERVICE_FAILED : SERVICE_STARTING;
 	case PRESENT_READY:
 		return s->gone ? SERVICE_RESTARTING : SERVICE_READY;
 	case PRESENT_COMPLETED:
@@ -177,8 +177,8 @@ static void take_reason(char *const *lines, struct error *err)
 	}
 }
 
-/* steals what `err` holds */
-static void fail(struct apply_service *s, struct error *err)
+/* With what its log says; steals what `err` holds. */
+static void set_error(struct apply_service *s, struct error *err)
 {
 	cleanup_strv char **lines = apply_log_tail(s);
 	size_t n = strv_len(lines);
@@ -200,6 +200,12 @@ static void fail(struct apply_service *s, struct error *err)
 		error_hint(err, "ajj logs %s", s->name);
 	log_warning("apply", "%s: %s", s->name, err->message);
 	error_move(&s->error, err);
+}
+
+/* the same */
+static void fail(struct apply_service *s, struct error *err)
+{
+	set_error(s, err);
 	s->present = PRESENT_FAILED;
 	service_probe_end(s);
 	service_tell(s, false);
@@ -448,11 +454,34 @@ static void on_proven(void *arg)
 	s->probe = NULL;
 	s->present = PRESENT_READY;
 	s->proven = true;
+	s->used_up = false;
 	settle(s);
 	health_begin(s);
 	error_release(&s->error);
 	service_tell(s, false);
 	apply_wake(s->apply);
+}
+
+/* As docker says, and whoever waits for it to be healthy: it runs on, and may become so yet. */
+static void on_exhausted(void *arg, const char *why, unsigned tries)
+{
+	struct apply_service *s = arg;
+	cleanup_error struct error err = ERROR_INIT;
+	cleanup_free char *times = s->used_up ? xstrdup("again") : xasprintf("%u times", tries);
+	error_set(&err, ERROR_SERVICE_FAILED, "service %s is unhealthy: its health check has failed %s: %s", s->name, times, why);
+	s->unhealthy = s->used_up = true;
+	set_error(s, &err);
+	service_tell(s, false);
+	apply_wake(s->apply);
+}
+
+/* A check whose failures count: Compose's defaults where it says nothing. */
+static void count_retries(const struct apply_service *s, struct config_probe *check, struct probe_params *params)
+{
+	check->interval_ms = s->used_up ? 0 : check->interval_ms ? check->interval_ms : APPLY_HEALTH_INTERVAL_MS;
+	check->start_period_ms = s->used_up ? 0 : check->start_period_ms;
+	check->retries = s->used_up ? 1 : check->retries ? check->retries : APPLY_HEALTH_RETRIES;
+	params->exhausted = on_exhausted;
 }
 
 /* What the file says of readiness counts alone; else the image is heard, too. */
@@ -469,7 +498,8 @@ static void on_ready(void *arg)
 		on_proven(s);
 		return;
 	}
-	const struct probe_params params = {.loop = s->apply->params.loop, .what = &check, .host = MODEL_HOST, .exec = probe_exec, .ready = on_proven, .arg = s};
+	struct probe_params params = {.loop = s->apply->params.loop, .what = &check, .host = MODEL_HOST, .exec = probe_exec, .ready = on_proven, .arg = s};
+	count_retries(s, &check, &params);
 	s->probe = probe_start(&params);
 }
 
@@ -488,7 +518,7 @@ void service_probe(struct apply_service *s)
 	struct config_probe what = s->model->ready;
 	if (what.kind == PROBE_NONE)
 		what.linger_ms = left_to_settle(s, what.linger_ms);
-	const struct probe_params params = {
+	struct probe_params params = {
 	    .loop = s->apply->params.loop,
 	    .what = &what,
 	    .host = MODEL_HOST,
@@ -499,6 +529,8 @@ void service_probe(struct apply_service *s)
 	    .ready = on_ready,
 	    .arg = s,
 	};
+	if (what.argv && what.argv == s->model->config->healthcheck.argv)
+		count_retries(s, &what, &params);
 	s->probe = probe_start(&params);
 }
 
@@ -670,7 +702,7 @@ void service_start(struct apply_service *s)
 	if (!is_approved(s) || !ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
-	s->exited = s->proven = s->gone = s->outdated = s->paused = false;
+	s->exited = s->proven = s->gone = s->outdated = s->paused = s->used_up = false;
 	s->started_at = now_monotonic_ms();
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);

@@ -490,13 +490,13 @@ static void judge_ready(struct demand *d)
 	size_t missing = 0;
 	for (char **name = d->needed; name && *name; name++) {
 		const struct apply_service *s = apply_find(e->apply, *name);
-		bool ended = s && (s->dismissed || (s->present == PRESENT_FAILED && s->goal == GOAL_UP));
+		bool failed = s && apply_has_failed(s) && s->goal == GOAL_UP, ended = failed || (s && s->dismissed);
 		if (ended && d->revives) {
 			d->revives = d->admitted = false;
 			environment_wake(e);
 			return;
 		}
-		if (s && s->present == PRESENT_FAILED && s->goal == GOAL_UP) {
+		if (failed) {
 			d->known = true; /* told when it failed */
 			finish(d, &s->error);
 			if (e->config_changed)

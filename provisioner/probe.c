@@ -37,11 +37,13 @@ struct probe {
 	void (*exec)(void *arg, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *done_arg);
 	void (*ready)(void *arg);
 	void (*failed)(void *arg, const char *why);
+	void (*exhausted)(void *arg, const char *why, unsigned tries); /* NULL: nobody counts (any more) */
 	void *arg;
 
 	uv_timer_t timer; /* to the next try, or the end of the one under way */
 	struct try *trying;
-	uint64_t began_ms;
+	uint64_t began_ms, counts_ms; /* from when on the next failure counts */
+	unsigned failures;
 	unsigned executing; /* execs in flight: the object outlives them */
 	bool timer_closed;
 	bool over;
@@ -134,6 +136,20 @@ static uint64_t interval(const struct probe *p)
 	return tenth < least ? least : tenth > most ? most : tenth;
 }
 
+/* It is tried more often than an engine would. */
+static void count_failure(struct probe *p)
+{
+	uint64_t now = now_monotonic_ms();
+	if (!p->exhausted || now < p->counts_ms)
+		return;
+	p->counts_ms = now + p->what.interval_ms;
+	if (++p->failures < p->what.retries)
+		return;
+	void (*exhausted)(void *arg, const char *why, unsigned tries) = p->exhausted;
+	p->exhausted = NULL;
+	exhausted(p->arg, p->last, p->failures);
+}
+
 static void failed(struct probe *p, const char *why)
 {
 	if (p->over)
@@ -147,6 +163,7 @@ static void failed(struct probe *p, const char *why)
 	free(p->last);
 	p->last = xstrdup(why);
 	uv_timer_start(&p->timer, on_next, interval(p), 0);
+	count_failure(p);
 }
 
 static void on_try_timeout(uv_timer_t *timer)
@@ -423,6 +440,7 @@ struct probe *probe_start(const struct probe_params *params)
 	p->exec = params->exec;
 	p->ready = params->ready;
 	p->failed = params->failed;
+	p->exhausted = params->exhausted;
 	p->arg = params->arg;
 	p->last = xstrdup("");
 	if (p->what.kind == PROBE_LOG) /* the configuration has compiled it once already */
@@ -430,6 +448,7 @@ struct probe *probe_start(const struct probe_params *params)
 	if (p->what.kind == PROBE_LOG && !p->has_pattern)
 		p->what.kind = PROBE_NONE;
 	p->began_ms = now_monotonic_ms();
+	p->counts_ms = p->began_ms + (p->what.start_period_ms > p->what.interval_ms ? p->what.start_period_ms : p->what.interval_ms);
 	uv_timer_init(p->loop, &p->timer);
 	p->timer.data = p;
 	uv_timer_start(&p->timer, on_next, 0, 0);

@@ -1,5 +1,5 @@
 /* Is a service ready? One probe asks until it is: at once, then at intervals that grow with the time that has passed.
- * It never gives up by itself: how long is too long is its owner's business. Loop thread.
+ * It never gives up by itself: how long is too long is its owner's business, and how often. Loop thread.
  */
 #ifndef PROVISIONER_PROBE_H
 #define PROVISIONER_PROBE_H
@@ -30,6 +30,9 @@ struct probe_params {
 	void (*ready)(void *arg); /* once; the probe is freed afterwards */
 	/* Not NULL: one try alone, and this is called, once, when it fails. The probe is freed afterwards, too. */
 	void (*failed)(void *arg, const char *why);
+	/* Not NULL: called once when what->retries tries, what->interval_ms apart and the first of them after what->start_period_ms, have failed, as an engine
+	 * counts. It is asked on. */
+	void (*exhausted)(void *arg, const char *why, unsigned tries);
 	void *arg;
 };
 

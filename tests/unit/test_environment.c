@@ -1091,6 +1091,39 @@ static void a_healthcheck_goes_on_being_asked(void **state)
 	assert_int_equal(command("down"), ERROR_NONE);
 }
 
+/* Before it was ever ready: as docker says. */
+static void what_is_unhealthy_has_failed_until_it_is_not(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], healthcheck: {test: 'ok', interval: 30ms, retries: 3, start_period: 100ms}},\n"
+	        " needs: {image: 'e/n', ports: ['1'], depends_on: {db: {condition: service_healthy}}}, beside: {image: 'e/b', ports: ['2'], depends_on: [db]}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	scripted_get("db")->sick = true;
+	uint64_t began = now_monotonic_ms();
+	assert_int_equal(ask(NULL), ERROR_SERVICE_FAILED);
+	assert_true(now_monotonic_ms() - began >= 160);
+	run_for(100);
+	assert_string_equal(service_state("db"), "failed");
+	assert_true(has_health("db", "unhealthy"));
+	assert_string_equal(service_state("needs"), "failed");
+	assert_string_equal(service_state("beside"), "ready");
+	assert_int_equal(scripted_get("needs")->starts, 0);
+	assert_true(scripted_get("db")->running);
+	unsigned execs = scripted_get("db")->execs;
+	assert_int_equal(ask("db"), ERROR_SERVICE_FAILED); /* it is looked at once more */
+	assert_true(scripted_get("db")->execs > execs);
+	scripted_get("db")->sick = false;
+	run_for(300);
+	assert_string_equal(service_state("db"), "ready");
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_string_equal(state_now(), "ready");
+	scripted_get("db")->sick = true;
+	assert_int_equal(command("restart db"), ERROR_SERVICE_FAILED);
+	assert_int_equal(command("down"), ERROR_NONE);
+	assert_false(scripted_get("db")->running);
+}
+
 /* Beside our own probe, where the file has no check of its own. */
 static void an_images_check_counts(void **state)
 {
@@ -1099,15 +1132,11 @@ static void an_images_check_counts(void **state)
 	assert_int_equal(command("approve"), ERROR_NONE);
 	scripted_get("db")->check = scripted_get("job")->check = "check";
 	scripted_get("db")->sick = true;
-	struct answer a;
-	assert_int_equal(demand("db", &a), 1);
-	run_for(200);
-	assert_string_equal(service_state("db"), "starting");
-	assert_true(has_health("db", "starting"));
+	assert_int_equal(ask("db"), ERROR_SERVICE_FAILED);
+	assert_string_equal(service_state("db"), "failed");
 	scripted_get("db")->sick = false;
-	wait_answer(&a);
-	assert_int_equal(a.error.code, ERROR_NONE);
-	error_release(&a.error);
+	run_for(1200);
+	assert_string_equal(service_state("db"), "ready");
 	assert_true(has_health("db", "healthy"));
 	assert_int_equal(ask("job"), ERROR_NONE);
 	assert_true(scripted_get("job")->execs > 0);
@@ -1812,6 +1841,7 @@ int main(void)
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
 	    T(a_removed_services_data_goes_to_the_trash),
 	    T(a_healthcheck_goes_on_being_asked),
+	    T(what_is_unhealthy_has_failed_until_it_is_not),
 	    T(an_images_check_counts),
 	    T(an_images_check_is_overridden),
 	    T(a_changed_env_file_is_a_changed_configuration),

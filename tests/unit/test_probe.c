@@ -167,6 +167,15 @@ static void none_is_ready_at_once(void **state)
 	drain();
 }
 
+static void none_may_have_to_last(void **state)
+{
+	struct run r = {0};
+	const struct config_probe what = {.kind = PROBE_NONE, .linger_ms = 80};
+	assert_true(probe_runs((struct probe_params){.what = &what}, &r, 5000));
+	assert_true(r.took_ms >= 75);
+	drain();
+}
+
 static void tcp_waits_until_somebody_listens(void **state)
 {
 	struct server s;
@@ -340,6 +349,7 @@ int main(void)
 	uv_loop_init(&loop);
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(none_is_ready_at_once),
+	    cmocka_unit_test(none_may_have_to_last),
 	    cmocka_unit_test(tcp_waits_until_somebody_listens),
 	    cmocka_unit_test(tcp_is_not_ready_where_nobody_listens),
 	    cmocka_unit_test(tcp_sends_and_compares),
