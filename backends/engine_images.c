@@ -307,6 +307,7 @@ static void refuse_to_pull(struct pull *p)
 	cleanup_error struct error absent = ERROR_INIT;
 	error_set(&absent, ERROR_IMAGE_NOT_FOUND, "the image %s is not there%s%s, and its pull_policy says that it is not to be pulled", p->image, p->platform ? " for " : "",
 	          p->platform ? p->platform : "");
+	error_hint(&absent, "docker pull%s%s %s, or another pull_policy", p->platform ? " --platform " : "", p->platform ? p->platform : "", p->image);
 	pull_end(p, &absent);
 }
 
