@@ -21,6 +21,7 @@ static void service_free(struct apply_service *s)
 	free(s->handle);
 	free(s->config_hash);
 	free(s->start_hash);
+	free(s->start_values);
 	json_decref(s->progress);
 	error_release(&s->error);
 	free(s);

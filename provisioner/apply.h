@@ -63,6 +63,7 @@ struct apply_service {
 	char *handle;
 	char *config_hash; /* as it was started with */
 	char *start_hash;  /* of the start under way */
+	char *start_values; /* service_values of it */
 	int exit_code;
 	int64_t started_ms, exited_ms; /* wall clock */
 	uint64_t started_at;           /* monotonic */
@@ -72,10 +73,11 @@ struct apply_service {
 	uint64_t log_offset;
 	uv_timer_t *backoff; /* NULL: none runs */
 	struct probe *probe;
+	struct adaptation *adaptation; /* of its data, before it is probed; NULL: none goes on */
 	uv_timer_t *health;         /* to the next check of what is ready; NULL: there is none to be made */
 	struct probe *health_probe; /* the one under way */
 	unsigned health_failures;   /* in a row */
-	bool unhealthy;             /* with PRESENT_RUNNING: before it was ever ready, its check's retries are used up; it has failed, and runs */
+	bool unhealthy;             /* with PRESENT_RUNNING: before it was ever ready, its check's retries are used up, or its data could not be adapted; it has failed, and runs */
 	bool used_up;               /* they were, since its last start: the next failure is one, too */
 	bool paused; /* by others: it runs and answers nobody */
 	bool dismissed; /* by others, while it was wanted: it rests until somebody wants it again, or starts it */

@@ -49,6 +49,18 @@ void service_exited(struct apply_service *s, const struct exit *how);
 void service_probe(struct apply_service *s);
 void service_probe_end(struct apply_service *s);
 void service_backoff_end(struct apply_service *s);
+/* It has failed before it was ready, and runs on. Steals what `err` holds. */
+void service_fail_running(struct apply_service *s, struct error *err);
+
+/* ---- apply_adapt.c: data in a container that was made with other values (recipe.h: container_adapt) ---- */
+
+/* new: what data that is made now has; NULL: nobody cares */
+char *service_values(const struct apply_service *s);
+/* It was started with these: if its data is new it has them. */
+void service_note_values(struct apply_service *s, const char *values);
+/* It runs: the data gets its values unless it has them. true: that goes on, and service_probe follows, or it fails. */
+bool service_adapts(struct apply_service *s);
+void service_adapt_end(struct apply_service *s);
 
 void service_start(struct apply_service *s);
 void service_stop(struct apply_service *s);

@@ -63,6 +63,7 @@ void service_probe_end(struct apply_service *s)
 {
 	probe_cancel(s->probe);
 	s->probe = NULL;
+	service_adapt_end(s);
 	health_end(s);
 }
 
@@ -209,6 +210,14 @@ static void fail(struct apply_service *s, struct error *err)
 	s->present = PRESENT_FAILED;
 	service_probe_end(s);
 	service_tell(s, false);
+}
+
+void service_fail_running(struct apply_service *s, struct error *err)
+{
+	s->unhealthy = true;
+	set_error(s, err);
+	service_tell(s, false);
+	apply_wake(s->apply);
 }
 
 /* ---- exits ---- */
@@ -469,10 +478,8 @@ static void on_exhausted(void *arg, const char *why, unsigned tries)
 	cleanup_error struct error err = ERROR_INIT;
 	cleanup_free char *times = s->used_up ? xstrdup("again") : xasprintf("%u times", tries);
 	error_set(&err, ERROR_SERVICE_FAILED, "service %s is unhealthy: its health check has failed %s: %s", s->name, times, why);
-	s->unhealthy = s->used_up = true;
-	set_error(s, &err);
-	service_tell(s, false);
-	apply_wake(s->apply);
+	s->used_up = true;
+	service_fail_running(s, &err);
 }
 
 /* A check whose failures count: Compose's defaults where it says nothing. */
@@ -512,7 +519,7 @@ static unsigned left_to_settle(const struct apply_service *s, unsigned ms)
 
 void service_probe(struct apply_service *s)
 {
-	if (!s->model || s->probe || !may_probe(s, &s->model->ready))
+	if (!s->model || s->probe || s->adaptation || service_adapts(s) || !may_probe(s, &s->model->ready))
 		return;
 	cleanup_free char *log = backend_log_path(s->apply->backend, s->name);
 	struct config_probe what = s->model->ready;
@@ -584,6 +591,7 @@ static void on_started(void *arg, const struct error *err)
 		fail(s, &copy);
 		return;
 	}
+	service_note_values(s, s->start_values);
 	s->made = true;
 	s->recreate = s->outdated && s->goal == GOAL_UP;
 	free(s->config_hash);
@@ -707,6 +715,8 @@ void service_start(struct apply_service *s)
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);
 	s->start_hash = xstrdup(s->model->spec.config_hash);
+	free(s->start_values);
+	s->start_values = service_values(s);
 	begin(s, OPERATION_START);
 	backend_start(s->apply->backend, &s->model->spec, on_started, s);
 }

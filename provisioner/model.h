@@ -45,6 +45,8 @@ struct model_service {
 	struct keyvals process_env, seed_env;
 	struct keyvals container_env; /* of the spec, where it is not the configuration's own: with `told` of the recipe */
 	struct keyvals told;          /* what the recipe adds to it. Secret */
+	char *const *adapt;           /* of its recipe, expanded: makes its values true of data that a container finds there; NULL: nothing does */
+	const char *adapt_as, *adapt_key; /* what the next one is told of these values, and their fingerprint */
 	char **owned; /* strings that spec and process point to */
 	void **owned_arrays;
 	size_t n_owned_arrays;

@@ -58,6 +58,8 @@ static void recipe_release(struct recipe *r)
 	keyvals_release(&r->seed_env);
 	keyvals_release(&r->process_env);
 	keyvals_release(&r->container_env);
+	strv_free(r->container_adapt);
+	free(r->container_adapt_as);
 	free(r);
 }
 
@@ -429,11 +431,29 @@ static int read_container_env(const struct field *f, void *out)
 	return read_template_map(f, &((struct recipe *)out)->container_env);
 }
 
-static const struct field_reader container_recipe_fields[] = {{"env", read_container_env}, {NULL, NULL}};
+static int read_container_adapt_as(const struct field *f, void *out)
+{
+	return read_template(f, &((struct recipe *)out)->container_adapt_as);
+}
+
+static int read_container_adapt_run(const struct field *f, void *out)
+{
+	return read_template_argv(f, &((struct recipe *)out)->container_adapt);
+}
+
+static const struct field_reader container_adapt_fields[] = {{"as", read_container_adapt_as}, {"run", read_container_adapt_run}, {NULL, NULL}};
+
+static int read_container_adapt(const struct field *f, void *out)
+{
+	int r = field_read_map(f, container_adapt_fields, UNKNOWN_FAILS, "a mapping with run", out);
+	return r == 0 && !((struct recipe *)out)->container_adapt ? field_error(f, "expected run") : r;
+}
+
+static const struct field_reader container_recipe_fields[] = {{"env", read_container_env}, {"adapt", read_container_adapt}, {NULL, NULL}};
 
 static int read_container(const struct field *f, void *out)
 {
-	return field_read_map(f, container_recipe_fields, UNKNOWN_FAILS, "a mapping with env", out);
+	return field_read_map(f, container_recipe_fields, UNKNOWN_FAILS, "a mapping with env and adapt", out);
 }
 
 static const struct field_reader recipe_fields[] = {

@@ -28,6 +28,8 @@ struct recipe {
 	char *stop_signal; /* "SIGINT"; NULL: SIGTERM */
 	char *data_target; /* where the image keeps its data: mounts there are the data directory */
 	struct keyvals container_env; /* templates: what an image wants to be told, where the service's environment has no such name */
+	char **container_adapt;       /* templates: run in the container on data that was made with other values; NULL: nothing can be done */
+	char *container_adapt_as;     /* template: kept with the data, and the last argument of the next such run; NULL: none */
 	/* as a host process */
 	char **program_paths; /* globs of directories to look in for the programs, besides PATH, best first */
 	char **programs;      /* files of which one must exist there, best first; also what `command:` may begin with */

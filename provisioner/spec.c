@@ -549,6 +549,23 @@ static int build_container_env(const struct build *b)
 	return r;
 }
 
+/* ---- data that has other values ---- */
+
+static int build_container_adapt(const struct build *b)
+{
+	struct model_service *s = b->s;
+	int r = 0;
+	if (!s->recipe || !s->recipe->container_adapt)
+		return 0;
+	char *const *argv = expand_argv(b, "", s->recipe->container_adapt, &r);
+	s->adapt_as = expand(b, "", s->recipe->container_adapt_as ? s->recipe->container_adapt_as : "", &r);
+	if (r < 0)
+		return r;
+	s->adapt = argv;
+	s->adapt_key = keep(s, xasprintf("%016llx", (unsigned long long)hash_keyvals(hash_argv(HASH_INIT, argv), &s->variables)));
+	return 0;
+}
+
 /* ---- the whole ---- */
 
 static const struct {
@@ -684,6 +701,8 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 		r = spec_build_grants(&b);
 		if (r == 0)
 			r = build_container_env(&b);
+		if (r == 0)
+			r = build_container_adapt(&b);
 	}
 	if (r == 0)
 		r = build_ready(&b);

@@ -1772,6 +1772,55 @@ static void the_users_lines_rest_with_the_data(void **state)
 	store_close(store);
 }
 
+#define VALUES(password) "services: {db: {image: 'f/db', environment: {PASS: '" password "'}}}\n" TAIL
+
+static void what_is_there_gets_todays_values(void **state)
+{
+	compose(VALUES("one"));
+	env_open();
+	struct scripted *db = scripted_get("db");
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(command("restart db"), ERROR_NONE);
+	assert_int_equal(db->execs, 0);
+	compose(VALUES("two"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(db->execs, 1);
+	assert_int_equal(command("restart db"), ERROR_NONE);
+	assert_int_equal(db->execs, 1);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	compose(VALUES("three"));
+	assert_int_equal(command("up"), ERROR_NONE); /* new data */
+	assert_int_equal(db->execs, 1);
+}
+
+static void what_cannot_have_todays_values_fails_and_runs(void **state)
+{
+	compose(VALUES("one"));
+	env_open();
+	struct scripted *db = scripted_get("db");
+	assert_int_equal(command("up"), ERROR_NONE);
+	db->sick = true;
+	compose(VALUES("two"));
+	assert_int_equal(command("up"), ERROR_SERVICE_FAILED);
+	assert_string_equal(service_state("db"), "failed");
+	assert_int_equal(db->starts, 2);
+	assert_int_equal(ask(NULL), ERROR_SERVICE_FAILED);
+	assert_int_equal(db->starts, 2);
+	db->sick = false;
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(db->starts, 2);
+	assert_int_equal(db->execs, 3);
+	db->sick = true;
+	compose(VALUES("three"));
+	assert_int_equal(command("up"), ERROR_SERVICE_FAILED);
+	unsigned stops = db->stops;
+	assert_int_equal(command("down"), ERROR_NONE);
+	assert_int_equal(db->stops, stops + 1);
+	assert_string_equal(service_state("db"), "stopped");
+	compose(VALUES("two")); /* what it has */
+	assert_int_equal(command("up"), ERROR_NONE);
+}
+
 /* ---- main ---- */
 
 static int group_setup(void **state)
@@ -1784,6 +1833,9 @@ static int group_setup(void **state)
 	static const char known[] = "images: [e/a, e/b, e/c, e/cache, e/db, e/debug, e/job, e/odd, e/other, e/web, example/db]\n";
 	assert_int_equal(dir_make(AT_FDCWD, recipes, 0700), 0);
 	assert_int_equal(file_write_atomic(AT_FDCWD, recipe, known, sizeof known - 1, 0600), 0);
+	cleanup_free char *adapts = xasprintf("%s/f.yaml", recipes);
+	static const char adapting[] = "images: [f/db]\ndefaults: {password: '{{env.PASS}}'}\ncontainer: {adapt: {as: '{{password}}', run: [give, it]}}\n";
+	assert_int_equal(file_write_atomic(AT_FDCWD, adapts, adapting, sizeof adapting - 1, 0600), 0);
 	setenv("XDG_CONFIG_HOME", scratch, 1);
 	setenv("AETHER_RUNTIME_DIR", runtime, 1);
 	setenv("AETHER_STATE_DIR", st, 1);
@@ -1813,6 +1865,8 @@ int main(void)
 	    T(up_builds_before_it_stops_anything),
 	    T(what_cannot_be_built_has_failed),
 	    T(what_runs_goes_on_until_another_image_is_there),
+	    T(what_is_there_gets_todays_values),
+	    T(what_cannot_have_todays_values_fails_and_runs),
 	    T(what_is_built_for_nobody_ends),
 	    T(a_build_takes_the_time_it_takes),
 	    T(what_is_cancelled_goes_on),
