@@ -572,19 +572,20 @@ static void on_started(void *arg, const struct error *err)
 		service_tell(s, false);
 		return;
 	}
-	if (err && s->outdated && s->goal == GOAL_UP) {
-		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
-		return;
-	}
-	if (err && err->code == ERROR_DATA_UNFINISHED) { /* that is said once: also who has changed his mind gets new data */
-		s->discard = s->unfinished = s->made = true;
+	if (err && err->code == ERROR_DATA_UNFINISHED && !s->anew) { /* that is said once: also who has changed his mind gets new data */
+		s->discard = s->unfinished = s->anew = s->made = true;
 		s->recreate = s->goal == GOAL_UP;
 		s->present = PRESENT_STOPPED;
 		service_tell(s, false);
 		return;
 	}
+	if (err && s->outdated && s->goal == GOAL_UP) {
+		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
+		return;
+	}
 	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES)
 		return; /* taken since it was looked at: the next start looks again, and gets another */
+	s->anew = false;
 	if (err) {
 		cleanup_error struct error copy = ERROR_INIT;
 		error_copy(&copy, err);

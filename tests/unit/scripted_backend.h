@@ -23,6 +23,8 @@ struct scripted {
 	unsigned start_ms, stop_ms;
 	bool deaf; /* does not listen */
 	enum error_code start_error;
+	unsigned unfinished; /* so many starts find half made data; all of them: 1000 */
+	unsigned settled;
 	unsigned exit_ms; /* exits this long after each start; 0: never */
 	int exit_code;
 	unsigned exits; /* this many times, then it stays; 0: always */
@@ -167,12 +169,16 @@ static void scripted_operate(uv_timer_t *timer)
 {
 	struct scripted_operation *o = timer->data;
 	cleanup_error struct error err = ERROR_INIT;
-	if (o->start && o->s->start_error)
+	if (o->start && o->s->unfinished) {
+		o->s->unfinished--;
+		error_set(&err, ERROR_DATA_UNFINISHED, "as the test says");
+	} else if (o->start && o->s->start_error) {
 		error_set(&err, o->s->start_error, "service %s: as the test says", o->s->name);
-	else if (o->start)
+	} else if (o->start) {
 		scripted_up(o->s, o->b->params.loop, &o->ports);
-	else
+	} else {
 		scripted_down(o->s);
+	}
 	scripted_operation_end(o, error_is_set(&err) ? &err : NULL);
 }
 
@@ -247,6 +253,11 @@ static void scripted_start(struct backend *b, const struct service_spec *spec, b
 	s->starts++;
 	s->order = ++scripted_order;
 	snprintf(s->hash, sizeof s->hash, "%s", spec->config_hash);
+}
+
+static void scripted_settled(struct backend *b, const struct service_spec *spec)
+{
+	scripted_get(spec->name)->settled++;
 }
 
 static void scripted_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done,
@@ -437,6 +448,7 @@ static const struct backend_ops backend_scripted = {
     .build = scripted_build,
     .build_cancel = scripted_build_cancel,
     .start = scripted_start,
+    .settled = scripted_settled,
     .stop = scripted_stop,
     .remove = scripted_remove,
     .list = scripted_list,

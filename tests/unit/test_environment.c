@@ -1060,6 +1060,76 @@ static void a_removed_services_data_goes_to_the_trash(void **state)
 	store_close(s);
 }
 
+/* Once: what is half made again is told. */
+static void half_made_data_goes_to_the_trash(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
+	env_open();
+	put_data("db");
+	scripted_get("db")->unfinished = 1;
+	assert_int_equal(ask("db"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_false(has_data("db"));
+	assert_true(events_have("\"type\":\"discarded\",\"service\":\"db\",\"reason\""));
+	assert_int_equal(command("down"), ERROR_NONE);
+	scripted_get("db")->unfinished = 1000;
+	assert_int_equal(ask("db"), ERROR_DATA_UNFINISHED);
+	assert_int_equal(scripted_get("db")->starts, 4);
+	scripted_get("db")->unfinished = 1;
+	assert_int_equal(ask("db"), ERROR_NONE);
+}
+
+/* It was said while the service was being stopped: the next start has new data, and nobody waits for it. */
+static void half_made_data_of_who_is_wanted_no_more(void **state)
+{
+	struct answer a;
+	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
+	env_open();
+	put_data("db");
+	scripted_get("db")->unfinished = 1;
+	scripted_get("db")->start_ms = 100;
+	assert_int_equal(demand("db", &a), 1);
+	run_for(50);
+	assert_int_equal(command("stop db"), ERROR_NONE);
+	assert_int_equal(command("settle"), ERROR_NONE);
+	assert_true(has_data("db"));
+	error_release(&a.error);
+	assert_int_equal(ask("db"), ERROR_NONE);
+	assert_false(has_data("db"));
+	assert_int_equal(scripted_get("db")->starts, 2);
+}
+
+static void half_made_data_of_another_configuration(void **state)
+{
+	struct answer a;
+	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
+	env_open();
+	put_data("db");
+	scripted_get("db")->unfinished = 1;
+	scripted_get("db")->start_ms = 100;
+	assert_int_equal(demand("db", &a), 1);
+	run_for(30);
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {A: b}}}\n" TAIL);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_false(has_data("db"));
+	assert_int_equal(a.times, 1);
+	error_release(&a.error);
+}
+
+static void what_was_ready_or_has_completed_is_settled(void **state)
+{
+	compose("services:\n"
+	        "  db: {image: 'e/db', ports: ['5432'], depends_on: {job: {condition: service_completed_successfully}}}\n"
+	        "  job: {image: 'e/job'}\n" TAIL);
+	env_open();
+	scripted_get("job")->check = "never";
+	scripted_get("job")->sick = true;
+	scripted_get("job")->exit_ms = 30;
+	assert_int_equal(ask("db"), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->settled, 1);
+	assert_int_equal(scripted_get("job")->settled, 1);
+}
+
 static bool has_health(const char *service, const char *health)
 {
 	json_t *json = status();
@@ -1894,6 +1964,10 @@ int main(void)
 	    T(a_broken_change_lets_what_runs_run),
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
 	    T(a_removed_services_data_goes_to_the_trash),
+	    T(half_made_data_goes_to_the_trash),
+	    T(half_made_data_of_who_is_wanted_no_more),
+	    T(half_made_data_of_another_configuration),
+	    T(what_was_ready_or_has_completed_is_settled),
 	    T(a_healthcheck_goes_on_being_asked),
 	    T(what_is_unhealthy_has_failed_until_it_is_not),
 	    T(an_images_check_counts),
