@@ -1,7 +1,7 @@
 /* The data of a first start: until the service has been ready once, nobody but its image knows whether what lies in a new volume is whole.
  *
  * The record of a volume says so: `unfinished` is "" until something starts on it, then the name of the service that does, `begun_ms` when. It goes,
- * by a write that is synced, before anybody is told that the service is ready (or has completed). What is found begun later, and was killed, is no
+ * by a write that is synced with its directory, before anybody is told that the service is ready (or has completed). What is found begun later, and was killed, is no
  * use: the image would find half a database. A start says DATA_UNFINISHED then, once, and whoever asked moves the data to the trash.
  *
  * Good data must never seem unfinished:
@@ -16,8 +16,10 @@
  *   Of a volume that others mount, too, the record stays in any case (provisioner/teardown.c).
  * Half made data may seem whole: where the server dies between saying so and the trash. It stays where it is then. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/engine.h"
 #include "base/alloc.h"
@@ -63,6 +65,14 @@ static const char *owner_of(const json_t *record)
 	return json_string_value(json_object_get(record, "unfinished"));
 }
 
+/* That of the file: its new name outlives a power failure, as what the service has written by then does. */
+static int sync_directory(const char *path)
+{
+	cleanup_free char *parent = xstrndup(path, (size_t)(strrchr(path, '/') - path));
+	cleanup_close int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 || fsync(fd) ? -errno : 0;
+}
+
 static int write_mark(const char *path, json_t *record, const char *owner)
 {
 	json_object_del(record, "unfinished");
@@ -72,7 +82,8 @@ static int write_mark(const char *path, json_t *record, const char *owner)
 	if (owner && *owner)
 		json_object_set_new(record, "begun_ms", json_integer(now_wall_ms()));
 	cleanup_free char *text = json_dumps(record, JSON_INDENT(1));
-	return file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600);
+	int r = file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600);
+	return r || owner ? r : sync_directory(path);
 }
 
 /* The number of records that had that owner. `next` NULL: none, ever again. */
