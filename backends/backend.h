@@ -134,6 +134,7 @@ struct instance {
 	int64_t exited_ms;
 	uint64_t memory_bytes; /* resident now; 0 unknown */
 	bool paused;         /* RUNNING, and held by somebody: it answers nobody */
+	bool unplugged;      /* RUNNING, and others have taken it out of the environment's network: nobody reaches it */
 	bool dismissed;      /* EXITED, ABSENT: others have had it ended (`docker stop`, `docker rm -f`); nobody is to start it again unasked */
 };
 

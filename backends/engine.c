@@ -22,6 +22,7 @@ static void engine_free(struct engine *e)
 	engine_target_release(&e->target);
 	error_release(&e->no_target);
 	buffer_release(&e->events_line);
+	buffer_release(&e->network_line);
 	free(e->namespace_);
 	free(e->workspace);
 	free(e->state_dir);

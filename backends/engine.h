@@ -64,7 +64,7 @@ struct engine_slot {
 	char *id;                  /* of the container that was seen, or made ahead of need */
 	char *config_hash;         /* and what it was made from; "" where it is gone */
 	pid_t pid;
-	bool paused;
+	bool paused, unplugged;
 	char *told_to_end;         /* the container that somebody has told so since its last start; NULL: none */
 	bool dismissed;            /* so it was told */
 	bool local; /* the pid is of this machine and namespace */
@@ -110,8 +110,8 @@ struct engine {
 	struct build_known *known_contexts;
 	char **stale_images; /* IDs of ours that have lost their names; removed when nothing uses them */
 	/* events */
-	struct http_call *events;
-	struct buffer events_line;
+	struct http_call *events, *network_events;
+	struct buffer events_line, network_line;
 	uv_timer_t retry;
 	unsigned retries;
 	bool watching;
@@ -318,6 +318,7 @@ void engine_clear_next(struct engine *e); /* nothing is under way in some slot *
 void engine_list(struct backend *b, backend_list_done *done, void *arg);
 /* What an inspected container is, as an instance of ours; false: it is not ours, or was never started. Release `ret`. */
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret);
+bool engine_is_unplugged(const struct engine *e, const json_t *container); /* as inspected, or listed */
 
 /* ---- what it takes (engine_memory.c) ---- */
 

@@ -88,9 +88,10 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 {
 	struct engine_slot *slot = engine_slot(e, now->service);
 	bool dismissed = engine_is_dismissed(slot, now), same_id = slot->id && now->handle && !strcmp(slot->id, now->handle);
-	bool same = slot->state == now->state && slot->paused == now->paused && slot->dismissed == dismissed && slot->started_ms == now->started_ms && same_id;
+	bool same = slot->state == now->state && slot->paused == now->paused && slot->unplugged == now->unplugged && slot->dismissed == dismissed && slot->started_ms == now->started_ms && same_id;
 	slot->state = now->state;
 	slot->paused = now->paused;
+	slot->unplugged = now->unplugged;
 	slot->dismissed = dismissed;
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
@@ -207,19 +208,51 @@ static void take_event(struct engine *e, const char *line)
 	json_decref(json);
 }
 
+/* Somebody has put a container into our network, or taken it out. */
+static void take_network_event(struct engine *e, const char *line)
+{
+	json_t *json = json_loads(line, 0, NULL);
+	const char *id = json_string_value(json_object_get(json_object_get(json_object_get(json, "Actor"), "Attributes"), "container"));
+	for (struct engine_slot *s = e->slots; id && s; s = s->next)
+		if (s->state == INSTANCE_RUNNING && s->id && !strcmp(s->id, id))
+			look(e, s->service);
+	json_decref(json);
+}
+
+static bool take_lines(struct engine *e, struct buffer *line, const char *data, size_t len, void (*take)(struct engine *e, const char *line))
+{
+	if (engine_is_flood(&e->events_rate, data, len))
+		return false;
+	for (const char *end; len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
+		buffer_add(line, data, (size_t)(end - data));
+		take(e, buffer_str(line));
+		buffer_clear(line);
+	}
+	buffer_add(line, data, len);
+	return line->len < LINE_MAX_BYTES;
+}
+
 static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct engine *e = arg;
-	if (engine_is_flood(&e->events_rate, data, len))
-		return false;
 	e->retries = 0;
-	for (const char *end; len && (end = memchr(data, '\n', len)); len -= (size_t)(end + 1 - data), data = end + 1) {
-		buffer_add(&e->events_line, data, (size_t)(end - data));
-		take_event(e, buffer_str(&e->events_line));
-		buffer_clear(&e->events_line);
-	}
-	buffer_add(&e->events_line, data, len);
-	return e->events_line.len < LINE_MAX_BYTES;
+	return take_lines(e, &e->events_line, data, len, take_event);
+}
+
+static bool on_network_data(void *arg, int status, const char *data, size_t len)
+{
+	struct engine *e = arg;
+	return take_lines(e, &e->network_line, data, len, take_network_event);
+}
+
+/* Opened again with the other stream: where it is not to be had, that alone is what there is. */
+static void on_network_end(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	e->network_events = NULL;
+	buffer_clear(&e->network_line);
+	if (err && e->watching && !e->closing)
+		log_debug(AREA, "the events of the network: %s", err->message);
 }
 
 static void open_stream(struct engine *e);
@@ -253,15 +286,22 @@ static void on_end(void *arg, const struct error *err, int status, const json_t 
 	uv_timer_start(&e->retry, on_retry, delay < RETRY_MAX_MS ? delay : RETRY_MAX_MS, 0);
 }
 
-static void open_stream(struct engine *e)
+static struct http_call *open_events(struct engine *e, json_t *filters, http_data *data, engine_answer *done)
 {
-	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
-	json_t *filters = json_pack("{s:[s], s:[s]}", "type", "container", "label", label);
 	cleanup_free char *text = json_dumps(filters, JSON_COMPACT);
 	cleanup_free char *escaped = engine_escape(text);
 	cleanup_free char *path = xasprintf("/events?filters=%s&since=%lld.%09lld", escaped, (long long)(e->events_ns / 1000000000), (long long)(e->events_ns % 1000000000));
 	json_decref(filters);
-	e->events = engine_stream(e, "GET", path, NULL, NULL, 0, on_data, on_end, e);
+	return engine_stream(e, "GET", path, NULL, NULL, 0, data, done, e);
+}
+
+static void open_stream(struct engine *e)
+{
+	cleanup_free char *network = engine_network_name(e);
+	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
+	e->events = open_events(e, json_pack("{s:[s], s:[s]}", "type", "container", "label", label), on_data, on_end);
+	if (!e->network_events && !e->podman) /* its events have no labels; Podman has no such filter */
+		e->network_events = open_events(e, json_pack("{s:[s], s:[s], s:[s, s]}", "type", "network", "network", network, "event", "connect", "disconnect"), on_network_data, on_network_end);
 	for (struct engine_slot *s = e->slots; s; s = s->next)
 		free(move_ptr(s->told_to_end)); /* whether it was started since, nobody knows */
 	for (struct engine_slot *s = e->slots; e->retries && s; s = s->next)
@@ -284,4 +324,5 @@ void engine_unwatch(struct engine *e)
 	e->watching = false;
 	uv_timer_stop(&e->retry);
 	http_cancel(e->events);
+	http_cancel(e->network_events);
 }

@@ -35,6 +35,15 @@ static int64_t milliseconds(const char *text)
 	return ((int64_t)timegm(&tm) - offset) * 1000 + fraction / 1000000;
 }
 
+/* Docker's alone: Podman does not say which network it was made for. */
+bool engine_is_unplugged(const struct engine *e, const json_t *container)
+{
+	cleanup_free char *network = engine_network_name(e);
+	const char *mode = json_string_value(json_object_get(json_object_get(container, "HostConfig"), "NetworkMode"));
+	const json_t *networks = json_object_get(json_object_get(container, "NetworkSettings"), "Networks");
+	return mode && !strcmp(mode, network) && json_is_object(networks) && !json_object_get(networks, network);
+}
+
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret)
 {
 	const json_t *labels = json_object_get(json_object_get(container, "Config"), "Labels"), *state = json_object_get(container, "State");
@@ -55,6 +64,7 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 	    .started_ms = started,
 	    .exited_ms = running ? 0 : milliseconds(json_string_value(json_object_get(state, "FinishedAt"))),
 	    .paused = paused,
+	    .unplugged = running && engine_is_unplugged(e, container),
 	};
 	return true;
 }
@@ -110,7 +120,7 @@ static bool take_known(struct listing *l, const json_t *container)
 		return true;
 	const struct engine_slot *slot = engine_slot(l->e, service);
 	bool running = !strcmp(state, "running");
-	if (!running || slot->state != INSTANCE_RUNNING || slot->paused || !slot->id || strcmp(slot->id, id) || !l->e->watching)
+	if (!running || slot->state != INSTANCE_RUNNING || slot->paused || slot->unplugged || engine_is_unplugged(l->e, container) || !slot->id || strcmp(slot->id, id) || !l->e->watching)
 		return false;
 	array_grow(l->list.items, l->list.count);
 	l->list.items[l->list.count++] = (struct instance){

@@ -269,7 +269,7 @@ void apply_want(struct apply_service *s, enum plan_goal goal)
 	if (goal != s->goal)
 		s->quick_exits = 0;
 	s->goal = goal;
-	if (goal == GOAL_UP && s->discard)
+	if (goal == GOAL_UP && (s->discard || s->unplugged))
 		s->recreate = s->made;
 	if (goal == GOAL_UP && s->present == PRESENT_RUNNING && s->operation == OPERATION_NONE && s->apply->backend)
 		service_probe(s);
@@ -397,7 +397,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->dismissed = s->restart = s->recreate = s->taken = s->gone = s->paused = s->discard = s->unfinished = false;
+		s->made = s->stuck = s->dismissed = s->restart = s->recreate = s->taken = s->gone = s->paused = s->unplugged = s->discard = s->unfinished = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;
@@ -426,7 +426,7 @@ static void take_details(struct apply_service *s, const struct instance *i)
 	}
 	if (differs)
 		service_tell(s, true);
-	service_set_paused(s, i->paused);
+	service_set_held(s, i->paused, i->unplugged);
 }
 
 static const struct instance *instance_of(const struct instances *list, const char *name)

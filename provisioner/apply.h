@@ -81,6 +81,7 @@ struct apply_service {
 	bool unhealthy;             /* with PRESENT_RUNNING: before it was ever ready, its check's retries are used up, or its data could not be adapted; it has failed, and runs */
 	bool used_up;               /* they were, since its last start: the next failure is one, too */
 	bool paused; /* by others: it runs and answers nobody */
+	bool unplugged; /* by others, from the environment's network: the next demand makes it anew */
 	bool dismissed; /* by others, while it was wanted: it rests until somebody wants it again, or starts it */
 	uint64_t changes; /* counts operations and exits: an older list says nothing */
 	uint64_t changes_at_list;
@@ -92,7 +93,7 @@ struct apply_params {
 	void (*wake)(void *arg); /* something happened: call apply_turn soon */
 	void (*changed)(void *arg, const struct apply_service *s,
 	                bool state_changed); /* its state, pid or memory; from within apply_turn or an event */
-	void (*health)(void *arg, const struct apply_service *s); /* what is ready has become unhealthy or was paused, or is healthy again; `changed` follows */
+	void (*health)(void *arg, const struct apply_service *s); /* what is ready has become unhealthy, was paused or unplugged, or is healthy again; `changed` follows */
 	/* The external port is a foreigner's: lease another, load the model anew, apply_set_model; or apply_port_failed. */
 	void (*port_taken)(void *arg, const char *service, const struct port_binding *port);
 	void *arg;
@@ -118,6 +119,8 @@ void apply_instance_changed(struct apply *a, const struct instance *instance);
 size_t apply_count(const struct apply *a);
 struct apply_service *apply_at(const struct apply *a, size_t i);
 struct apply_service *apply_find(const struct apply *a, const char *name);
+/* Of what is ready: "healthy", or what is the matter. static */
+const char *service_health_name(const struct apply_service *s);
 bool apply_has_failed(const struct apply_service *s); /* given up, or unhealthy before it was ready */
 
 /* What is wanted. Trying again is part of wanting: a failed service gets another chance. */

@@ -39,7 +39,8 @@ static inline bool service_goes_down(const struct apply_service *s)
 
 /* Says its state where it has changed, or `always`. */
 void service_tell(struct apply_service *s, bool always);
-void service_set_paused(struct apply_service *s, bool paused);
+/* What others do to it while it runs. */
+void service_set_held(struct apply_service *s, bool paused, bool unplugged);
 struct exit {
 	int code;
 	int64_t ms;     /* 0: now */

@@ -115,10 +115,16 @@ static void service_tell_health(struct apply_service *s)
 	apply_wake(s->apply);
 }
 
-void service_set_paused(struct apply_service *s, bool paused)
+const char *service_health_name(const struct apply_service *s)
 {
-	bool changed = s->paused != paused;
+	return s->paused ? "paused" : s->unplugged ? "unplugged" : s->unhealthy ? "unhealthy" : "healthy";
+}
+
+void service_set_held(struct apply_service *s, bool paused, bool unplugged)
+{
+	bool changed = s->paused != paused || s->unplugged != unplugged;
 	s->paused = paused;
+	s->unplugged = unplugged;
 	if (changed)
 		service_tell_health(s);
 }
@@ -328,7 +334,7 @@ void service_exited(struct apply_service *s, const struct exit *how)
 	s->exited_ms = how->ms ? how->ms : now_wall_ms();
 	s->pid = 0;
 	s->memory_bytes = 0;
-	s->gone = s->paused = false;
+	s->gone = s->paused = s->unplugged = false;
 	service_probe_end(s);
 	s->present = PRESENT_STOPPED;
 	bool counts = s->goal == GOAL_UP && s->model && s->operation == OPERATION_NONE && !s->restart && !s->recreate;
@@ -711,7 +717,7 @@ void service_start(struct apply_service *s)
 	if (!is_approved(s) || !ports_are_free(s))
 		return;
 	s->log_offset = log_size(s);
-	s->exited = s->proven = s->gone = s->outdated = s->paused = s->used_up = false;
+	s->exited = s->proven = s->gone = s->outdated = s->paused = s->unplugged = s->used_up = false;
 	s->started_at = now_monotonic_ms();
 	s->started_ms = now_wall_ms();
 	free(s->start_hash);

@@ -144,7 +144,7 @@ static void note_requester(struct environment *e, const struct demand *d)
 
 static bool is_ready(const struct apply_service *s)
 {
-	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && s->operation == OPERATION_NONE && !s->gone && !s->restart && !s->recreate &&
+	return (s->present == PRESENT_READY || s->present == PRESENT_COMPLETED) && s->operation == OPERATION_NONE && !s->gone && !s->unplugged && !s->restart && !s->recreate &&
 	       s->goal == GOAL_UP;
 }
 

@@ -126,7 +126,7 @@ static const char *state_of_services(const struct environment *e)
 		if (s->goal != GOAL_UP)
 			continue;
 		up++;
-		unhealthy += s->state == SERVICE_READY && (s->unhealthy || s->paused);
+		unhealthy += s->state == SERVICE_READY && (s->unhealthy || s->paused || s->unplugged);
 		ready += s->state == SERVICE_READY || s->state == SERVICE_COMPLETED;
 		completed += s->state == SERVICE_COMPLETED;
 		failed += s->state == SERVICE_FAILED;
@@ -204,7 +204,7 @@ static void on_service_changed(void *arg, const struct apply_service *s, bool st
 /* apply_params.health */
 static void on_service_health(void *arg, const struct apply_service *s)
 {
-	environment_event(arg, "health", json_pack("{s:s, s:s}", "service", s->name, "health", s->paused ? "paused" : s->unhealthy ? "unhealthy" : "healthy"));
+	environment_event(arg, "health", json_pack("{s:s, s:s}", "service", s->name, "health", service_health_name(s)));
 }
 
 static void on_apply_wake(void *arg)

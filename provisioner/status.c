@@ -48,7 +48,7 @@ static const char *health_of(const struct apply_service *s)
 {
 	switch (s->state) {
 	case SERVICE_READY:
-		return s->paused ? "paused" : s->unhealthy ? "unhealthy" : "healthy";
+		return service_health_name(s);
 	case SERVICE_STARTING:
 	case SERVICE_RESTARTING:
 		return "starting";

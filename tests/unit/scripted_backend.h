@@ -35,6 +35,7 @@ struct scripted {
 	unsigned execs;
 	bool gone;       /* its process is: nobody has been told */
 	bool dismissed;  /* its next end is others' doing */
+	bool unplugged;
 	const char *log; /* what its log holds */
 	unsigned build_ms;
 	enum error_code build_error;
@@ -124,6 +125,13 @@ static void scripted_exit(struct scripted *s, int code)
 		scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
 }
 
+static void scripted_unplug(struct scripted *s, bool unplugged)
+{
+	s->unplugged = unplugged;
+	struct instance i = {.service = s->name, .state = INSTANCE_RUNNING, .handle = (char *)"", .config_hash = s->hash, .unplugged = unplugged};
+	scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
+}
+
 static void scripted_on_exit(uv_timer_t *timer)
 {
 	struct scripted *s = timer->data;
@@ -133,6 +141,7 @@ static void scripted_on_exit(uv_timer_t *timer)
 static void scripted_up(struct scripted *s, uv_loop_t *loop, const struct operation_ports *ports)
 {
 	s->made = s->running = true;
+	s->unplugged = false;
 	for (size_t i = 0; i < ports->count && !s->deaf; i++) {
 		struct sockaddr_in a = {
 		    .sin_family = AF_INET, .sin_port = htons(ports->port[i]), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -328,7 +337,8 @@ static void scripted_listed(void *arg)
 		                                             .handle = xstrdup(""),
 		                                             .config_hash = xstrdup(s->hash),
 		                                             .exit_code = s->running ? 0 : s->last_exit,
-		                                             .started_ms = 1};
+		                                             .started_ms = 1,
+		                                             .unplugged = s->running && s->unplugged};
 	}
 	l->done(l->arg, NULL, &list);
 	instances_release(&list);

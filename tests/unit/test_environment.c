@@ -1194,6 +1194,30 @@ static void what_is_unhealthy_has_failed_until_it_is_not(void **state)
 	assert_false(scripted_get("db")->running);
 }
 
+static void what_is_unplugged_is_made_anew_by_a_demand(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_unplug(scripted_get("db"), true);
+	run_for(50);
+	assert_true(has_health("db", "unplugged"));
+	assert_string_equal(state_now(), "degraded");
+	scripted_unplug(scripted_get("db"), false);
+	run_for(50);
+	assert_true(has_health("db", "healthy"));
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	scripted_unplug(scripted_get("db"), true);
+	run_for(50);
+	assert_int_equal(scripted_get("db")->starts, 1);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->removes, 1);
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_true(has_health("db", "healthy"));
+	assert_string_equal(state_now(), "ready");
+}
+
 /* Beside our own probe, where the file has no check of its own. */
 static void an_images_check_counts(void **state)
 {
@@ -1970,6 +1994,7 @@ int main(void)
 	    T(what_was_ready_or_has_completed_is_settled),
 	    T(a_healthcheck_goes_on_being_asked),
 	    T(what_is_unhealthy_has_failed_until_it_is_not),
+	    T(what_is_unplugged_is_made_anew_by_a_demand),
 	    T(an_images_check_counts),
 	    T(an_images_check_is_overridden),
 	    T(a_changed_env_file_is_a_changed_configuration),
