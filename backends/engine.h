@@ -154,6 +154,7 @@ char *engine_escape(const char *text);
 /* new: `path`, which ends in ? or &, and the filter for what carries this namespace's label */
 char *engine_labelled(const char *path, const char *namespace_);
 const char *engine_label(const json_t *labels, const char *key); /* borrowed or NULL */
+const char *engine_service_of(const json_t *labels); /* the service that this is the container of; NULL: `docker compose run` has made it for one command. borrowed */
 bool engine_is_of(const json_t *labels, const char *namespace_); /* is what carries them that namespace's? */
 /* Of ".123456Z", with what comes behind the digits. */
 long engine_nanoseconds(const char *fraction, char **rest);

@@ -40,6 +40,12 @@ const char *engine_label(const json_t *labels, const char *key)
 	return json_string_value(json_object_get(labels, key));
 }
 
+const char *engine_service_of(const json_t *labels)
+{
+	const char *one_off = engine_label(labels, COMPOSE_LABEL_ONEOFF);
+	return one_off && !strcasecmp(one_off, "true") ? NULL : engine_label(labels, ENGINE_LABEL_SERVICE);
+}
+
 bool engine_is_of(const json_t *labels, const char *namespace_)
 {
 	const char *owner = engine_label(labels, ENGINE_LABEL_NAMESPACE);

@@ -196,7 +196,7 @@ static void take_event(struct engine *e, const char *line)
 	json_t *json = json_loads(line, 0, NULL);
 	const char *action = json_string_value(json_object_get(json, "Action"));
 	const json_t *actor = json_object_get(json, "Actor"), *attributes = json_object_get(actor, "Attributes");
-	const char *service = engine_label(attributes, ENGINE_LABEL_SERVICE);
+	const char *service = engine_service_of(attributes);
 	int64_t at = json_integer_value(json_object_get(json, "timeNano"));
 	if (at > e->events_ns)
 		e->events_ns = at;

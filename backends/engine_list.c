@@ -47,7 +47,7 @@ bool engine_is_unplugged(const struct engine *e, const json_t *container)
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret)
 {
 	const json_t *labels = json_object_get(json_object_get(container, "Config"), "Labels"), *state = json_object_get(container, "State");
-	const char *service = engine_label(labels, ENGINE_LABEL_SERVICE), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
+	const char *service = engine_service_of(labels), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
 	const char *id = json_string_value(json_object_get(container, "Id"));
 	int64_t started = milliseconds(json_string_value(json_object_get(state, "StartedAt")));
 	if (!id || !engine_is_of(labels, e->namespace_) || !backend_service_name_valid(service) || !started)
@@ -114,7 +114,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 static bool take_known(struct listing *l, const json_t *container)
 {
 	const json_t *labels = json_object_get(container, "Labels");
-	const char *service = engine_label(labels, ENGINE_LABEL_SERVICE), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
+	const char *service = engine_service_of(labels), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
 	const char *id = json_string_value(json_object_get(container, "Id")), *state = json_string_value(json_object_get(container, "State"));
 	if (!engine_is_of(labels, l->e->namespace_) || !backend_service_name_valid(service) || !id || !state)
 		return true;
@@ -133,7 +133,7 @@ static bool take_known(struct listing *l, const json_t *container)
 static bool take_created(struct listing *l, const json_t *container, const char *state)
 {
 	const json_t *labels = json_object_get(container, "Labels");
-	struct engine_slot *slot = engine_slot(l->e, engine_label(labels, ENGINE_LABEL_SERVICE));
+	struct engine_slot *slot = engine_slot(l->e, engine_service_of(labels));
 	if (strcmp(state, "created"))
 		return false;
 	if (!slot->ops && slot->state == INSTANCE_ABSENT && !engine_made_by_others(labels))
