@@ -66,7 +66,10 @@ struct engine_slot {
 	pid_t pid;
 	bool paused, unplugged;
 	char *told_to_end;         /* the container that somebody has told so since its last start; NULL: none */
+	bool told_vaguely;         /* by a signal, nobody knows which */
 	bool dismissed;            /* so it was told */
+	char *successor;           /* a container that docker compose has made to take this one's name; NULL: none */
+	uint64_t successor_ms;     /* monotonic: when */
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy} (engine_made.c) */
@@ -342,6 +345,7 @@ bool engine_differs(struct backend *b, const struct service_spec *spec);
 void engine_watch(struct engine *e); /* from now on; may be called again */
 void engine_unwatch(struct engine *e);
 bool engine_lives(struct backend *b, const char *service, pid_t pid);
+bool engine_is_succeeded(const struct engine_slot *slot); /* another container is about to take its name, and is not to be met with one of ours */
 bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now); /* others have had it ended */
 /* The state as it is known now; tells of a change that nobody asked for. */
 void engine_seen(struct engine *e, const struct instance *now, bool by_us);

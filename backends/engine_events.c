@@ -19,6 +19,7 @@
 #define CGROUP_MAX 16384
 #define LINE_MAX_BYTES (1u << 20)
 #define SLOTS_MAX 2000
+#define SUCCESSION_MS 15000 /* the grace time of the old one, and a little */
 
 /* ---- what is known ---- */
 
@@ -40,7 +41,7 @@ bool engine_lives(struct backend *b, const char *service, pid_t pid)
 
 bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now)
 {
-	bool told = slot->told_to_end && now->handle && !strcmp(slot->told_to_end, now->handle);
+	bool told = slot->told_to_end && now->handle && !strcmp(slot->told_to_end, now->handle) && (!slot->told_vaguely || now->exit_code > 128);
 	return now->state == INSTANCE_ABSENT || (now->state == INSTANCE_EXITED && told);
 }
 
@@ -176,11 +177,11 @@ static bool is_known(const struct engine *e, const char *service)
 }
 
 /* A `docker stop` is a kill with a signal that is meant to end it (others are for its own use: a reload), the end, then a stop: of a container that has
- * another signal for its end that alone tells. Podman has the last two in either order. */
+ * another signal for its end that alone tells. Podman has the last two in either order, and does not say which signal it was. */
 static void note_order(struct engine_slot *slot, const char *action, const char *id, const char *signal, int64_t at_ms)
 {
 	static const char *const ends[] = {"2", "3", "9", "15"};
-	bool told = !strcmp(action, "stop");
+	bool vaguely = !signal && !strcmp(action, "kill"), told = vaguely || !strcmp(action, "stop");
 	for (size_t i = 0; signal && !strcmp(action, "kill") && i < sizeof ends / sizeof *ends; i++)
 		told = told || !strcmp(signal, ends[i]);
 	bool past = slot->id && id && !strcmp(slot->id, id) && at_ms < slot->started_ms; /* it has been started again since */
@@ -188,6 +189,26 @@ static void note_order(struct engine_slot *slot, const char *action, const char 
 		return;
 	free(slot->told_to_end);
 	slot->told_to_end = told ? xstrdup(id) : NULL;
+	slot->told_vaguely = vaguely;
+}
+
+/* docker compose makes another container under another name, has the old one stopped and removed, and renames the new one. */
+static void note_succession(const struct engine *e, struct engine_slot *slot, const char *action, const char *id, const char *name)
+{
+	cleanup_free char *own = engine_container_name(e, slot->service);
+	bool ours = slot->successor && id && !strcmp(slot->successor, id);
+	if (id && name && !strcmp(action, "create") && strcmp(name, own) != 0) {
+		free(slot->successor);
+		slot->successor = xstrdup(id);
+		slot->successor_ms = now_monotonic_ms();
+	} else if (ours && (!strcmp(action, "rename") || !strcmp(action, "start") || !strcmp(action, "destroy"))) {
+		free(move_ptr(slot->successor));
+	}
+}
+
+bool engine_is_succeeded(const struct engine_slot *slot)
+{
+	return slot->successor && now_monotonic_ms() - slot->successor_ms < SUCCESSION_MS;
 }
 
 static void take_event(struct engine *e, const char *line)
@@ -200,8 +221,11 @@ static void take_event(struct engine *e, const char *line)
 	int64_t at = json_integer_value(json_object_get(json, "timeNano"));
 	if (at > e->events_ns)
 		e->events_ns = at;
-	if (action && is_known(e, service))
-		note_order(engine_slot(e, service), action, json_string_value(json_object_get(actor, "ID")), json_string_value(json_object_get(attributes, "signal")), at / 1000000);
+	if (action && is_known(e, service)) {
+		const char *id = json_string_value(json_object_get(actor, "ID"));
+		note_order(engine_slot(e, service), action, id, json_string_value(json_object_get(attributes, "signal")), at / 1000000);
+		note_succession(e, engine_slot(e, service), action, id, json_string_value(json_object_get(attributes, "name")));
+	}
 	for (size_t i = 0; action && is_known(e, service) && i < sizeof told / sizeof *told; i++)
 		if (!strcmp(action, told[i]))
 			look(e, service);
@@ -302,8 +326,10 @@ static void open_stream(struct engine *e)
 	e->events = open_events(e, json_pack("{s:[s], s:[s]}", "type", "container", "label", label), on_data, on_end);
 	if (!e->network_events && !e->podman) /* its events have no labels; Podman has no such filter */
 		e->network_events = open_events(e, json_pack("{s:[s], s:[s], s:[s, s]}", "type", "network", "network", network, "event", "connect", "disconnect"), on_network_data, on_network_end);
-	for (struct engine_slot *s = e->slots; s; s = s->next)
-		free(move_ptr(s->told_to_end)); /* whether it was started since, nobody knows */
+	for (struct engine_slot *s = e->slots; s; s = s->next) { /* what became of them since, nobody knows */
+		free(move_ptr(s->told_to_end));
+		free(move_ptr(s->successor));
+	}
 	for (struct engine_slot *s = e->slots; e->retries && s; s = s->next)
 		if (s->id)
 			look(e, s->service);

@@ -58,6 +58,7 @@ void engine_slots_free(struct engine *e)
 		free(s->service);
 		free(s->id);
 		free(s->told_to_end);
+		free(s->successor);
 		strv_free(s->check.argv);
 		json_decref(s->others);
 		free(s->config_hash);
@@ -567,6 +568,7 @@ static void on_stopped_seen(void *arg, const struct error *err, int status, cons
 	if (status == 200 && engine_instance_of(op->e, json, &now)) {
 		free(op->slot->told_to_end);
 		op->slot->told_to_end = xstrdup(now.handle);
+		op->slot->told_vaguely = false;
 		engine_seen(op->e, &now, true);
 		instance_release(&now);
 	}
@@ -743,6 +745,10 @@ static void op_begin(struct engine_op *op)
 	    [KIND_START] = on_start_inspected, [KIND_PREPARE] = on_start_inspected, [KIND_STOP] = on_stop_inspected, [KIND_REMOVE] = on_remove_inspected};
 	if (is_closing(op) || is_given_up(op))
 		return;
+	if (op->kind == KIND_START && engine_is_succeeded(op->slot)) {
+		uv_timer_start(&op->timer, on_look_again, GONE_DELAY_MS, 0);
+		return;
+	}
 	if (op->kind == KIND_PREPARE && op->plan->build)
 		op_done(op, NULL); /* a build is no work for later: it is asked for */
 	else if (op->kind == KIND_START && op->plan->build && !op->plan->image_id)
