@@ -1,0 +1,373 @@
+/* What an engine's events tell of others' doings: who has had a container ended, put another in its place, or taken it out of the network. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "backends/backend.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "tests/unit/fake_engine.h"
+
+#define WAIT_MS 20000
+#define LATER 1900000000000000000 /* ns: after the start that the fake tells of */
+#define BEFORE 1000000000
+
+struct world {
+	struct fake_engine engine;
+	uv_loop_t loop;
+	struct backend *b;
+	char dir[64];
+	struct service_spec spec;
+	_Atomic int events, network_events; /* the streams */
+	/* as told last */
+	unsigned told;
+	enum instance_state state;
+	bool dismissed, unplugged;
+};
+
+struct outcome {
+	bool done;
+	enum error_code code;
+};
+
+static void on_done(void *arg, const struct error *err)
+{
+	*(struct outcome *)arg = (struct outcome){true, err ? err->code : ERROR_NONE};
+}
+
+static void on_list(void *arg, const struct error *err, const struct instances *list)
+{
+	on_done(arg, err);
+}
+
+static void on_closed(void *arg)
+{
+	((struct outcome *)arg)->done = true;
+}
+
+static void on_changed(void *arg, const struct instance *i)
+{
+	struct world *w = arg;
+	w->told++;
+	w->state = i->state;
+	w->dismissed = i->dismissed;
+	w->unplugged = i->unplugged;
+}
+
+static void run_once(struct world *w)
+{
+	uv_run(&w->loop, UV_RUN_NOWAIT);
+	usleep(200);
+}
+
+static enum error_code await(struct world *w, struct outcome *o)
+{
+	uint64_t until = now_monotonic_ms() + WAIT_MS;
+	while (!o->done && now_monotonic_ms() < until)
+		run_once(w);
+	assert_true(o->done);
+	return o->code;
+}
+
+static void run_for(struct world *w, unsigned ms)
+{
+	uint64_t until = now_monotonic_ms() + ms;
+	while (now_monotonic_ms() < until)
+		run_once(w);
+}
+
+static void wait_told(struct world *w, unsigned times)
+{
+	uint64_t until = now_monotonic_ms() + WAIT_MS;
+	while (w->told < times && now_monotonic_ms() < until)
+		run_once(w);
+	assert_int_equal(w->told, times);
+}
+
+/* ---- the engine ---- */
+
+static bool streams(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct world *w = arg;
+	if (!strstr(r->path, "/events"))
+		return false;
+	fake_stream(fd);
+	if (strstr(r->path, "disconnect"))
+		w->network_events = fd;
+	else
+		w->events = fd;
+	*keep = scripted_hang(fd);
+	return true;
+}
+
+static void send_event(int fd, json_t *event)
+{
+	cleanup_free char *line = json_dumps(event, JSON_COMPACT), *chunk = xasprintf("%zx\r\n%s\n\r\n", strlen(line) + 1, line);
+	scripted_say(fd, chunk);
+	json_decref(event);
+}
+
+static json_t *container(struct world *w)
+{
+	return fake_find(w->engine.containers, "ns-web");
+}
+
+static char *id_of(struct world *w)
+{
+	pthread_mutex_lock(&w->engine.lock);
+	char *id = xstrdup(json_string_value(json_object_get(container(w), "Id")));
+	pthread_mutex_unlock(&w->engine.lock);
+	return id;
+}
+
+/* signal, name: may be NULL */
+static void say(struct world *w, const char *action, const char *id, const char *signal, const char *name, int64_t at)
+{
+	json_t *attributes = json_pack("{s:s, s:s*, s:s*}", "aether.service", "web", "signal", signal, "name", name);
+	send_event(w->events, json_pack("{s:s, s:{s:s, s:o}, s:I}", "Action", action, "Actor", "ID", id, "Attributes", attributes, "timeNano", (json_int_t)at));
+}
+
+static void ends(struct world *w, int code)
+{
+	cleanup_free char *id = id_of(w);
+	pthread_mutex_lock(&w->engine.lock);
+	json_t *state = json_object_get(container(w), "State");
+	json_object_set_new(state, "Running", json_false());
+	json_object_set_new(state, "ExitCode", json_integer(code));
+	pthread_mutex_unlock(&w->engine.lock);
+	say(w, "die", id, NULL, NULL, LATER);
+}
+
+/* ---- one service that runs ---- */
+
+static int setup(void **state)
+{
+	static const struct keyvals env = KEYVALS_INIT;
+	struct world *w = *state = xcalloc(1, sizeof *w);
+	snprintf(w->dir, sizeof w->dir, "/tmp/aether-events-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	w->spec = (struct service_spec){.name = "web", .image = "app:1", .env = &env, .stop_signal = 15, .stop_grace_ms = 100, .config_hash = "h", .generation = 1, .data = w->dir};
+	w->events = w->network_events = -1;
+	fake_engine_start(&w->engine);
+	w->engine.spoil = streams;
+	w->engine.arg = w;
+	uv_loop_init(&w->loop);
+	cleanup_free char *target = xasprintf("unix://%s", w->engine.server.path);
+	const struct backend_params params = {.loop = &w->loop, .target = target, .namespace_ = "ns", .workspace = "w", .workspace_root = w->dir, .state_dir = w->dir,
+	                                      .shared_dir = w->dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = on_changed, .changed_arg = w};
+	assert_int_equal(backend_open(&params, &w->b, NULL), 0);
+	struct outcome o = {0};
+	backend_start(w->b, &w->spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	while (w->events < 0 || w->network_events < 0)
+		run_once(w);
+	w->told = 0;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	backend_close(w->b, on_closed, &o);
+	await(w, &o);
+	uv_run(&w->loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&w->loop), 0);
+	fake_engine_stop(&w->engine);
+	tree_remove(AT_FDCWD, w->dir);
+	free(w);
+	return 0;
+}
+
+/* ---- whose doing an end is ---- */
+
+static void a_kill_says_whose_doing_an_end_is(void **state)
+{
+	struct world *w = *state;
+	static const struct {
+		const char *action, *signal;
+		int64_t at;
+		int code;
+		bool dismissed;
+	} cases[] = {
+	    {"kill", "15", LATER, 0, true},    {"kill", "9", LATER, 137, true}, {"kill", "2", LATER, 0, true},
+	    {"kill", "1", LATER, 129, false}, /* a reload, and an accident */
+	    {"kill", NULL, LATER, 137, true},  {"kill", NULL, LATER, 3, false}, /* Podman's */
+	    {"kill", "15", BEFORE, 1, false}, /* of the run before */
+	    {"attach", NULL, LATER, 137, false},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		cleanup_free char *id = id_of(w);
+		struct outcome o = {0};
+		w->told = 0;
+		say(w, cases[i].action, id, cases[i].signal, NULL, cases[i].at);
+		ends(w, cases[i].code);
+		wait_told(w, 1);
+		assert_int_equal(w->state, INSTANCE_EXITED);
+		assert_int_equal(w->dismissed, cases[i].dismissed);
+		backend_start(w->b, &w->spec, on_done, &o);
+		assert_int_equal(await(w, &o), ERROR_NONE);
+	}
+}
+
+/* Of what has another signal for its end that alone tells, and it comes last. */
+static void a_stop_is_told_afterwards(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	ends(w, 0);
+	wait_told(w, 1);
+	assert_false(w->dismissed);
+	say(w, "stop", id, NULL, NULL, LATER);
+	wait_told(w, 2);
+	assert_int_equal(w->state, INSTANCE_EXITED);
+	assert_true(w->dismissed);
+}
+
+static void a_start_ends_it(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	say(w, "kill", id, "15", NULL, LATER); /* which it has heard, and did not mind */
+	say(w, "start", id, NULL, NULL, LATER);
+	ends(w, 1);
+	wait_told(w, 1);
+	assert_false(w->dismissed);
+}
+
+static void a_stop_of_ours_is_nobodys(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	struct outcome o = {0};
+	backend_stop(w->b, "web", 15, 100, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	say(w, "kill", id, "15", NULL, LATER);
+	say(w, "die", id, NULL, NULL, LATER);
+	say(w, "stop", id, NULL, NULL, LATER);
+	run_for(w, 1000); /* an end is told after its last words */
+	assert_int_equal(w->told, 0);
+}
+
+static void a_removal_is_others_doing(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	pthread_mutex_lock(&w->engine.lock);
+	fake_drop(w->engine.containers, "ns-web");
+	pthread_mutex_unlock(&w->engine.lock);
+	say(w, "destroy", id, NULL, NULL, LATER);
+	wait_told(w, 1);
+	assert_int_equal(w->state, INSTANCE_ABSENT);
+	assert_true(w->dismissed);
+}
+
+/* "Running", it says of one that waits for its next start. */
+static void what_the_engine_starts_again_does_not_run(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	pthread_mutex_lock(&w->engine.lock);
+	json_object_set_new(json_object_get(container(w), "State"), "Restarting", json_true());
+	pthread_mutex_unlock(&w->engine.lock);
+	say(w, "die", id, NULL, NULL, LATER);
+	wait_told(w, 1);
+	assert_int_equal(w->state, INSTANCE_EXITED);
+	assert_false(w->dismissed);
+}
+
+/* ---- other containers ---- */
+
+static void a_command_of_its_own_is_no_service(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	pthread_mutex_lock(&w->engine.lock);
+	json_t *run = json_deep_copy(container(w));
+	json_t *labels = json_object_get(json_object_get(run, "Config"), "Labels");
+	json_object_set_new(labels, "com.docker.compose.oneoff", json_string("True"));
+	json_object_set(run, "Labels", labels);
+	json_object_set_new(run, "Id", json_string("0123"));
+	json_object_set_new(json_object_get(run, "State"), "Running", json_false());
+	json_object_set_new(w->engine.containers, "ns-web-run-1", run);
+	pthread_mutex_unlock(&w->engine.lock);
+	backend_list(w->b, on_list, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	run_for(w, 1000);
+	assert_int_equal(w->told, 0);
+}
+
+static void a_start_waits_for_a_successor(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	static const char *const ends_it[] = {"rename", "destroy"};
+	for (size_t i = 0; i < 2; i++) {
+		w->told = 0;
+		say(w, "create", "abc", NULL, "abc_ns-web", LATER);
+		ends(w, 0);
+		wait_told(w, 1);
+		o = (struct outcome){0};
+		backend_start(w->b, &w->spec, on_done, &o);
+		run_for(w, 400);
+		assert_false(o.done);
+		say(w, ends_it[i], "abc", NULL, "ns-web", LATER);
+		assert_int_equal(await(w, &o), ERROR_NONE);
+	}
+	w->told = 0;
+	say(w, "create", "def", NULL, "ns-web", LATER); /* that is its own name */
+	ends(w, 0);
+	wait_told(w, 1);
+	o = (struct outcome){0};
+	uint64_t began = now_monotonic_ms();
+	backend_start(w->b, &w->spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_true(now_monotonic_ms() - began < 5000);
+}
+
+/* ---- the network ---- */
+
+static void plug(struct world *w, bool in)
+{
+	cleanup_free char *id = id_of(w);
+	pthread_mutex_lock(&w->engine.lock);
+	json_object_set_new(container(w), "HostConfig", json_pack("{s:s}", "NetworkMode", "ns"));
+	json_object_set_new(container(w), "NetworkSettings", in ? json_pack("{s:{s:{}}}", "Networks", "ns") : json_pack("{s:{}}", "Networks"));
+	pthread_mutex_unlock(&w->engine.lock);
+	send_event(w->network_events, json_pack("{s:s, s:{s:s, s:{s:s}}}", "Action", in ? "connect" : "disconnect", "Actor", "ID", "net", "Attributes", "container", id));
+}
+
+static void what_leaves_the_network_is_unplugged(void **state)
+{
+	struct world *w = *state;
+	plug(w, false);
+	wait_told(w, 1);
+	assert_int_equal(w->state, INSTANCE_RUNNING);
+	assert_true(w->unplugged);
+	plug(w, true);
+	wait_told(w, 2);
+	assert_false(w->unplugged);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+	    T(a_kill_says_whose_doing_an_end_is),
+	    T(a_stop_is_told_afterwards),
+	    T(a_start_ends_it),
+	    T(a_stop_of_ours_is_nobodys),
+	    T(a_removal_is_others_doing),
+	    T(what_the_engine_starts_again_does_not_run),
+	    T(a_command_of_its_own_is_no_service),
+	    T(a_start_waits_for_a_successor),
+	    T(what_leaves_the_network_is_unplugged),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
