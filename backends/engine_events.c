@@ -177,7 +177,7 @@ static bool is_known(const struct engine *e, const char *service)
 }
 
 /* A `docker stop` is a kill with a signal that is meant to end it (others are for its own use: a reload), the end, then a stop: of a container that has
- * another signal for its end that alone tells. Podman has the last two in either order, and does not say which signal it was. */
+ * another signal for its end that alone tells. Podman does not say which signal it was, and 4.3 has no stop. */
 static void note_order(struct engine_slot *slot, const char *action, const char *id, const char *signal, int64_t at_ms)
 {
 	static const char *const ends[] = {"2", "3", "9", "15"};

@@ -44,26 +44,30 @@ YAML
 	port=$REDIS_PORT
 }
 
-others_end() {
-	# an end of its own, and a signal that is not for its end, are none of these
-	container POST 'worker/kill?signal=HUP'
-	wait_for 10 'what has ended by itself is started again' eval '[ "$(field services worker restarts)" = 1 ] && state_is worker ready'
-
-	# docker stop, docker kill, docker rm -f
+# Podman 4.3 has no event of it.
+others_stop() {
 	container POST 'cache/stop?t=5'
 	stays_stopped 'docker stop' cache
 	same degraded "$(field state)" 'the state while one is stopped'
 	. ./.env && redis-cli -u "$REDIS_URL" ping >/dev/null || fail 'a demand after docker stop'
 	same "$port" "$REDIS_PORT" 'the port after docker stop'
 	same ready "$(field state)" 'the state after that'
-	container POST 'worker/kill'
-	stays_stopped 'docker kill' worker
-	ajj up || fail 'ajj up after docker kill'
-	state_is worker ready || fail "worker is $(field services worker state)"
 	container POST 'plain/stop?t=0'
 	stays_stopped 'docker stop of what has no policy' plain
 	container POST 'plain/start'
 	wait_for 5 'docker start is taken up' state_is plain ready
+}
+
+others_end() {
+	# an end of its own, and a signal that is not for its end, are none of these
+	container POST 'worker/kill?signal=HUP'
+	wait_for 10 'what has ended by itself is started again' eval '[ "$(field services worker restarts)" = 1 ] && state_is worker ready'
+
+	[ "$backend" = podman ] || others_stop
+	container POST 'worker/kill'
+	stays_stopped 'docker kill' worker
+	ajj up || fail 'ajj up after docker kill'
+	state_is worker ready || fail "worker is $(field services worker state)"
 	container POST 'cache/restart?t=1'
 	wait_for 10 'docker restart is taken up' eval 'state_is cache ready && redis-cli -u "$REDIS_URL" ping >/dev/null'
 	container DELETE 'worker?force=1'
