@@ -251,6 +251,29 @@ int backend_discard(const char *path, const char *namespace_, struct error *err)
 	return r;
 }
 
+int64_t backend_measure(const char *path, json_t *told)
+{
+	json_t *record = read_record(path), *sizes, *bytes;
+	const char *name = json_string_value(json_object_get(record, "backend")), *place = json_string_value(json_object_get(record, "engine"));
+	const char *volume = json_string_value(json_object_get(record, "volume"));
+	const struct backend_ops *ops = name && volume ? backend_find(name) : NULL;
+	int64_t result = 0;
+	if (ops && ops->usage && place) {
+		cleanup_error struct error ignored = ERROR_INIT;
+		sizes = json_object_get(told, place);
+		if (!sizes) {
+			if (ops->usage(record, &sizes, &ignored) < 0)
+				log_debug(AREA, "%s: %s", place, ignored.message);
+			json_object_set_new(told, place, sizes ? sizes : json_null());
+			sizes = json_object_get(told, place);
+		}
+		bytes = json_object_get(sizes, volume);
+		result = json_is_null(sizes) ? -1 : bytes ? json_integer_value(bytes) : 0;
+	}
+	json_decref(record);
+	return result;
+}
+
 int backend_open(const struct backend_params *params, struct backend **ret, struct error *err)
 {
 	const char *target = params->target ? params->target : "";

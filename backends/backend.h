@@ -224,6 +224,9 @@ struct backend_ops {
 	/* Deletes for good the data that a record stands for (see service_spec.data). `record` is its JSON. What is not there, or carries
 	 * another namespace's label, is left alone: success. May block, at most for seconds; any thread. NULL: data is files. */
 	int (*discard)(const json_t *record, const char *namespace_, struct error *err);
+	/* What the data in that record's place takes: *ret, new, is an object of volumes and their bytes, -1: it does not say. May block, at most for seconds; any thread.
+	 * NULL: data is files. */
+	int (*usage)(const json_t *record, json_t **ret, struct error *err);
 	/* Reports every field that it cannot honour. Synchronous, no I/O beyond looking for programs. */
 	void (*check)(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 	/* Work ahead of need (templates, spare copies, images). Starts nothing. May be NULL. */
@@ -297,6 +300,9 @@ int backend_sweep_made(const char *state_dir, const char *namespace_, bool remov
 int backend_record_read(const char *path, char **volume, char **target);
 /* Deletes what the record at `path` stands for, not the record. A file that is no record is left alone: success. May block. */
 int backend_discard(const char *path, const char *namespace_, struct error *err);
+/* Bytes of the volume that the record at `path` names; 0: it names none, or one that is gone; -1: nobody says. `told`, an object, keeps between calls what each
+ * place has said: it is asked once. May block. */
+int64_t backend_measure(const char *path, json_t *told);
 
 int backend_open(const struct backend_params *params, struct backend **ret, struct error *err);
 void backend_close(struct backend *b, void (*closed)(void *arg), void *arg); /* NULL b: calls closed at once */

@@ -244,6 +244,7 @@ void engine_reply_release(struct engine_reply *r);
 #define cleanup_reply __attribute__((cleanup(engine_reply_release)))
 int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 int engine_discard(const json_t *record, const char *namespace_, struct error *err);
+int engine_usage(const json_t *record, json_t **ret, struct error *err);
 
 /* ---- images (engine_images.c) ---- */
 

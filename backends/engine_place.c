@@ -10,6 +10,8 @@
 
 #define ANSWER_MS 1000
 #define DISCARD_MS 10000
+#define USAGE_MS 5000 /* it walks through all volumes */
+#define USAGE_API "/v1.51" /* from 1.52 on it says it otherwise: https://docs.docker.com/reference/api/engine/version-history/ */
 #define REMOVE_MS 30000 /* a busy engine takes its time */
 #define SWEEP_ROUNDS 10
 #define SWEEP_PAUSE_MS 100
@@ -249,4 +251,41 @@ int engine_discard(const json_t *record, const char *namespace_, struct error *e
 		return 0;
 	int r = engine_target_resolve(backend, url, &t, err);
 	return r < 0 ? r : volume ? discard_volume(&t, volume, namespace_, err) : discard_image(&t, image, namespace_, err);
+}
+
+static int ask_usage(const struct engine_target *t, const char *version, json_t **ret, struct error *err)
+{
+	cleanup_free char *path = xasprintf("%s/system/df?type=volume", version);
+	struct engine_reply a;
+	int r = engine_ask(t, "GET", path, NULL, USAGE_MS, &a, err);
+	if (r == 0 && a.status == 200)
+		*ret = json_incref(json_object_get(a.json, "Volumes"));
+	json_decref(a.json);
+	return r;
+}
+
+int engine_usage(const json_t *record, json_t **ret, struct error *err)
+{
+	const char *backend = json_string_value(json_object_get(record, "backend")), *url = json_string_value(json_object_get(record, "engine"));
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	json_t *volumes = NULL, *volume;
+	size_t i;
+	int r = engine_target_resolve(backend, url, &t, err);
+	if (r == 0)
+		r = ask_usage(&t, "", &volumes, err);
+	if (r == 0 && !volumes)
+		r = ask_usage(&t, USAGE_API, &volumes, err);
+	if (r < 0)
+		return r;
+	if (!volumes)
+		return error_set(err, ERROR_BACKEND_UNREACHABLE, "%s does not say what its volumes take", t.url);
+	*ret = json_object();
+	json_array_foreach (volumes, i, volume) {
+		const char *name = json_string_value(json_object_get(volume, "Name"));
+		json_t *size = json_object_get(json_object_get(volume, "UsageData"), "Size");
+		if (name)
+			json_object_set_new(*ret, name, json_integer(json_is_integer(size) ? json_integer_value(size) : -1));
+	}
+	json_decref(volumes);
+	return 0;
 }

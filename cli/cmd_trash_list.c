@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/buffer.h"
 #include "base/file.h"
@@ -8,9 +9,13 @@
 #include "cli/output.h"
 #include "cli/registry.h"
 #include "cli/reports.h"
+#include "provisioner/trash.h"
 
-static char *size_text(uint64_t bytes)
+/* -1: nobody says */
+static char *size_text(int64_t bytes)
 {
+	if (bytes < 0)
+		return xstrdup("-");
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
 	struct buffer out = BUFFER_INIT;
 	double n = (double)bytes;
@@ -29,22 +34,22 @@ static char *join(char *const *words)
 	return buffer_detach(&out);
 }
 
-static json_t *entry_json(const struct trash_entry *e)
+static json_t *entry_json(const struct trash_entry *e, int64_t bytes)
 {
 	char time[32];
 	json_t *services = json_array();
 	format_time(time, e->at_ms);
 	for (char **s = e->services; s && *s; s++)
 		json_array_append_new(services, json_string(*s));
-	return json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:b, s:o}", "id", (json_int_t)e->id, "time", time, "namespace",
-	                 e->namespace_, "workspace_root", e->root, "workspace", e->workspace, "bytes", (json_int_t)e->bytes,
+	return json_pack("{s:I, s:s, s:s, s:s, s:s, s:o, s:b, s:o}", "id", (json_int_t)e->id, "time", time, "namespace",
+	                 e->namespace_, "workspace_root", e->root, "workspace", e->workspace, "bytes", bytes < 0 ? json_null() : json_integer(bytes),
 	                 "has_env", e->has_env, "services", services);
 }
 
-static void add_row(const struct trash_entry *e, char ***cells)
+static void add_row(const struct trash_entry *e, int64_t bytes, char ***cells)
 {
 	char time[32];
-	cleanup_free char *size = size_text(e->bytes), *services = join(e->services);
+	cleanup_free char *size = size_text(bytes), *services = join(e->services);
 	format_time(time, e->at_ms);
 	time[19] = '\0'; /* seconds will do */
 	strv_pushf(cells, "%lld", (long long)e->id);
@@ -65,11 +70,13 @@ static int run(const struct arguments *args, struct error *err)
 		r = store_trash_list(store, NULL, &entries, &count, err);
 	if (r)
 		return r;
-	json_t *documents = json_array();
+	json_t *documents = json_array(), *told = json_object();
 	for (size_t i = 0; i < count; i++) {
-		add_row(&entries[i], &cells);
-		json_array_append_new(documents, entry_json(&entries[i]));
+		int64_t bytes = trash_measure(&entries[i], told);
+		add_row(&entries[i], bytes, &cells);
+		json_array_append_new(documents, entry_json(&entries[i], bytes));
 	}
+	json_decref(told);
 	output_table((const char *const *)cells, 5, (unsigned)count);
 	if (!count)
 		output_note("the trash is empty");
@@ -82,6 +89,7 @@ const struct command command_trash_list = {
 	.name = "trash list",
 	.arguments = "",
 	.summary = "what was destroyed and can be had back: id, time (UTC), size, whose data, workspace",
-	.help = "Entries rest for 24 hours, or until all are over 10 GB; the oldest are dropped first.",
+	.help = "Entries rest for 24 hours, or until all are over 10 GB; the oldest are dropped first. An engine's volumes are shown with what the engine says of them "
+	        "(- where it says nothing), and do not count for the 10 GB.",
 	.run = run,
 };

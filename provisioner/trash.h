@@ -39,6 +39,9 @@ int trash_env_open(const struct identity *id, int root_fd);
  * lines that are there then go into an entry of their own. Without `env` they stay in the trash. */
 int trash_restore(struct store *s, const struct identity *id, int64_t trash_id, uint32_t generation, bool env,
                   int root_fd, struct error *err);
+/* Bytes of its files and, as their engines tell, of its volumes; -1: nobody says. `told`: see backend_measure. May block. */
+int64_t trash_measure(const struct trash_entry *e, json_t *told);
+
 /* id 0: all. `ret_bytes` may be NULL. */
 int trash_empty(struct store *s, int64_t id, uint64_t *ret_bytes, struct error *err);
 /* Drops what is over the limits, and oldest first while less than a twentieth of the file system (at most

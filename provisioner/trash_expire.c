@@ -8,11 +8,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "backends/backend.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/path.h"
-#include "provisioner/model.h"
 #include "provisioner/trash_private.h"
 
 #define GONE ".gone" /* suffix of a directory whose entry is no more: anybody may remove it */
@@ -155,42 +155,32 @@ static int condemn(struct store *s, const struct trash_entry *e, struct error *e
 	return r;
 }
 
-/* The data of an engine's volumes, for which records stand: files right below the service's directory, and instead of the directory of a
- * named volume. A record stays until its volume is gone, whenever its engine answers again. */
-static int discard_records(const char *path, const char *namespace_, bool in_service, struct error *err)
+struct discarding {
+	const char *namespace_;
+	struct error *err;
+	int result; /* the first failure */
+};
+
+/* A record stays until its volume is gone, whenever its engine answers again. */
+static void discard_one(const char *path, void *arg)
 {
-	cleanup_closedir DIR *d = opendir(path);
-	int result = 0;
-	for (struct dirent *e; d && (e = readdir(d));) {
-		cleanup_free char *entry = xasprintf("%s/%s", path, e->d_name);
-		cleanup_error struct error why = ERROR_INIT;
-		struct stat st;
-		bool is_record = name_ends_in(e->d_name, ".volume") || !strcmp(e->d_name, BACKEND_IMAGE_RECORD) || !in_service;
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || lstat(entry, &st) || !S_ISREG(st.st_mode) || !is_record)
-			continue;
-		int r = backend_discard(entry, namespace_, &why);
-		if (!r && unlink(entry))
-			r = trash_failed(-errno, entry, &why);
-		if (r && !result && err)
-			error_move(err, &why);
-		result = result ? result : r;
-	}
-	return result;
+	struct discarding *d = arg;
+	cleanup_error struct error why = ERROR_INIT;
+	int r = backend_discard(path, d->namespace_, &why);
+	if (!r && unlink(path))
+		r = trash_failed(-errno, path, &why);
+	if (r && !d->result && d->err)
+		error_move(d->err, &why);
+	d->result = d->result ? d->result : r;
 }
 
 static int discard_volumes(const char *gone, struct error *err)
 {
 	CLEANUP(trash_entry_release) struct trash_entry entry = {0};
-	cleanup_free char *data = xasprintf("%s/data", gone);
-	cleanup_closedir DIR *d = opendir(data);
-	int result = 0;
 	trash_note_read(gone, &entry);
-	for (struct dirent *e; d && (e = readdir(d));) {
-		cleanup_free char *path = xasprintf("%s/%s", data, e->d_name);
-		int r = e->d_name[0] == '.' ? 0 : discard_records(path, entry.namespace_, strcmp(e->d_name, SPEC_VOLUMES) != 0, result ? NULL : err);
-		result = result ? result : r;
-	}
-	return result;
+	struct discarding d = {entry.namespace_, err, 0};
+	trash_each_record(gone, discard_one, &d);
+	return d.result;
 }
 
 /* Without the lock: a large tree takes its time, and two may well remove the same one. */
