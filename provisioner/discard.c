@@ -31,7 +31,7 @@ char **discard_data_names(const struct identity *id, uint32_t generation)
 	return names;
 }
 
-static int data_to_trash(struct store *store, const struct identity *id, int root_fd, struct error *err)
+static int data_to_trash(struct store *store, const struct identity *id, bool started, int root_fd, struct error *err)
 {
 	cleanup_free char *path = xasprintf("%s/data", id->state_dir);
 	cleanup_closedir DIR *dir = opendir(path);
@@ -41,6 +41,8 @@ static int data_to_trash(struct store *store, const struct identity *id, int roo
 		uint32_t generation = (uint32_t)strtoul(d->d_name, NULL, 10);
 		if (!generation)
 			continue;
+		if (!started)
+			trash_drop_empty(id, generation);
 		cleanup_strv char **names = discard_data_names(id, generation);
 		r = trash_put(store, id, generation, env, names, err);
 	}
@@ -67,10 +69,11 @@ int discard_orphans(const struct store_environment *e, bool remove, char ***foun
 	return r < 0 ? r : backend_sweep_made(e->state_dir, e->namespace_, remove, found, err);
 }
 
-static int remove_orphans(struct store *s, const struct identity *id, struct error *err)
+static int remove_orphans(struct store *s, const struct identity *id, bool *ret_started, struct error *err)
 {
 	struct store_environment e = {0};
 	int r = store_environment_get(s, id->namespace_, &e, err);
+	*ret_started = r != 1 || e.backend;
 	if (r == 1)
 		r = discard_orphans(&e, true, NULL, err);
 	store_environment_release(&e);
@@ -79,8 +82,9 @@ static int remove_orphans(struct store *s, const struct identity *id, struct err
 
 int discard_record(struct store *s, const struct identity *id, int root_fd, struct error *err)
 {
-	int r = remove_orphans(s, id, err);
+	bool started;
+	int r = remove_orphans(s, id, &started, err);
 	if (!r)
-		r = data_to_trash(s, id, root_fd, err);
+		r = data_to_trash(s, id, started, root_fd, err);
 	return r ? r : store_environment_delete(s, id->namespace_, err);
 }

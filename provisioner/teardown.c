@@ -55,6 +55,7 @@ static void done(struct environment *e)
 struct trash_job {
 	struct job job;
 	uint32_t generation, next;
+	bool started; /* something of it was, ever */
 	struct error error;
 };
 
@@ -64,6 +65,8 @@ static void trash_work(struct job *base)
 	struct environment *e = base->e;
 	const char *ns = e->id->namespace_;
 	cleanup_free char *path = xasprintf("%s/data/%u", e->id->state_dir, job->generation);
+	if (!job->started)
+		trash_drop_empty(e->id, job->generation);
 	if (rmdir(path) < 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
 		log_warning("environment", "%s: %s", path, strerror(errno));
 	cleanup_strv char **services = discard_data_names(e->id, job->generation); /* also right after a crash, when nobody remembers what ran */
@@ -107,6 +110,7 @@ static void trash_begin(struct environment *e)
 	job->job.work = trash_work;
 	job->job.after = trash_after;
 	job->generation = e->generation;
+	job->started = e->stored_backend != NULL;
 	e->teardown = TEARDOWN_TRASHING;
 	environment_job(e, &job->job);
 }

@@ -42,6 +42,10 @@ int trash_restore(struct store *s, const struct identity *id, int64_t trash_id, 
 /* Bytes of its files and, as their engines tell, of its volumes; -1: nobody says. `told`: see backend_measure. May block. */
 int64_t trash_measure(const struct trash_entry *e, json_t *told);
 
+/* Of an environment in which nothing was ever started: volumes that were made ahead of need and are empty, as their engine says, go for good, and the trash
+ * gets nothing of them. Restored data stays. After its containers are gone; may block. */
+void trash_drop_empty(const struct identity *id, uint32_t generation);
+
 /* id 0: all. `ret_bytes` may be NULL. */
 int trash_empty(struct store *s, int64_t id, uint64_t *ret_bytes, struct error *err);
 /* Drops what is over the limits, and oldest first while less than a twentieth of the file system (at most

@@ -179,7 +179,8 @@ static int discard_volumes(const char *gone, struct error *err)
 	CLEANUP(trash_entry_release) struct trash_entry entry = {0};
 	trash_note_read(gone, &entry);
 	struct discarding d = {entry.namespace_, err, 0};
-	trash_each_record(gone, discard_one, &d);
+	cleanup_free char *data = xasprintf("%s/data", gone);
+	trash_each_record(data, discard_one, &d);
 	return d.result;
 }
 

@@ -14,8 +14,8 @@ int trash_finish(struct store *s, const struct trash_entry *e, struct error *err
  * forgets rows without a directory. */
 int trash_recover(struct store *s, int64_t except, struct error *err);
 
-/* Every record of an engine's volume or image below an entry's directory (trash_records.c). */
-void trash_each_record(const char *path, void (*each)(const char *path, void *arg), void *arg);
+/* Every record of an engine's volume or image in the data of a generation (trash_records.c). */
+void trash_each_record(const char *data, void (*each)(const char *path, void *arg), void *arg);
 
 int trash_failed(int r, const char *path, struct error *err); /* NO_SPACE or INTERNAL, with the errno */
 void trash_step(const char *step);

@@ -1,8 +1,10 @@
 /* What an entry of the trash holds that an engine keeps: records stand for its volumes and images, files right below the service's directory, and in the
  * place of the directory of a named volume. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "backends/backend.h"
 #include "base/alloc.h"
@@ -24,9 +26,8 @@ static void records_in(const char *path, bool in_service, void (*each)(const cha
 	}
 }
 
-void trash_each_record(const char *path, void (*each)(const char *path, void *arg), void *arg)
+void trash_each_record(const char *data, void (*each)(const char *path, void *arg), void *arg)
 {
-	cleanup_free char *data = xasprintf("%s/data", path);
 	cleanup_closedir DIR *d = opendir(data);
 	for (struct dirent *e; d && (e = readdir(d));) {
 		cleanup_free char *service = xasprintf("%s/%s", data, e->d_name);
@@ -50,6 +51,34 @@ static void measure_one(const char *path, void *arg)
 int64_t trash_measure(const struct trash_entry *e, json_t *told)
 {
 	struct measuring m = {told, (int64_t)e->bytes};
-	trash_each_record(e->path, measure_one, &m);
+	cleanup_free char *data = xasprintf("%s/data", e->path);
+	trash_each_record(data, measure_one, &m);
 	return m.bytes;
+}
+
+struct dropping {
+	const char *namespace_;
+	json_t *told;
+};
+
+static void drop_if_empty(const char *path, void *arg)
+{
+	struct dropping *d = arg;
+	cleanup_error struct error ignored = ERROR_INIT;
+	if (!strcmp(strrchr(path, '/') + 1, BACKEND_IMAGE_RECORD) || backend_measure(path, d->told))
+		return;
+	if (!backend_discard(path, d->namespace_, &ignored))
+		unlink(path);
+}
+
+void trash_drop_empty(const struct identity *id, uint32_t generation)
+{
+	cleanup_free char *data = xasprintf("%s/data/%u", id->state_dir, generation);
+	struct dropping d = {id->namespace_, json_object()};
+	trash_each_record(data, drop_if_empty, &d);
+	json_decref(d.told);
+	cleanup_closedir DIR *dir = opendir(data);
+	for (struct dirent *e; dir && (e = readdir(dir));)
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR); /* what holds something stays */
 }
