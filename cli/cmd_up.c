@@ -9,13 +9,14 @@
 #include "cli/process.h"
 #include "cli/progress.h"
 #include "cli/reports.h"
+#include "cli/surroundings.h"
 #include "cli/tracked.h"
 
 static const struct option options[] = {
 	{"plain", 0, NULL, "mount nothing: a real .env and real files in .aether/, until `ajj down` (for sandboxes without FUSE)"},
 	{"all", 0, NULL, "also the services that have build:"},
 	{"build", 0, NULL, "build the images of those anew; the engine's cache stands"},
-	{"profile", 0, "NAMES", "also the services of these profiles, separated by commas"},
+	{"profile", 0, "NAMES", "also the services of these profiles, separated by commas; COMPOSE_PROFILES says the same"},
 	{NULL, 0, NULL, NULL},
 };
 
@@ -31,10 +32,11 @@ static void add_word(struct buffer *line, const char *prefix, const char *word, 
 	buffer_addc(line, '\'');
 }
 
-static void write_line(const struct arguments *args, struct buffer *line)
+static void write_line(const struct client *c, const struct arguments *args, struct buffer *line)
 {
 	buffer_printf(line, "up%s%s", arguments_flag(args, "all") ? " --all" : "", arguments_flag(args, "build") ? " --build" : "");
-	for (const char *p = arguments_value(args, "profile"); p && *p;) {
+	const char *profiles = arguments_value(args, "profile") ? arguments_value(args, "profile") : configuration_profiles(&c->id);
+	for (const char *p = profiles; p && *p;) {
 		size_t n = strcspn(p, ",");
 		if (n)
 			add_word(line, "--profile=", p, n);
@@ -48,7 +50,7 @@ static int up(const struct client *c, const struct arguments *args, struct error
 {
 	cleanup_buffer struct buffer line = BUFFER_INIT;
 	cleanup_progress struct progress *progress = progress_start(c, "starting");
-	write_line(args, &line);
+	write_line(c, args, &line);
 	int r = mounting_approve(c, NULL, err);
 	if (!r && interrupted())
 		r = error_set(err, ERROR_CANCELED, "interrupted");
@@ -79,6 +81,8 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 		r = error_set(&why, ERROR_CANCELED, "interrupted");
 	if (!r)
 		r = up(c, args, &why);
+	if (!mounted_now && c->mounted)
+		surroundings_note(c);
 	if (r && mounted_now && is_undone(&why)) {
 		cleanup_error struct error undoing = ERROR_INIT;
 		interrupts_forget();

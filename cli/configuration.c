@@ -1,6 +1,7 @@
 #include "cli/configuration.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -99,6 +100,27 @@ int configuration_shape(const struct identity *id, const char *profiles, struct 
 	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
 	read_lines(id, &variables);
 	return load_shape(id, &variables, profiles, ret, ret_shape, err);
+}
+
+void configuration_variables(const struct identity *id, struct keyvals *lines, char ***names)
+{
+	cleanup_error struct error ignored = ERROR_INIT;
+	struct config *config = NULL;
+	read_lines(id, lines);
+	if (!load(id, lines, &config, &ignored))
+		*names = strv_copy(config->asked);
+	config_free(config);
+}
+
+const char *configuration_profiles(const struct identity *id)
+{
+	cleanup_keyvals struct keyvals lines = KEYVALS_INIT;
+	const char *mine = getenv("COMPOSE_PROFILES");
+	if (!mine)
+		return NULL;
+	read_lines(id, &lines);
+	const char *line = keyvals_get(&lines, "COMPOSE_PROFILES");
+	return line && !strcmp(line, mine) ? NULL : mine; /* a shell that has sourced `.env` asks for no more than a read of it */
 }
 
 void configuration_more_files(const struct identity *id, char ***names)

@@ -123,6 +123,7 @@ void config_free(struct config *c)
 	free(c->backend);
 	strv_free(c->service_set);
 	strv_free(c->profiles);
+	strv_free(c->asked);
 	keyvals_release(&c->env);
 	free(c->env_places);
 	keyvals_release(&c->app_ports);

@@ -204,6 +204,7 @@ struct config {
 	unsigned timeout_ms;   /* of a demand; 0: default */
 	char **service_set;    /* x-aether.services; NULL: default set */
 	char **profiles;       /* COMPOSE_PROFILES of the user's `.env`; NULL: none */
+	char **asked;          /* names of variables that were looked up, set or not */
 	struct keyvals env;    /* x-aether.env: templates, checked */
 	struct config_place *env_places; /* parallel to its items */
 	struct keyvals app_ports; /* x-aether.ports: variable -> preferred number */

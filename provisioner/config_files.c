@@ -774,10 +774,21 @@ int loading_read_env_file(struct loading *l, const char *path, bool raw, struct 
 	return 0;
 }
 
+#define ASKED_MAX 500
+
+static void note_asked(struct config *c, const char *name)
+{
+	if (!strv_contains(c->asked, name) && strv_len(c->asked) < ASKED_MAX)
+		strv_push(&c->asked, xstrdup(name));
+}
+
 const char *loading_variable(void *arg, const char *name)
 {
 	const struct loading *l = arg;
 	size_t len = strlen(name);
+	if (!strcmp(name, "PWD")) /* wherever somebody stood who mounted it */
+		return l->params->root;
+	note_asked(l->config, name);
 	for (char *const *e = l->params->environ_; e && *e; e++)
 		if (!strncmp(*e, name, len) && (*e)[len] == '=')
 			return *e + len + 1;
