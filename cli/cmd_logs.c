@@ -1,6 +1,8 @@
+#include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +18,12 @@
 #define SOURCES_MAX 256
 #define PLAIN_LOOK_MS 200
 #define LINE_MAX_BYTES 65536 /* a longer line is broken */
+#define TAIL_ALL SIZE_MAX
+#define TAIL_MAX 1000000
 
 static const struct option options[] = {
 	{"follow", 'f', NULL, "go on with what is added, until interrupted"},
+	{"tail", 'n', "N", "the last N lines of each alone; all: all of them"},
 	{NULL, 0, NULL, NULL},
 };
 
@@ -27,12 +32,16 @@ struct source {
 	int fd;
 	struct buffer pending; /* a line that is not whole yet */
 	json_t *lines;         /* with --json */
+	char **last;           /* with --tail, until the present end is reached: a ring of them */
+	size_t n_last;         /* that were put in */
 };
 
 struct sources {
 	struct source items[SOURCES_MAX];
 	size_t count;
 	int width; /* of the names; 0: one service, no prefix */
+	size_t tail; /* lines of each; TAIL_ALL */
+	bool at_end; /* the present end has been reached once */
 };
 
 static void sources_release(struct sources *s)
@@ -43,6 +52,9 @@ static void sources_release(struct sources *s)
 			close(s->items[i].fd);
 		buffer_release(&s->items[i].pending);
 		json_decref(s->items[i].lines);
+		for (size_t k = 0; s->items[i].last && k < s->tail; k++)
+			free(s->items[i].last[k]);
+		free(s->items[i].last);
 	}
 	free(s);
 }
@@ -79,7 +91,7 @@ static int add_all(const struct client *c, struct sources *s, struct error *err)
 	return r;
 }
 
-static void put_line(const struct sources *s, struct source *one, const char *line, size_t len)
+static void write_line(const struct sources *s, struct source *one, const char *line, size_t len)
 {
 	if (output_is_json()) {
 		json_t *text = json_stringn(line, len); /* NULL: no UTF-8 */
@@ -88,6 +100,33 @@ static void put_line(const struct sources *s, struct source *one, const char *li
 		printf("%-*s | %.*s\n", s->width, one->name, (int)len, line);
 	} else {
 		printf("%.*s\n", (int)len, line);
+	}
+}
+
+static void keep_line(const struct sources *s, struct source *one, const char *line, size_t len)
+{
+	if (!s->tail)
+		return;
+	if (!one->last)
+		one->last = xcalloc(s->tail, sizeof *one->last);
+	char **slot = &one->last[one->n_last++ % s->tail];
+	free(*slot);
+	*slot = xstrndup(line, len);
+}
+
+static void put_line(const struct sources *s, struct source *one, const char *line, size_t len)
+{
+	if (s->tail == TAIL_ALL || s->at_end)
+		write_line(s, one, line, len);
+	else
+		keep_line(s, one, line, len);
+}
+
+static void write_last(const struct sources *s, struct source *one)
+{
+	for (size_t i = one->n_last > s->tail ? one->n_last - s->tail : 0; i < one->n_last; i++) {
+		const char *line = one->last[i % s->tail];
+		write_line(s, one, line, strlen(line));
 	}
 }
 
@@ -130,7 +169,10 @@ static void drain_all(struct sources *s, bool at_end)
 			put_line(s, one, one->pending.data, one->pending.len);
 			buffer_clear(&one->pending);
 		}
+		if (s->tail != TAIL_ALL && !s->at_end)
+			write_last(s, one);
 	}
+	s->at_end = true;
 }
 
 /* poll(2) parks nothing; it ends when the environment is unmounted. */
@@ -164,6 +206,19 @@ static void answer_json(struct sources *s)
 	output_document(json_pack("{s:o}", "services", services));
 }
 
+static int read_tail(const char *text, size_t *ret, struct error *err)
+{
+	char *end;
+	*ret = TAIL_ALL;
+	if (!text || !strcmp(text, "all"))
+		return 0;
+	unsigned long n = strtoul(text, &end, 10);
+	if (!isdigit((unsigned char)*text) || *end || n > TAIL_MAX)
+		return error_set(err, ERROR_USAGE, "expected --tail=N, a number of lines up to %d, or all, got %s", TAIL_MAX, text);
+	*ret = n;
+	return 0;
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
@@ -171,6 +226,8 @@ static int run(const struct arguments *args, struct error *err)
 	int r = client_find(NULL, &c, err);
 	if (output_is_json() && arguments_flag(args, "follow"))
 		return error_set(err, ERROR_USAGE, "--json is one document: it cannot follow");
+	if (!r)
+		r = read_tail(arguments_value(args, "tail"), &s->tail, err);
 	if (!r)
 		r = client_need_mounted(&c, err);
 	if (!r && !args->words)

@@ -123,8 +123,10 @@ int main(int argc, char **argv)
 
 	char **verb = rest + json;
 	output_set_json(json);
-	if (*verb && is_global_option(*verb))
+	if (*verb && is_global_option(*verb)) {
+		output_set_json(json || (verb[1] && !strcmp(verb[1], "--json")));
 		return global_option(*verb);
+	}
 	mounts_keep();
 	whereabouts_recover();
 	const struct command *command = *verb ? command_find(verb, &words) : NULL;

@@ -20,7 +20,7 @@ _ajj() {
 	up*) options+=" --all --build --plain --profile $(_ajj_services)" ;;
 	env*) options+=' --container --explain --format sh docker json nul' ;;
 	restart* | stop* | 'start '*) options+=" $(_ajj_services)" ;;
-	logs*) options+=" --follow $(_ajj_services)" ;;
+	logs*) options+=" --follow --tail $(_ajj_services)" ;;
 	compose-config*) options+=' --format yaml json --effective --profile' ;;
 	devcontainer*) options+=' --docker --sandbox --vcs' ;;
 	trust*) options+=' --show --revoke' ;;

@@ -30,6 +30,7 @@ complete -c ajj -n '__fish_seen_subcommand_from env' -s f -l format -x -a 'sh do
 complete -c ajj -n '__fish_seen_subcommand_from env' -l explain
 complete -c ajj -n '__fish_seen_subcommand_from env' -l container -d 'as containers have them'
 complete -c ajj -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is added'
+complete -c ajj -n '__fish_seen_subcommand_from logs' -s n -l tail -x -d 'the last lines alone'
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l format -x -a 'yaml json'
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l effective -d 'with the ports and names of this workspace'
 complete -c ajj -n '__fish_seen_subcommand_from compose-config' -l profile -r -d 'also these profiles'
