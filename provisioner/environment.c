@@ -108,6 +108,11 @@ bool environment_is_known(const struct environment *e)
 	return e->load_done > 0 && (e->adopted || !environment_backend_name(e));
 }
 
+bool environment_is_unseen(const struct environment *e)
+{
+	return !environment_is_known(e) && !error_is_set(&e->backend_error) && e->desired && !strcmp(e->desired, "up");
+}
+
 void environment_want_all(struct environment *e, enum plan_goal goal)
 {
 	for (size_t i = 0; i < apply_count(e->apply); i++)
@@ -155,12 +160,10 @@ const char *environment_state(const struct environment *e)
 		return "stopping";
 	if (e->teardown_failed)
 		return "failed";
-	if (!environment_is_known(e) && !error_is_set(&e->backend_error)) {
-		if (e->desired && !strcmp(e->desired, "up"))
-			return "starting";
-		if (e->desired && !strcmp(e->desired, DESIRED_DESTROYING))
-			return "stopping";
-	}
+	if (environment_is_unseen(e))
+		return "starting";
+	if (!environment_is_known(e) && !error_is_set(&e->backend_error) && e->desired && !strcmp(e->desired, DESIRED_DESTROYING))
+		return "stopping";
 	for (const struct demand *d = e->demands; d; d = d->next)
 		if (d->wait == WAIT_READY && !d->finished && !apply_is_active(e->apply) && !error_is_set(&d->error))
 			return "starting";

@@ -154,6 +154,7 @@ void environment_fail(struct environment *e, const struct error *err);
 json_t *requester_json(const struct requester *who);                                           /* new */
 uv_timer_t *environment_timer(struct environment *e, uv_timer_cb cb, uint64_t ms, void *data); /* of the heap */
 void environment_timer_end(struct environment *e, uv_timer_t **timer);
+bool environment_is_unseen(const struct environment *e);    /* it is not known yet what runs, and something should */
 bool environment_is_known(const struct environment *e);     /* the first load is done, and what runs is adopted */
 const char *environment_state(const struct environment *e); /* static */
 void environment_want_all(struct environment *e, enum plan_goal goal);

@@ -44,9 +44,14 @@ static json_t *ports_of(const struct model_service *s)
 	return array;
 }
 
-static const char *health_of(const struct apply_service *s)
+enum service_state status_state(const struct apply_service *s, bool unseen)
 {
-	switch (s->state) {
+	return unseen && s->state == SERVICE_ABSENT ? SERVICE_STARTING : s->state;
+}
+
+static const char *health_of(const struct apply_service *s, enum service_state state)
+{
+	switch (state) {
 	case SERVICE_READY:
 		return service_health_name(s);
 	case SERVICE_STARTING:
@@ -82,12 +87,13 @@ static json_t *masked_error(const struct model *m, const struct error *error)
 	return json;
 }
 
-json_t *status_service(const struct model *m, const struct apply_service *s)
+json_t *status_service(const struct model *m, const struct apply_service *s, bool unseen)
 {
+	enum service_state state = status_state(s, unseen);
 	json_t *json = json_object();
 	const struct error *error = error_is_set(&s->error) ? &s->error : NULL;
-	set_string(json, "state", service_state_name(s->state));
-	set_string(json, "health", health_of(s));
+	set_string(json, "state", service_state_name(state));
+	set_string(json, "health", health_of(s, state));
 	if (s->model) {
 		const char *image = s->model->spec.build ? s->model->spec.image : s->model->config->image;
 		if (image)
@@ -132,11 +138,11 @@ json_t *status_resources(const struct model *m)
 	return resources;
 }
 
-static json_t *services_of(const struct model *m, const struct apply *a)
+static json_t *services_of(const struct model *m, const struct apply *a, bool unseen)
 {
 	json_t *services = json_object();
 	for (size_t i = 0; i < apply_count(a); i++)
-		json_object_set_new(services, apply_at(a, i)->name, status_service(m, apply_at(a, i)));
+		json_object_set_new(services, apply_at(a, i)->name, status_service(m, apply_at(a, i), unseen));
 	return services;
 }
 
@@ -247,7 +253,7 @@ void status_json(const struct status_view *v, struct buffer *out)
 	set_string(json, "workspace", v->id->workspace);
 	set_string(json, "backend_reason", v->backend_reason);
 	set_string(json, "network", network);
-	json_object_set_new(json, "services", services_of(v->model, v->apply));
+	json_object_set_new(json, "services", services_of(v->model, v->apply, v->unseen));
 	json_object_set_new(json, "app_ports", app_ports(v->model));
 	set_string(json, "config_file", v->model ? v->model->config->file : NULL);
 	json_object_set_new(json, "config_files", config_files(v->model));

@@ -18,6 +18,7 @@ struct status_view {
 	uint32_t generation;
 	const struct model *model; /* NULL: none (yet) */
 	const struct apply *apply;
+	bool unseen; /* what runs has not been looked at yet, and something should run */
 	const struct envset *env;
 	bool config_changed;
 	const struct error *failure; /* of the environment as a whole; NULL: none */
@@ -29,8 +30,9 @@ struct status_view {
 };
 
 void status_json(const struct status_view *view, struct buffer *out);
-/* {state, pid, ports, ...} of one service; new */
-json_t *status_service(const struct model *m, const struct apply_service *s);
+/* {state, pid, ports, ...} of one service; new. `unseen` as above: nobody is told that a service is absent before somebody has looked. */
+json_t *status_service(const struct model *m, const struct apply_service *s, bool unseen);
+enum service_state status_state(const struct apply_service *s, bool unseen);
 /* {service: {internal_port, external_port, host, connection_string}}; new */
 json_t *status_resources(const struct model *m);
 

@@ -121,6 +121,7 @@ void environment_status(struct environment *e, struct buffer *out)
 	    .generation = e->generation,
 	    .model = e->model,
 	    .apply = e->apply,
+	    .unseen = environment_is_unseen(e),
 	    .env = environment_variables(e),
 	    .config_changed = e->config_changed,
 	    .failure = error_is_set(&e->failure)        ? &e->failure
@@ -225,7 +226,7 @@ int environment_service(struct environment *e, const char *service, enum service
 	case SERVICE_ENV:
 		return m ? service_env(e, m, out, err) : 0;
 	case SERVICE_STATE:
-		buffer_printf(out, "%s\n", service_state_name(s->state));
+		buffer_printf(out, "%s\n", service_state_name(status_state(s, environment_is_unseen(e))));
 		break;
 	case SERVICE_EXEC:
 		beside_service(e->model, m, out);

@@ -137,6 +137,11 @@ static void status_has_the_core_and_no_secret(void **state)
 	assert_string_equal(
 	    json_string_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "state")),
 	    "absent");
+	json_decref(json);
+	/* nobody has looked yet: not a word of absence */
+	json = render((struct status_view){.id = &id, .state = "starting", .model = &model, .apply = a, .unseen = true, .env = &set}, NULL);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "state")), "starting");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(json, "services"), "db"), "health")), "starting");
 	free(text);
 	json_decref(json);
 	json_decref(leases);
