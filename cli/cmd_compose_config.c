@@ -60,7 +60,7 @@ static int run(const struct arguments *args, struct error *err)
 	if (!r)
 		r = configuration_shape(&c.id, profiles, &config, &shape, err);
 	if (!r && !arguments_flag(args, "effective"))
-		r = config_check_profiles(config, err);
+		r = config_check_dependencies(config, err);
 	for (size_t i = 0; !r && i < config->n_warnings; i++)
 		output_note("Warning: %s", config->warnings[i].text);
 	if (!r && arguments_flag(args, "effective"))

@@ -265,8 +265,9 @@ const struct config_service *config_service(const struct config *c, const char *
 /* Does it belong to one of these, or to none? "*" is all. */
 bool config_in_profiles(const struct config_service *s, char *const *profiles);
 bool config_has_profile_of(const struct config_service *s, char *const *profiles);
-/* docker compose knows nothing of a service whose profiles are not active, and refuses whatever needs it. Here it is started: only a warning. */
-int config_check_profiles(const struct config *c, struct error *err);
+/* What docker compose refuses and is run here: it knows nothing of a service whose profiles are not active (here whoever needs it starts it, with a warning), and
+ * takes `required: false` for a service of the file alone. */
+int config_check_dependencies(const struct config *c, struct error *err);
 
 /* Compose interpolation of one string: $V ${V} ${V:-d} ${V-d} ${V:?e} ${V?e} ${V:+r} ${V+r}, nested, $$.
  * `lookup` returns borrowed text or NULL. `unset` (may be NULL) hears of names without a value or default. */

@@ -663,10 +663,22 @@ static const struct config_service *needed_inactive(const struct config *c, cons
 	return NULL;
 }
 
-int config_check_profiles(const struct config *c, struct error *err)
+/* One that need not be there, and is in no file: here it is passed over. */
+static const char *undefined(const struct config *c, const struct config_service *s)
+{
+	for (size_t i = 0; config_in_profiles(s, c->profiles) && i < s->n_depends_on; i++)
+		if (!config_service(c, s->depends_on[i].service))
+			return s->depends_on[i].service;
+	return NULL;
+}
+
+int config_check_dependencies(const struct config *c, struct error *err)
 {
 	for (size_t i = 0; i < c->n_services; i++) {
 		const struct config_service *s = &c->services[i], *on = s->is_copy ? NULL : needed_inactive(c, s);
+		const char *nobody = undefined(c, s);
+		if (nobody)
+			return error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: service \"%s\" depends on undefined service \"%s\"", s->file, s->line, s->column, s->name, nobody);
 		if (!on)
 			continue;
 		error_set(err, ERROR_CONFIG_INVALID, "%s:%u:%u: service \"%s\" depends on undefined service \"%s\": none of its profiles is active", s->file, s->line,
