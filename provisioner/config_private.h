@@ -1,6 +1,7 @@
 /* What the files of the configuration share while one is being loaded; nobody else includes this.
  *   config.c            finding, reading, the top level, dependencies
  *   config_services.c   the table of a service's fields
+ *   config_dependencies.c  whom services need, and whether it is there
  *   config_resources.c  volumes and networks of the top level
  *   config_secrets.c    secrets and configs
  *   config_container.c  those that only a container has
@@ -67,7 +68,7 @@ int loading_read_env_file(struct loading *l, const char *path, bool raw, struct 
 bool loading_is_outside(const struct loading *l, const char *path);
 /* new: fingerprint of what a bind mount brings in (base/digest.h); NULL: *ret_why says why there is none. */
 char *loading_digest(struct loading *l, const char *source, int *ret_why);
-/* The environment, then the user's variables, then what Compose itself sets. borrowed; NULL: not set */
+/* The environment, then the user's variables, then what Compose itself sets; PWD is the workspace. What is asked for is noted. borrowed; NULL: not set */
 const char *loading_variable(void *arg, const char *name);
 
 /* ---- config_merge.c ---- */
@@ -100,7 +101,11 @@ int config_paths_of_top(struct yaml_document *doc, const struct field *root, con
 /* All services into a struct config, and whom they depend on. */
 field_read read_services;
 
+/* ---- config_dependencies.c ---- */
+
 const char *nearest_service(const struct config *c, const char *wrong); /* borrowed; NULL: none is near */
+int check_services(const struct field *services, const struct config *c);
+int check_circles(const struct field *services, const struct config *c); /* with the copies of env_files */
 
 /* What was said while something was read once more is dropped: approvals and warnings beyond these counts. */
 void config_forget_since(struct config *c, size_t approvals, size_t warnings);

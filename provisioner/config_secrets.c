@@ -147,7 +147,7 @@ static int add_grant(const struct field *f, struct config_service *s, struct con
 	const struct config_source *source = r == 0 ? config_source_of(c, &g) : NULL;
 	if (r == 0 && !source)
 		r = field_error(f, "'%.100s' is not among the top level's %s", g.source, g.secret ? "secrets" : "configs");
-	if (r < 0) {
+	if (r < 0 || !source) {
 		grant_release(&g);
 		return r;
 	}
