@@ -13,8 +13,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "tests/unit/fake_engine.h"
+#include "tests/unit/outcome.h"
 
-#define WAIT_MS 20000
 #define LATER 1900000000000000000 /* ns: after the start that the fake tells of */
 #define BEFORE 1000000000
 
@@ -31,26 +31,6 @@ struct world {
 	bool dismissed, unplugged;
 };
 
-struct outcome {
-	bool done;
-	enum error_code code;
-};
-
-static void on_done(void *arg, const struct error *err)
-{
-	*(struct outcome *)arg = (struct outcome){true, err ? err->code : ERROR_NONE};
-}
-
-static void on_list(void *arg, const struct error *err, const struct instances *list)
-{
-	on_done(arg, err);
-}
-
-static void on_closed(void *arg)
-{
-	((struct outcome *)arg)->done = true;
-}
-
 static void on_changed(void *arg, const struct instance *i)
 {
 	struct world *w = arg;
@@ -60,33 +40,18 @@ static void on_changed(void *arg, const struct instance *i)
 	w->unplugged = i->unplugged;
 }
 
-static void run_once(struct world *w)
-{
-	uv_run(&w->loop, UV_RUN_NOWAIT);
-	usleep(200);
-}
-
-static enum error_code await(struct world *w, struct outcome *o)
-{
-	uint64_t until = now_monotonic_ms() + WAIT_MS;
-	while (!o->done && now_monotonic_ms() < until)
-		run_once(w);
-	assert_true(o->done);
-	return o->code;
-}
-
 static void run_for(struct world *w, unsigned ms)
 {
 	uint64_t until = now_monotonic_ms() + ms;
 	while (now_monotonic_ms() < until)
-		run_once(w);
+		run_once(&w->loop);
 }
 
 static void wait_told(struct world *w, unsigned times)
 {
-	uint64_t until = now_monotonic_ms() + WAIT_MS;
+	uint64_t until = now_monotonic_ms() + OUTCOME_WAIT_MS;
 	while (w->told < times && now_monotonic_ms() < until)
-		run_once(w);
+		run_once(&w->loop);
 	assert_int_equal(w->told, times);
 }
 
@@ -164,9 +129,9 @@ static int setup(void **state)
 	assert_int_equal(backend_open(&params, &w->b, NULL), 0);
 	struct outcome o = {0};
 	backend_start(w->b, &w->spec, on_done, &o);
-	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
 	while (w->events < 0 || w->network_events < 0)
-		run_once(w);
+		run_once(&w->loop);
 	w->told = 0;
 	return 0;
 }
@@ -176,7 +141,7 @@ static int teardown(void **state)
 	struct world *w = *state;
 	struct outcome o = {0};
 	backend_close(w->b, on_closed, &o);
-	await(w, &o);
+	await(&w->loop, &o);
 	uv_run(&w->loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&w->loop), 0);
 	fake_engine_stop(&w->engine);
@@ -212,7 +177,7 @@ static void a_kill_says_whose_doing_an_end_is(void **state)
 		assert_int_equal(w->state, INSTANCE_EXITED);
 		assert_int_equal(w->dismissed, cases[i].dismissed);
 		backend_start(w->b, &w->spec, on_done, &o);
-		assert_int_equal(await(w, &o), ERROR_NONE);
+		assert_int_equal(await(&w->loop, &o), ERROR_NONE);
 	}
 }
 
@@ -247,7 +212,7 @@ static void a_stop_of_ours_is_nobodys(void **state)
 	cleanup_free char *id = id_of(w);
 	struct outcome o = {0};
 	backend_stop(w->b, "web", 15, 100, on_done, &o);
-	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
 	say(w, "kill", id, "15", NULL, LATER);
 	say(w, "die", id, NULL, NULL, LATER);
 	say(w, "stop", id, NULL, NULL, LATER);
@@ -298,7 +263,7 @@ static void a_command_of_its_own_is_no_service(void **state)
 	json_object_set_new(w->engine.containers, "ns-web-run-1", run);
 	pthread_mutex_unlock(&w->engine.lock);
 	backend_list(w->b, on_list, &o);
-	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
 	run_for(w, 1000);
 	assert_int_equal(w->told, 0);
 }
@@ -318,7 +283,7 @@ static void a_start_waits_for_a_successor(void **state)
 		run_for(w, 400);
 		assert_false(o.done);
 		say(w, ends_it[i], "abc", NULL, "ns-web", LATER);
-		assert_int_equal(await(w, &o), ERROR_NONE);
+		assert_int_equal(await(&w->loop, &o), ERROR_NONE);
 	}
 	w->told = 0;
 	say(w, "create", "def", NULL, "ns-web", LATER); /* that is its own name */
@@ -327,7 +292,7 @@ static void a_start_waits_for_a_successor(void **state)
 	o = (struct outcome){0};
 	uint64_t began = now_monotonic_ms();
 	backend_start(w->b, &w->spec, on_done, &o);
-	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
 	assert_true(now_monotonic_ms() - began < 5000);
 }
 

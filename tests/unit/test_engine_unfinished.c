@@ -13,8 +13,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "tests/unit/fake_engine.h"
+#include "tests/unit/outcome.h"
 
-#define WAIT_MS 20000
 #define KILLED 137
 
 struct world {
@@ -26,39 +26,8 @@ struct world {
 	struct service_spec spec;
 };
 
-struct outcome {
-	bool done;
-	enum error_code code;
-};
-
-static void on_done(void *arg, const struct error *err)
-{
-	*(struct outcome *)arg = (struct outcome){true, err ? err->code : ERROR_NONE};
-}
-
-static void on_list(void *arg, const struct error *err, const struct instances *list)
-{
-	on_done(arg, err);
-}
-
-static void on_closed(void *arg)
-{
-	((struct outcome *)arg)->done = true;
-}
-
 static void on_changed(void *arg, const struct instance *instance)
 {
-}
-
-static enum error_code await(struct world *w, struct outcome *o)
-{
-	uint64_t until = now_monotonic_ms() + WAIT_MS;
-	while (!o->done && now_monotonic_ms() < until) {
-		uv_run(&w->loop, UV_RUN_NOWAIT);
-		usleep(200);
-	}
-	assert_true(o->done);
-	return o->code;
 }
 
 static void open_backend(struct world *w)
@@ -73,7 +42,7 @@ static void close_backend(struct world *w)
 {
 	struct outcome o = {0};
 	backend_close(w->b, on_closed, &o);
-	await(w, &o);
+	await(&w->loop, &o);
 }
 
 static void another_server(struct world *w)
@@ -86,14 +55,14 @@ static enum error_code start(struct world *w)
 {
 	struct outcome o = {0};
 	backend_start(w->b, &w->spec, on_done, &o);
-	return await(w, &o);
+	return await(&w->loop, &o);
 }
 
 static enum error_code prepare(struct world *w)
 {
 	struct outcome o = {0};
 	backend_prepare(w->b, &w->spec, on_done, &o);
-	return await(w, &o);
+	return await(&w->loop, &o);
 }
 
 /* As the events of a real engine would have it. */
@@ -101,7 +70,7 @@ static void look(struct world *w)
 {
 	struct outcome o = {0};
 	backend_list(w->b, on_list, &o);
-	await(w, &o);
+	await(&w->loop, &o);
 }
 
 /* By others: how it ends. */
