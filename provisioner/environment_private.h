@@ -1,5 +1,5 @@
-/* What the parts of an environment share: environment.c (life, turns, state), load.c (jobs, configuration, backend),
- * demand.c (who waits for what), teardown.c, texts.c. Loop thread.
+/* What the parts of an environment share: environment.c (life, turns, state), jobs.c, load.c (configuration),
+ * environment_backend.c, demand.c (who waits for what), teardown.c, texts.c. Loop thread.
  *
  * Everything that happens ends in environment_wake; one turn of the loop later environment_turn looks at all of it:
  * teardown, who waits, steps, state, what changed. There is no other order to keep.
@@ -27,6 +27,7 @@ enum teardown { TEARDOWN_NONE, TEARDOWN_PENDING, TEARDOWN_STOPPING, TEARDOWN_VER
 struct job {
 	uv_work_t request;
 	struct environment *e;
+	void (*begin)(struct job *job); /* loop thread, right before; NULL: nothing */
 	void (*work)(struct job *job);  /* worker thread */
 	void (*after)(struct job *job); /* loop thread; frees */
 	const char *what;               /* for the log */
@@ -159,18 +160,24 @@ bool environment_is_known(const struct environment *e);     /* the first load is
 const char *environment_state(const struct environment *e); /* static */
 void environment_want_all(struct environment *e, enum plan_goal goal);
 
-/* load.c */
+/* jobs.c */
 void environment_job(struct environment *e, struct job *job);
-uint64_t environment_load(struct environment *e, enum load_flags flags); /* done when load_done is that far */
 void environment_store_desired(struct environment *e, const char *desired);
 void environment_store_up(struct environment *e); /* before the first start: the data's directory, the backend, "up" */
 void environment_port_taken(void *arg, const char *service, const struct port_binding *port);
+
+/* load.c */
+uint64_t environment_load(struct environment *e, enum load_flags flags); /* done when load_done is that far */
+void environment_notice_change(struct environment *e, const struct error *err); /* what runs is not what is configured; err: which cannot be read */
 void environment_set_user_text(struct environment *e, const struct buffer *text); /* as it stands in the file now */
 void environment_refresh_user(struct environment *e); /* and the main checkout's */
 void environment_open_layers(struct environment *e); /* also when their names have changed */
 void environment_close_layers(struct environment *e);
+
+/* environment_backend.c */
 const char *environment_backend_name(const struct environment *e); /* NULL: there is none to be opened */
 void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
+void environment_backend_check(struct environment *e); /* what it cannot do of the model becomes its warnings and errors */
 void environment_backend_close(struct environment *e);
 
 /* more_files.c */

@@ -1,9 +1,6 @@
-/* An environment's blocking work, one job after the other on the thread pool: reading the configuration, the store,
- * data directories. And the backend that the configuration leads to. */
-#include <stdio.h>
+/* What an environment reads: its configuration, the layers of its own lines, the store; and what it makes of a change. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -12,159 +9,6 @@
 #include "provisioner/env_name.h"
 #include "provisioner/environment_private.h"
 #include "provisioner/layers.h"
-
-#define PULL_STEP_PERCENT 5 /* between two events of one pull */
-
-/* ---- jobs ---- */
-
-static void job_next(struct environment *e);
-
-static void on_work(uv_work_t *request)
-{
-	struct job *job = request->data;
-	job->work(job);
-}
-
-static void on_after(uv_work_t *request, int status)
-{
-	struct job *job = request->data;
-	struct environment *e = job->e;
-	e->running_job = NULL;
-	log_debug("environment", "%s: %llu ms", job->what, (unsigned long long)(now_monotonic_ms() - job->began_ms));
-	job->after(job);
-	job_next(e);
-	environment_wake(e);
-}
-
-static void load_begin(struct environment *e, struct job *job);
-
-static void job_next(struct environment *e)
-{
-	struct job *job = e->jobs;
-	if (e->running_job || !job)
-		return;
-	e->jobs = job->next;
-	e->running_job = job;
-	load_begin(e, job);
-	job->request.data = job;
-	job->began_ms = now_monotonic_ms();
-	uv_queue_work(e->params.loop, &job->request, on_work, on_after);
-}
-
-void environment_job(struct environment *e, struct job *job)
-{
-	struct job **end = &e->jobs;
-	while (*end)
-		end = &(*end)->next;
-	job->e = e;
-	job->next = NULL;
-	*end = job;
-	job_next(e);
-}
-
-/* ---- the store's small words ---- */
-
-struct store_job {
-	struct job job;
-	char *desired;
-	bool up;
-	char *backend, *target, *reason;
-	uint32_t generation;
-	struct error error;
-};
-
-static int make_data_dir(const struct environment *e, uint32_t generation, struct error *err)
-{
-	cleanup_free char *path = xasprintf("%s/data/%u", e->id->state_dir, generation);
-	int r = dir_make(AT_FDCWD, path, 0711); /* services of other uids pass through */
-	return r < 0 ? error_set_errno(err, r == -ENOSPC ? ERROR_NO_SPACE : ERROR_STORE_FAILED, -r, "cannot make %s", path)
-	             : 0;
-}
-
-static void store_work(struct job *base)
-{
-	struct store_job *job = (struct store_job *)base;
-	struct environment *e = base->e;
-	int r = 0;
-	if (job->up)
-		r = make_data_dir(e, job->generation, &job->error);
-	if (r == 0 && job->up && job->backend)
-		r = store_environment_set_backend(e->store, e->id->namespace_, job->backend, job->target, job->reason, &job->error);
-	if (r == 0)
-		store_environment_set_desired(e->store, e->id->namespace_, job->desired, &job->error);
-}
-
-static void store_after(struct job *base)
-{
-	struct store_job *job = (struct store_job *)base;
-	struct environment *e = base->e;
-	if (error_is_set(&job->error)) {
-		log_warning("environment", "the store: %s", job->error.message);
-		environment_fail(e, &job->error);
-		if (job->up) /* nothing was started: whoever waits hears why */
-			demands_fail_all(e, true, &job->error);
-	} else {
-		free(e->desired);
-		e->desired = xstrdup(job->desired);
-		if (job->backend) {
-			free(e->stored_backend);
-			free(e->stored_target);
-			free(e->stored_reason);
-			e->stored_backend = xstrdup(job->backend);
-			e->stored_target = xstrdup(job->target);
-			e->stored_reason = xstrdup(job->reason);
-		}
-		e->up_stored = !strcmp(job->desired, "up");
-	}
-	if (job->up) {
-		e->storing_up = false;
-		apply_hold(e->apply, error_is_set(&job->error));
-	}
-	error_release(&job->error);
-	free(job->desired);
-	free(job->backend);
-	free(job->target);
-	free(job->reason);
-	free(job);
-	environment_mark(e, CHANGED_STATUS);
-}
-
-static struct store_job *store_job_new(const char *desired)
-{
-	struct store_job *job = xcalloc(1, sizeof *job);
-	job->job.what = "store";
-	job->job.work = store_work;
-	job->job.after = store_after;
-	job->desired = xstrdup(desired);
-	return job;
-}
-
-void environment_store_desired(struct environment *e, const char *desired)
-{
-	if (e->desired && !strcmp(e->desired, desired) && !e->running_job && !e->jobs)
-		return;
-	e->up_stored = false;
-	environment_job(e, &store_job_new(desired)->job);
-}
-
-void environment_store_up(struct environment *e)
-{
-	if (e->up_stored || e->storing_up)
-		return;
-	struct store_job *job = store_job_new("up");
-	job->up = true;
-	job->generation = e->generation;
-	if (!e->stored_backend) {
-		job->backend = xstrdup(e->model->backend);
-		job->target = xstrdup(e->model->backend_target);
-		job->reason = xstrdup(e->model->backend_reason);
-	}
-	e->storing_up = true;
-	apply_hold(e->apply, true);
-	environment_job(e, &job->job);
-}
-
-/* ---- reading the configuration ---- */
 
 struct load_job {
 	struct job job;
@@ -360,33 +204,7 @@ static void take_user_text(struct environment *e, struct load_job *job)
 	environment_set_user_text(e, &job->user_text);
 }
 
-static void on_diagnostic(void *arg, enum diagnostic_level level, const char *service, const char *field,
-                          const char *text, const char *hint)
-{
-	struct model *m = arg;
-	struct model_service *s = model_service(m, service);
-	if (level == DIAGNOSTIC_WARNING || !s) {
-		strv_pushf(&m->warnings, "%s%s%s: %s", service, field ? "." : "", field ? field : "", text);
-		return;
-	}
-	if (error_is_set(&s->unsupported))
-		return;
-	enum error_code code = s->config->run_command ? ERROR_PROGRAM_NOT_FOUND : field && !strcmp(field, "volumes") ? ERROR_PERMISSION
-	                       : field && !strncmp(field, "build.", 6) ? ERROR_BUILD_FAILED
-	                                                               : ERROR_IMAGE_NOT_FOUND;
-	error_set(&s->unsupported, code, "service %s: %s", service, text);
-	if (hint)
-		error_hint(&s->unsupported, "%s", hint);
-}
-
-static void check_services(struct environment *e)
-{
-	for (size_t i = 0; e->backend && e->model && i < e->model->n_services; i++)
-		if (!error_is_set(&e->model->services[i].unsupported))
-			backend_check(e->backend, &e->model->services[i].spec, on_diagnostic, e->model);
-}
-
-static void notice_change(struct environment *e, const struct error *err)
+void environment_notice_change(struct environment *e, const struct error *err)
 {
 	if (!e->config_changed)
 		environment_event(e, "config_changed", err ? json_pack("{s:s}", "error", err->message) : NULL);
@@ -414,7 +232,7 @@ static void take_over(struct environment *e, struct model *model)
 	apply_set_model(e->apply, model);
 	model_free(old);
 	e->config_changed = false;
-	check_services(e);
+	environment_backend_check(e);
 	environment_mark(e, CHANGED_STATUS);
 	if (same)
 		return;
@@ -427,7 +245,7 @@ static void take_over_and_compare(struct environment *e, struct model *model)
 {
 	take_over(e, model);
 	if (apply_has_changes(e->apply))
-		notice_change(e, NULL);
+		environment_notice_change(e, NULL);
 }
 
 static bool may_take_over(const struct environment *e, const struct load_job *job, const struct model *model)
@@ -446,7 +264,7 @@ static void take_model(struct environment *e, struct load_job *job)
 	if (error_is_set(&job->error)) {
 		error_move(&e->config_error, &job->error);
 		if (keeps)
-			notice_change(e, &e->config_error);
+			environment_notice_change(e, &e->config_error);
 		else
 			take_over(e, NULL);
 		return;
@@ -458,7 +276,7 @@ static void take_model(struct environment *e, struct load_job *job)
 		if (e->model->trust.hash && !strcmp(e->model->trust.hash, job->model->trust.hash))
 			trust_copy(&e->model->trust, &job->model->trust);
 		model_free(job->model);
-		notice_change(e, NULL);
+		environment_notice_change(e, NULL);
 		return;
 	}
 	strv_free(e->warnings);
@@ -533,11 +351,10 @@ static bool mounts_code(const struct model *m)
 }
 
 /* The job sees what is known when it begins, not when it was asked for. */
-static void load_begin(struct environment *e, struct job *base)
+static void load_begin(struct job *base)
 {
 	struct load_job *job = (struct load_job *)base;
-	if (base->work != load_work)
-		return;
+	struct environment *e = base->e;
 	job->flags = e->load_flags;
 	replace_text(&job->main_text, &e->main.text);
 	replace_text(&job->base_text, &e->base_text);
@@ -571,6 +388,7 @@ uint64_t environment_load(struct environment *e, enum load_flags flags)
 	if (!e->load_queued) {
 		struct load_job *job = xcalloc(1, sizeof *job);
 		job->job.what = "load";
+		job->job.begin = load_begin;
 		job->job.work = load_work;
 		job->job.after = load_after;
 		e->load_queued = true;
@@ -650,216 +468,4 @@ void environment_close_layers(struct environment *e)
 {
 	main_layer_close(&e->main);
 	main_layer_close(&e->main_base);
-}
-
-/* ---- a port that is a foreigner's ---- */
-
-struct port_job {
-	struct job job;
-	char *service, *key;
-	uint16_t old, port;
-	struct error error;
-};
-
-static void port_work(struct job *base)
-{
-	struct port_job *job = (struct port_job *)base;
-	store_port_replace(base->e->store, base->e->id->namespace_, job->service, job->key, &job->port, &job->error);
-}
-
-static void port_after(struct job *base)
-{
-	struct port_job *job = (struct port_job *)base;
-	struct environment *e = base->e;
-	struct apply_service *s = apply_find(e->apply, job->service);
-	if (error_is_set(&job->error)) {
-		if (s)
-			apply_port_failed(s, &job->error);
-	} else {
-		log_warning("environment", "%s: port %u is taken by another program, now %u", job->service, job->old,
-		            job->port);
-		environment_event(e, "port_replaced",
-		                  json_pack("{s:s, s:i, s:i}", "service", job->service, "from", job->old, "to", job->port));
-		environment_load(e, LOAD_FORCE | LOAD_APPLY); /* the new model lets it go on */
-	}
-	error_release(&job->error);
-	free(job->service);
-	free(job->key);
-	free(job);
-}
-
-void environment_port_taken(void *arg, const char *service, const struct port_binding *port)
-{
-	struct port_job *job = xcalloc(1, sizeof *job);
-	job->job.what = "port";
-	job->job.work = port_work;
-	job->job.after = port_after;
-	job->service = xstrdup(service);
-	job->key = xasprintf("%u/%s", port->internal, port->protocol);
-	job->old = port->external;
-	environment_job(arg, &job->job);
-}
-
-/* ---- the backend ---- */
-
-static void on_backend_changed(void *arg, const struct instance *instance)
-{
-	struct environment *e = arg;
-	apply_instance_changed(e->apply, instance);
-}
-
-/* Each step is an event. */
-static void tell_of_build(struct environment *e, const struct apply_service *s, const json_t *progress)
-{
-	json_t *step = json_object_get(progress, "step"), *steps = json_object_get(progress, "steps"), *text = json_object_get(progress, "text");
-	if (s->progress && json_equal(step, json_object_get(s->progress, "step")) && json_equal(steps, json_object_get(s->progress, "steps")))
-		return;
-	cleanup_free char *state = json_integer_value(steps) ? xasprintf("building %d/%d", (int)json_integer_value(step), (int)json_integer_value(steps)) : xstrdup("building");
-	cleanup_free char *masked = model_mask(e->model, json_string_value(text) ? json_string_value(text) : "");
-	environment_event(e, "build", json_pack("{s:s, s:s, s:O, s:s}", "service", s->name, "state", state, "image", json_object_get(progress, "image"), "text", masked));
-}
-
-static void on_backend_progress(void *arg, const char *service, const json_t *progress)
-{
-	struct environment *e = arg;
-	struct apply_service *s = apply_find(e->apply, service);
-	json_int_t percent = json_integer_value(json_object_get(progress, "percent"));
-	if (!s || e->halted)
-		return;
-	if (json_object_get(progress, "building"))
-		tell_of_build(e, s, progress);
-	bool step = progress && json_object_get(progress, "percent") && (!s->progress || percent / PULL_STEP_PERCENT != json_integer_value(json_object_get(s->progress, "percent")) / PULL_STEP_PERCENT);
-	json_decref(s->progress);
-	s->progress = progress ? json_deep_copy(progress) : NULL;
-	if (json_object_get(s->progress, "text")) { /* a step may have an argument's value in it */
-		cleanup_free char *masked = model_mask(e->model, json_string_value(json_object_get(s->progress, "text")));
-		json_object_set_new(s->progress, "text", json_string(masked));
-	}
-	if (step) {
-		char state[32];
-		snprintf(state, sizeof state, "pulling %d %%", (int)percent);
-		environment_event(e, "pull", json_pack("{s:s, s:s, s:O}", "service", service, "state", state, "image", json_object_get(progress, "image")));
-	}
-	environment_mark(e, CHANGED_STATUS);
-}
-
-static void on_backend_closed(void *arg)
-{
-	struct environment *e = arg;
-	e->open_handles--;
-	environment_wake(e);
-}
-
-void environment_backend_close(struct environment *e)
-{
-	if (!e->backend)
-		return;
-	apply_set_backend(e->apply, NULL);
-	e->open_handles++;
-	backend_close(move_ptr(e->backend), on_backend_closed, e);
-	free(move_ptr(e->backend_name));
-	e->adopted = false;
-}
-
-static void backend_failed(struct environment *e, const struct error *err)
-{
-	error_copy(&e->backend_error, err);
-	error_copy(&e->failure, err);
-	environment_fail(e, err);
-}
-
-static void open_backend(struct environment *e, const char *name)
-{
-	const struct backend_params params = {
-	    .loop = e->params.loop,
-	    .target = name,
-	    .address = e->model ? e->model->backend_target : e->stored_target,
-	    .namespace_ = e->id->namespace_,
-	    .workspace = e->id->workspace,
-	    .workspace_root = e->id->root,
-	    .state_dir = e->id->state_dir,
-	    .shared_dir = e->id->shared_dir,
-	    .shim = e->params.shim,
-	    .keeper_pidfd = e->params.keeper_pidfd,
-	    .uid = e->uid,
-	    .changed = on_backend_changed,
-	    .progress = on_backend_progress,
-	    .changed_arg = e,
-	};
-	cleanup_error struct error err = ERROR_INIT;
-	if (backend_open(&params, &e->backend, &err) < 0) {
-		e->backend = NULL;
-		backend_failed(e, &err);
-		return;
-	}
-	free(e->backend_name);
-	e->backend_name = xstrdup(name);
-	apply_set_backend(e->apply, e->backend);
-	check_services(e);
-	environment_mark(e, CHANGED_STATUS);
-}
-
-static void on_adopted(void *arg, const struct error *err, const struct instances *list)
-{
-	struct environment *e = arg;
-	e->adopting = false;
-	if (e->halted)
-		return;
-	if (err) {
-		backend_failed(e, err);
-		return;
-	}
-	e->adopted = true;
-	const char *desired = e->desired ? e->desired : "";
-	apply_adopt(e->apply, list, !strcmp(desired, "up"));
-	if (!strcmp(desired, "stopped"))
-		environment_want_all(e, GOAL_STOPPED);
-	if (apply_has_changes(e->apply))
-		notice_change(e, NULL);
-	environment_mark(e, CHANGED_STATUS | CHANGED_SERVICES);
-}
-
-static void on_prepared(void *arg, const struct error *err)
-{
-	if (err && err->err != ECANCELED)
-		log_warning("environment", "preparing: %s", err->message); /* its start will say it to who waits */
-}
-
-static void prepare(struct environment *e)
-{
-	cleanup_free bool *chosen = xcalloc(e->model->n_services, sizeof *chosen);
-	const struct plan_selection by_default = {.names = NULL};
-	if (!trust_is_given(&e->model->trust))
-		return; /* words of its command lines are the file's */
-	e->prepared = true;
-	if (plan_select(e->model->config, &by_default, chosen, NULL, NULL) < 0)
-		return;
-	for (size_t i = 0; i < e->model->n_services; i++) {
-		const struct model_service *s = &e->model->services[i];
-		if (chosen[i] && !error_is_set(&s->unsupported) && (!s->spec.process || s->spec.process->init))
-			backend_prepare(e->backend, &s->spec, on_prepared, e);
-	}
-}
-
-const char *environment_backend_name(const struct environment *e)
-{
-	return e->model ? e->model->backend : e->stored_backend;
-}
-
-void environment_backend_turn(struct environment *e)
-{
-	const char *name = environment_backend_name(e);
-	if (!e->load_done || !name)
-		return;
-	if (e->backend && strcmp(e->backend_name, name) && !apply_is_active(e->apply) && e->teardown == TEARDOWN_NONE &&
-	    !e->adopting)
-		environment_backend_close(e);
-	if (!e->backend && !error_is_set(&e->backend_error))
-		open_backend(e, name);
-	if (e->backend && !e->adopted && !e->adopting && !error_is_set(&e->backend_error)) {
-		e->adopting = true;
-		backend_list(e->backend, on_adopted, e);
-	}
-	if (e->adopted && !e->prepared && e->model && e->model->planned && e->teardown == TEARDOWN_NONE && !e->closing)
-		prepare(e);
 }
