@@ -163,6 +163,12 @@ char *model_variable_name(const char *service, const char *suffix);
 /* "tcp" or "udp" */
 const char *model_protocol(const struct config_port *p);
 
+/* ---- model_env.c ---- */
+
+void model_make_files(struct model *m, const struct model_params *params); /* once; those that a commit tracks are left alone, with a warning */
+/* When ports are leased; nothing before. */
+int model_expand_env(struct model *m, const struct model_params *params, const struct keyvals *user, struct error *err);
+
 /* ---- model_warnings.c ---- */
 
 void model_warn(struct model *m);
