@@ -101,7 +101,7 @@ static int run(const struct arguments *args, struct error *err)
 	int r = client_find(NULL, &c, err);
 	if (!r)
 		r = mount_and_start(&c, args, err);
-	interrupts_release();
+	interrupts_end(!r);
 	if (r)
 		return r;
 	report_tell(&c);

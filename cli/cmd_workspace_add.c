@@ -207,7 +207,7 @@ static int add(struct add *a, struct client *c, struct error *err)
 		r = mount_workspace(a, c, err);
 	if (!r && a->up)
 		r = start_services(c, err);
-	interrupts_release();
+	interrupts_end(!r);
 	return r;
 }
 

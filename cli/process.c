@@ -77,6 +77,14 @@ void interrupts_ignore(void)
 	}
 }
 
+void interrupts_end(bool done)
+{
+	if (done)
+		interrupts_ignore();
+	else
+		interrupts_release();
+}
+
 int interrupted(void)
 {
 	return noted;

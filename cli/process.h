@@ -31,8 +31,10 @@ void interrupts_note(void);
 void interrupts_release(void);
 /* It is being obeyed: what is started now to undo things does not get it, too. */
 void interrupts_forget(void);
-/* All is done and said: the exit code shall say the same. */
+/* All is done, and said or about to be: the exit code shall say the same. */
 void interrupts_ignore(void);
+/* One of these two. */
+void interrupts_end(bool done);
 /* The signal that came, 0: none. */
 int interrupted(void);
 
