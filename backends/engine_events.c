@@ -232,13 +232,15 @@ static void take_event(struct engine *e, const char *line)
 	json_decref(json);
 }
 
-/* Somebody has put a container into our network, or taken it out. */
+/* Somebody has put a container into our network, or taken it out. What it says is known already of each start. */
 static void take_network_event(struct engine *e, const char *line)
 {
 	json_t *json = json_loads(line, 0, NULL);
+	const char *action = json_string_value(json_object_get(json, "Action"));
 	const char *id = json_string_value(json_object_get(json_object_get(json_object_get(json, "Actor"), "Attributes"), "container"));
+	bool out = action && !strcmp(action, "disconnect");
 	for (struct engine_slot *s = e->slots; id && s; s = s->next)
-		if (s->state == INSTANCE_RUNNING && s->id && !strcmp(s->id, id))
+		if (s->state == INSTANCE_RUNNING && s->id && !strcmp(s->id, id) && (s->unplugged != out || s->looking))
 			look(e, s->service);
 	json_decref(json);
 }
