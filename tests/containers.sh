@@ -178,3 +178,12 @@ main_job() {
 		"$step"
 	done
 }
+
+# The environment of the workspace app, in which one stands, ends; nothing of it is left.
+the_end() {
+	ajj destroy && cd .. && ajj detach app && ajj trash empty || fail 'the end'
+	for kind in containers networks volumes; do
+		none_of $kind || fail "left: $(things $kind)"
+	done
+	nothing_left
+}

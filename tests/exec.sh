@@ -204,11 +204,3 @@ YAML
 	ajj up || fail 'up after removals'
 	rm out said
 }
-
-the_end() {
-	ajj destroy && cd .. && ajj detach app && ajj trash empty || fail 'the end'
-	for kind in containers networks volumes; do
-		none_of $kind || fail "left: $(things $kind)"
-	done
-	nothing_left
-}

@@ -74,11 +74,3 @@ others_end() {
 	stays_stopped 'docker rm -f' worker
 	. ./.env && running worker || fail 'a demand after docker rm -f'
 }
-
-ends() {
-	ajj destroy && cd .. && ajj detach app && ajj trash empty || fail 'the end'
-	for kind in containers networks volumes; do
-		none_of $kind || fail "left: $(things $kind)"
-	done
-	nothing_left
-}

@@ -4,7 +4,9 @@
 
 #include <jansson.h>
 
+#include "backends/backend.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/strv.h"
 #include "tests/unit/scripted_server.h"
 
@@ -203,6 +205,27 @@ static inline void fake_engine_stop(struct fake_engine *f)
 	json_decref(f->images);
 	json_decref(f->image);
 	pthread_mutex_destroy(&f->lock);
+}
+
+/* A backend of the namespace "ns" on it, whose files are all in `dir`. `progress` may be NULL. */
+static inline struct backend *fake_engine_open(const struct fake_engine *f, uv_loop_t *loop, const char *dir, void (*changed)(void *arg, const struct instance *now),
+                                               void (*progress)(void *arg, const char *service, const json_t *progress), void *arg)
+{
+	cleanup_free char *target = xasprintf("unix://%s", f->server.path);
+	const struct backend_params params = {.loop = loop, .target = target, .namespace_ = "ns", .workspace = "w", .workspace_root = dir, .state_dir = dir,
+	                                      .shared_dir = dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = changed, .progress = progress, .changed_arg = arg};
+	struct backend *b = NULL;
+	assert_int_equal(backend_open(&params, &b, NULL), 0);
+	return b;
+}
+
+/* After the backend was closed: the loop, the engine and `dir`. */
+static inline void fake_engine_end(struct fake_engine *f, uv_loop_t *loop, const char *dir)
+{
+	uv_run(loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(loop), 0);
+	fake_engine_stop(f);
+	tree_remove(AT_FDCWD, dir);
 }
 
 #endif

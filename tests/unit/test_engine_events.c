@@ -123,10 +123,7 @@ static int setup(void **state)
 	w->engine.spoil = streams;
 	w->engine.arg = w;
 	uv_loop_init(&w->loop);
-	cleanup_free char *target = xasprintf("unix://%s", w->engine.server.path);
-	const struct backend_params params = {.loop = &w->loop, .target = target, .namespace_ = "ns", .workspace = "w", .workspace_root = w->dir, .state_dir = w->dir,
-	                                      .shared_dir = w->dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = on_changed, .changed_arg = w};
-	assert_int_equal(backend_open(&params, &w->b, NULL), 0);
+	w->b = fake_engine_open(&w->engine, &w->loop, w->dir, on_changed, NULL, w);
 	struct outcome o = {0};
 	backend_start(w->b, &w->spec, on_done, &o);
 	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
@@ -142,10 +139,7 @@ static int teardown(void **state)
 	struct outcome o = {0};
 	backend_close(w->b, on_closed, &o);
 	await(&w->loop, &o);
-	uv_run(&w->loop, UV_RUN_DEFAULT);
-	assert_int_equal(uv_loop_close(&w->loop), 0);
-	fake_engine_stop(&w->engine);
-	tree_remove(AT_FDCWD, w->dir);
+	fake_engine_end(&w->engine, &w->loop, w->dir);
 	free(w);
 	return 0;
 }

@@ -245,10 +245,7 @@ static void pause_ms(struct world *w, unsigned ms)
 
 static void open_backend(struct world *w)
 {
-	cleanup_free char *target = xasprintf("unix://%s", w->engine.server.path);
-	const struct backend_params params = {.loop = &w->loop, .target = target, .namespace_ = "ns", .workspace = "w", .workspace_root = w->dir, .state_dir = w->dir,
-	                                      .shared_dir = w->dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = on_changed, .progress = on_progress, .changed_arg = w};
-	assert_int_equal(backend_open(&params, &w->b, NULL), 0);
+	w->b = fake_engine_open(&w->engine, &w->loop, w->dir, on_changed, on_progress, w);
 }
 
 static void on_closed(void *arg)
@@ -371,10 +368,7 @@ static int teardown(void **state)
 {
 	struct world *w = *state;
 	uv_close((uv_handle_t *)&w->guard, NULL);
-	uv_run(&w->loop, UV_RUN_DEFAULT);
-	assert_int_equal(uv_loop_close(&w->loop), 0);
-	fake_engine_stop(&w->engine);
-	tree_remove(AT_FDCWD, w->dir);
+	fake_engine_end(&w->engine, &w->loop, w->dir);
 	free(w);
 	return 0;
 }

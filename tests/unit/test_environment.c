@@ -1079,17 +1079,23 @@ static void half_made_data_goes_to_the_trash(void **state)
 	assert_int_equal(ask("db"), ERROR_NONE);
 }
 
-/* It was said while the service was being stopped: the next start has new data, and nobody waits for it. */
-static void half_made_data_of_who_is_wanted_no_more(void **state)
+/* The start is under way for `ms`. */
+static void ask_on_half_made_data(struct answer *a, unsigned ms)
 {
-	struct answer a;
 	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
 	env_open();
 	put_data("db");
 	scripted_get("db")->unfinished = 1;
 	scripted_get("db")->start_ms = 100;
-	assert_int_equal(demand("db", &a), 1);
-	run_for(50);
+	assert_int_equal(demand("db", a), 1);
+	run_for(ms);
+}
+
+/* It was said while the service was being stopped: the next start has new data, and nobody waits for it. */
+static void half_made_data_of_who_is_wanted_no_more(void **state)
+{
+	struct answer a;
+	ask_on_half_made_data(&a, 50);
 	assert_int_equal(command("stop db"), ERROR_NONE);
 	assert_int_equal(command("settle"), ERROR_NONE);
 	assert_true(has_data("db"));
@@ -1102,13 +1108,7 @@ static void half_made_data_of_who_is_wanted_no_more(void **state)
 static void half_made_data_of_another_configuration(void **state)
 {
 	struct answer a;
-	compose("services: {db: {image: 'e/db', ports: ['5432']}}\n" TAIL);
-	env_open();
-	put_data("db");
-	scripted_get("db")->unfinished = 1;
-	scripted_get("db")->start_ms = 100;
-	assert_int_equal(demand("db", &a), 1);
-	run_for(30);
+	ask_on_half_made_data(&a, 30);
 	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {A: b}}}\n" TAIL);
 	assert_int_equal(command("up"), ERROR_NONE);
 	assert_false(has_data("db"));
