@@ -125,7 +125,7 @@ static void scripted_exit(struct scripted *s, int code)
 		scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
 }
 
-static void scripted_unplug(struct scripted *s, bool unplugged)
+static inline void scripted_unplug(struct scripted *s, bool unplugged)
 {
 	s->unplugged = unplugged;
 	struct instance i = {.service = s->name, .state = INSTANCE_RUNNING, .handle = (char *)"", .config_hash = s->hash, .unplugged = unplugged};
