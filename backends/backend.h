@@ -253,7 +253,7 @@ struct backend_ops {
 	             backend_exec_done *done, void *arg);
 	/* borrowed, until the next turn of the loop: of what runs under that name, as far as it has been looked at; NULL: it has none. NULL op: nothing has. */
 	const struct backend_check *(*check_of)(struct backend *b, const char *service);
-	/* It has been ready, or has completed, and nobody was told yet: its data is whole from now on. Until then a start on new data on which it was killed
+	/* It has been ready, or has completed, and nobody was told yet: its data is whole from now on. Until then a start on new data on which it was interrupted
 	 * before fails, once, with DATA_UNFINISHED: the caller removes it, discards the data and starts again. NULL: the backend makes its data whole or not at all. */
 	void (*settled)(struct backend *b, const struct service_spec *spec);
 	/* Others have made what runs under that name, as far as it has been looked at, and it is not what `spec` says. NULL op: nobody can. */

@@ -290,7 +290,7 @@ void engine_data_begun(struct engine_slot *slot, const struct engine_plan *p); /
 bool engine_data_is_begun(const struct engine_slot *slot, const struct engine_plan *p); /* and was not ready since */
 void engine_data_untouched(const struct engine_plan *p); /* it did not come to that */
 void engine_data_ended(struct engine_slot *slot, const struct instance *last); /* as it was seen; what runs has not ended */
-/* It was begun, never ready, and killed; asked once, then it is forgotten. */
+/* It was begun, never ready, and interrupted; asked once, then it is forgotten. */
 bool engine_data_is_ruined(const struct engine_slot *slot, const struct engine_plan *p);
 void engine_settled(struct backend *b, const struct service_spec *spec);
 

@@ -492,7 +492,7 @@ static bool is_ruined(struct engine_op *op)
 	cleanup_error struct error err = ERROR_INIT;
 	if (op->kind != KIND_START || op->tries || op->looks || !engine_data_is_ruined(op->slot, op->plan))
 		return false;
-	error_set(&err, ERROR_DATA_UNFINISHED, "its first start was killed, and its data is half made");
+	error_set(&err, ERROR_DATA_UNFINISHED, "its first start was interrupted, and its data is half made");
 	fail(op, &err);
 	return true;
 }

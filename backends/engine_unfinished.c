@@ -1,8 +1,8 @@
 /* The data of a first start: until the service has been ready once, nobody but its image knows whether what lies in a new volume is whole.
  *
  * The record of a volume says so: `unfinished` is "" until something starts on it, then the name of the service that does, `begun_ms` when. It goes,
- * by a write that is synced with its directory, before anybody is told that the service is ready (or has completed). What is found begun later, and was killed, is no
- * use: the image would find half a database. A start says DATA_UNFINISHED then, once, and whoever asked moves the data to the trash.
+ * by a write that is synced with its directory, before anybody is told that the service is ready (or has completed). What is found begun later, and was interrupted, is no
+ * use: the image would find half a database, and take it for a whole one. A start says DATA_UNFINISHED then, once, and whoever asked moves the data to the trash.
  *
  * Good data must never seem unfinished:
  * - A record without the word, of a release before this or of a volume that was ready once, is whole for good, however its container ends.
@@ -10,14 +10,17 @@
  *   it ready, and writes. If the container is killed before that, too, what is in it at most is what somebody wrote in those moments by other ways; it is in the trash.
  * - What cannot be written (a full disk) this server knows all the same (`settled`), and writes with the next start.
  * - What others have started (docker compose up) has no owner, and is never thrown away; when it has been ready the word goes, for a later start must not begin it.
- * - Killed is what ended by SIGKILL, with its engine, or without anybody having seen how. Every other end (0, an error, a signal that it may have handled) is the
- *   image's own affair, and so is what ran for LONG_MS without being ready: its data stays. How it ended is known from the container, and in this process also when that is gone.
+ * - Interrupted is what ended by a signal that others send to end a program (128 and more, as shells and inits say it, and so do programs that clean up and end by it
+ *   all the same), with its engine, or without anybody having seen how. Who was asked to end and does so with 0 was a server already, for entrypoints that are still filling a
+ *   database do not. An error, and a signal of its own making (SIGSEGV), are the image's own affair: what fails again and again until a peer is there would begin anew
+ *   each time. So is what ran for LONG_MS without being ready: its data stays. How it ended is known from the container, and in this process also when that is gone.
  * - One volume that is whole, or another service's, and all of the service's stay: a volume that was added to a service with data is no reason to take that away.
  *   Of a volume that others mount, too, the record stays in any case (provisioner/teardown.c).
  * Half made data may seem whole: where the server dies between saying so and the trash. It stays where it is then. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -30,7 +33,7 @@
 
 #define RECORD_MAX 4096
 #define LONG_MS (10 * 60 * 1000)
-#define EXIT_KILLED 137
+#define EXIT_SIGNAL 128 /* and the signal's number */
 #define EXIT_UNKNOWN 255 /* the engine died meanwhile */
 
 /* new: named volumes, and those that the image has beside them */
@@ -148,14 +151,22 @@ bool engine_data_is_begun(const struct engine_slot *slot, const struct engine_pl
 	return !slot->settled && begun_ms(p);
 }
 
+static bool was_interrupted(const struct engine_slot *slot)
+{
+	static const int signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM};
+	for (size_t i = 0; slot->ended && i < sizeof signals / sizeof *signals; i++)
+		if (slot->exit_code == EXIT_SIGNAL + signals[i])
+			return true;
+	return !slot->ended || slot->exit_code == EXIT_UNKNOWN;
+}
+
 bool engine_data_is_ruined(const struct engine_slot *slot, const struct engine_plan *p)
 {
 	int64_t begun = slot->settled ? 0 : begun_ms(p), end = slot->ended && slot->exited_ms ? slot->exited_ms : now_wall_ms();
-	bool killed = !slot->ended || slot->exit_code == EXIT_KILLED || slot->exit_code == EXIT_UNKNOWN;
 	if (!begun)
 		return false;
 	mark_all(p, p->service, NULL); /* said once: what stays of it all the same is no reason to refuse again, nor is what somebody takes out of the trash */
-	return killed && end - begun < LONG_MS;
+	return was_interrupted(slot) && end - begun < LONG_MS;
 }
 
 void engine_settled(struct backend *b, const struct service_spec *spec)

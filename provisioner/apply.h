@@ -56,7 +56,7 @@ struct apply_service {
 	bool outdated; /* the start under way is of another configuration than what is to be applied: its result is made anew */
 	bool discard; /* its data goes before anything of it is started again; the owner's to do once it is not made, and to clear */
 	bool discarding; /* the owner is at it */
-	bool unfinished; /* that is why: its first start was killed */
+	bool unfinished; /* that is why: its first start was interrupted */
 	bool anew; /* it was made anew for that: it is not done again and again */
 	bool gone; /* its process is not there any more: the backend is about to say so */
 	bool proven; /* has been ready since its last start (or may have been: it was found running) */

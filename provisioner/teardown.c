@@ -135,8 +135,8 @@ static void tell_discarded(struct environment *e, const char *service, bool unfi
 {
 	json_t *fields = json_pack("{s:s}", "service", service);
 	if (unfinished) {
-		json_object_set_new(fields, "reason", json_string("its first start was killed before it was ready: what that left is in the trash (ajj trash list)"));
-		log_warning("environment", "%s: its first start was killed before it was ready: what that left is in the trash, and it starts with new data", service);
+		json_object_set_new(fields, "reason", json_string("its first start was interrupted before it was ready: what that left is in the trash (ajj trash list)"));
+		log_warning("environment", "%s: its first start was interrupted before it was ready: what that left is in the trash, and it starts with new data", service);
 	}
 	environment_event(e, "discarded", fields);
 }

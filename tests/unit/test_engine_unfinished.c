@@ -1,4 +1,4 @@
-/* The data of a first start before the engine backends: what was killed before it was ready is refused, once, and nothing else is. */
+/* The data of a first start before the engine backends: what was interrupted before it was ready is refused, once, and nothing else is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -139,6 +139,31 @@ static void killed_before_it_was_ready(void **state)
 	assert_int_equal(start(w), ERROR_NONE);
 }
 
+/* docker stop, a terminal that closes, an init that tells of its child's end, an engine that died */
+static void interrupted_before_it_was_ready(void **state)
+{
+	struct world *w = *state;
+	static const int codes[] = {129, 130, 131, KILLED, 143, 255};
+	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+		assert_int_equal(start(w), ERROR_NONE);
+		assert_true(has_mark(w->record, "web"));
+		ends(w, codes[i]);
+		another_server(w);
+		assert_int_equal(start(w), ERROR_DATA_UNFINISHED);
+		assert_int_equal(start(w), ERROR_NONE);
+		ends(w, codes[i]); /* which stays, for it is not done again and again */
+		another_server(w);
+		assert_int_equal(start(w), ERROR_NONE);
+		backend_settled(w->b, &w->spec);
+		ends(w, codes[i]);
+		another_server(w);
+		assert_int_equal(start(w), ERROR_NONE);
+		is_removed(w);
+		assert_int_equal(unlink(w->record), 0); /* the next one has new data */
+		another_server(w);
+	}
+}
+
 static void nobody_saw_how_it_ended(void **state)
 {
 	struct world *w = *state;
@@ -195,7 +220,7 @@ static void ready_and_not_written(void **state)
 static void ended_by_itself(void **state)
 {
 	struct world *w = *state;
-	static const int codes[] = {0, 1, 139, 143};
+	static const int codes[] = {0, 1, 134, 139};
 	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
 		assert_int_equal(start(w), ERROR_NONE);
 		assert_true(has_mark(w->record, i ? NULL : "web"));
@@ -310,6 +335,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 	    T(killed_before_it_was_ready),
+	    T(interrupted_before_it_was_ready),
 	    T(nobody_saw_how_it_ended),
 	    T(killed_for_another_configuration),
 	    T(killed_after_it_was_ready),
