@@ -89,12 +89,24 @@ void terminal_take(bool raw)
 	make_raw();
 }
 
+/* What a write of ours has raised since the last poll was heard of by its EPIPE, and is not to end us now. */
+static void forget_broken_pipes(void)
+{
+	const struct timespec none = {0, 0};
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGPIPE);
+	while (sigtimedwait(&set, NULL, &none) == SIGPIPE)
+		;
+}
+
 void terminal_give_back(void)
 {
 	if (!before.taken)
 		return;
 	before.taken = false;
 	make_as_before();
+	forget_broken_pipes();
 	for (size_t i = 0; i < N_CAUGHT; i++)
 		sigaction(caught[i], &before.actions[i], NULL);
 	sigprocmask(SIG_SETMASK, &before.mask, NULL);

@@ -32,7 +32,9 @@ exec_in_pipes() {
 	same 5000000 "$(ajj exec cache head -c 5000000 /dev/zero | wc -c)" 'bytes out'
 	timeout 20 ajj exec cache cat /dev/zero | head -c 100000 >/dev/null # whose reader goes away
 	[ "${PIPESTATUS[0]}" = 141 ] || fail "after its reader went away: ${PIPESTATUS[0]}"
-	timeout 20 ajj exec -T cache head -c 1 </dev/zero >/dev/null || fail 'who reads but a byte'
+	for i in {1..20}; do # when it is noticed depends on who comes first
+		timeout 20 ajj exec -T cache head -c 1 </dev/zero >/dev/null || fail "who reads but a byte: exit $?, time $i"
+	done
 	rm bytes back err
 }
 
