@@ -80,7 +80,7 @@ static int load(const struct identity *id, const struct keyvals *variables, stru
 	return load_shape(id, variables, NULL, ret, NULL, err);
 }
 
-static void read_lines(const struct identity *id, struct keyvals *ret)
+void configuration_lines(const struct identity *id, struct keyvals *ret)
 {
 	if (id->main_root && strcmp(id->main_root, id->root))
 		configuration_read_env(id->main_root, ret);
@@ -90,7 +90,7 @@ static void read_lines(const struct identity *id, struct keyvals *ret)
 static int load_with_lines(const struct identity *id, struct config **ret, struct error *err)
 {
 	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
-	read_lines(id, &variables);
+	configuration_lines(id, &variables);
 	error_release(err);
 	return load(id, &variables, ret, err);
 }
@@ -98,18 +98,8 @@ static int load_with_lines(const struct identity *id, struct config **ret, struc
 int configuration_shape(const struct identity *id, const char *profiles, struct config **ret, json_t **ret_shape, struct error *err)
 {
 	cleanup_keyvals struct keyvals variables = KEYVALS_INIT;
-	read_lines(id, &variables);
+	configuration_lines(id, &variables);
 	return load_shape(id, &variables, profiles, ret, ret_shape, err);
-}
-
-void configuration_variables(const struct identity *id, struct keyvals *lines, char ***names)
-{
-	cleanup_error struct error ignored = ERROR_INIT;
-	struct config *config = NULL;
-	read_lines(id, lines);
-	if (!load(id, lines, &config, &ignored))
-		*names = strv_copy(config->asked);
-	config_free(config);
 }
 
 const char *configuration_profiles(const struct identity *id)
@@ -118,7 +108,7 @@ const char *configuration_profiles(const struct identity *id)
 	const char *mine = getenv("COMPOSE_PROFILES");
 	if (!mine)
 		return NULL;
-	read_lines(id, &lines);
+	configuration_lines(id, &lines);
 	const char *line = keyvals_get(&lines, "COMPOSE_PROFILES");
 	return line && !strcmp(line, mine) ? NULL : mine; /* a shell that has sourced `.env` asks for no more than a read of it */
 }

@@ -17,8 +17,8 @@ int configuration_check(const char *root, bool *up, struct error *err);
 /* The user's own lines of a checkout's `.env`: from a mounted one through `env.own`, for reading its `.env` would start its services. */
 void configuration_read_env(const char *root, struct keyvals *ret);
 
-/* The names of the variables that it asks its environment for, and the user's lines, which it asks next. One that cannot be read names none. */
-void configuration_variables(const struct identity *id, struct keyvals *lines, char ***names);
+/* The user's lines that the configuration of a workspace sees: the main checkout's, and its own over them. */
+void configuration_lines(const struct identity *id, struct keyvals *ret);
 
 /* COMPOSE_PROFILES of the environment, if the user's lines do not say the same. borrowed; NULL: nothing more than they say */
 const char *configuration_profiles(const struct identity *id);

@@ -46,27 +46,37 @@ static bool is_made_here(const json_t *status, const char *name)
 	return !strcmp(layer, "service") || !strcmp(layer, "configuration");
 }
 
-static bool is_other(const char *name, const struct buffer *environment, const struct keyvals *lines)
+static bool differ(const char *a, const char *b)
 {
-	const char *line = keyvals_get(lines, name), *mine = getenv(name), *used = value_in(environment, name);
-	mine = mine ? mine : line;
-	used = used ? used : line;
-	return !mine != !used || (mine && strcmp(mine, used));
+	return !a != !b || (a && strcmp(a, b));
+}
+
+/* `lines` are read when the first is asked for: mostly none is. */
+static bool is_other(const struct identity *id, const char *name, const struct buffer *environment, struct keyvals *lines)
+{
+	const char *mine = getenv(name), *used = value_in(environment, name);
+	if (!differ(mine, used))
+		return false;
+	if (!lines->count)
+		configuration_lines(id, lines);
+	const char *line = keyvals_get(lines, name);
+	return differ(mine ? mine : line, used ? used : line);
 }
 
 void surroundings_note(const struct client *c)
 {
 	cleanup_buffer struct buffer environment = BUFFER_INIT, others = BUFFER_INIT;
 	cleanup_keyvals struct keyvals lines = KEYVALS_INIT;
-	cleanup_strv char **names = NULL;
-	json_t *status = NULL;
+	json_t *status = NULL, *variable;
+	size_t i;
 	if (client_status(c, &status, NULL))
 		return;
-	if (environment_in_use(status, &environment))
-		configuration_variables(&c->id, &lines, &names);
-	for (char **name = names; name && *name; name++)
-		if (is_other(*name, &environment, &lines) && !is_made_here(status, *name))
-			buffer_printf(&others, "%s%s%s", others.len ? ", " : "", *name, getenv(*name) ? "" : " (not set here)");
+	bool known = environment_in_use(status, &environment);
+	json_array_foreach (json_object_get(status, "variables"), i, variable) {
+		const char *name = json_string_value(variable);
+		if (known && name && is_other(&c->id, name, &environment, &lines) && !is_made_here(status, name))
+			buffer_printf(&others, "%s%s%s", others.len ? ", " : "", name, getenv(name) ? "" : " (not set here)");
+	}
 	if (others.len)
 		output_note("Warning: this shell's variables are not used: %s. The configuration sees those of the shell in which the workspace was attached, and "
 		            "lines of .env where that has none; `ajj detach`, then `ajj up` takes these",

@@ -225,6 +225,15 @@ static json_t *config_files(const struct model *m)
 	return files;
 }
 
+/* Of the surroundings: the names that the configuration looked up, set or not. */
+static json_t *variables(const struct model *m)
+{
+	json_t *names = json_array();
+	for (char **name = m ? m->config->asked : NULL; name && *name; name++)
+		json_array_append_new(names, json_string(*name));
+	return names;
+}
+
 /* x-aether.env_files, and what stands for what in them. */
 static json_t *more_files(const struct model *m)
 {
@@ -257,6 +266,7 @@ void status_json(const struct status_view *v, struct buffer *out)
 	json_object_set_new(json, "app_ports", app_ports(v->model));
 	set_string(json, "config_file", v->model ? v->model->config->file : NULL);
 	json_object_set_new(json, "config_files", config_files(v->model));
+	json_object_set_new(json, "variables", variables(v->model));
 	json_object_set_new(json, "config_changed", json_boolean(v->config_changed));
 	json_object_set_new(json, "generation", json_integer(v->generation));
 	if (v->failure && error_is_set(v->failure))
