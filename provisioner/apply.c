@@ -437,6 +437,18 @@ static const struct instance *instance_of(const struct instances *list, const ch
 	return NULL;
 }
 
+/* Nothing of it is there, not even how it ended: it never began. Who was to hear why (a server that was killed meanwhile) is gone; the next start
+ * is told. */
+static void start_was_lost(struct apply_service *s)
+{
+	s->changes++;
+	s->pid = 0;
+	service_probe_end(s);
+	s->present = PRESENT_STOPPED;
+	service_tell(s, false);
+	apply_wake(s->apply);
+}
+
 static void on_list(void *arg, const struct error *err, const struct instances *list)
 {
 	struct apply *a = arg;
@@ -449,6 +461,8 @@ static void on_list(void *arg, const struct error *err, const struct instances *
 		const struct instance *found = instance_of(list, s->name);
 		if (found && found->state == INSTANCE_RUNNING)
 			take_details(s, found);
+		else if (!found && !*s->handle && s->present == PRESENT_RUNNING)
+			start_was_lost(s);
 		else
 			service_exited(s, found ? &(struct exit){found->exit_code, found->exited_ms, found->dismissed} : &(struct exit){.dismissed = *s->handle});
 	}
