@@ -93,6 +93,12 @@ struct engine_gate {
 	struct engine_waiter *waiters;
 };
 
+/* Of those who may do something at the same time; the others wait, first come, first served. */
+struct engine_turns {
+	unsigned taken;
+	struct engine_waiter *waiters;
+};
+
 struct engine {
 	struct backend base;
 	char *namespace_, *workspace, *state_dir, *workspace_root;
@@ -105,6 +111,7 @@ struct engine {
 	unsigned api;           /* minor version, once negotiated */
 	bool podman;            /* it is one */
 	struct engine_gate version, network;
+	struct engine_turns starts; /* of containers */
 	struct engine_slot *slots;
 	struct engine_log *logs;
 	struct pull *pulls;
@@ -148,6 +155,10 @@ void engine_negotiate(struct engine *e, backend_done *done, void *arg);
 /* Whoever comes first sets `trying` and does it; all are told when it is done. true: it is to be done now, by the caller. */
 bool engine_gate_enter(struct engine_gate *g, uv_loop_t *loop, backend_done *done, void *arg);
 void engine_gate_done(struct engine_gate *g, const struct error *err);
+
+/* `done` when it is the caller's turn, perhaps at once; then one engine_turn_give is due. */
+void engine_turn_take(struct engine_turns *t, unsigned most, backend_done *done, void *arg);
+void engine_turn_give(struct engine_turns *t);
 
 void engine_begin(struct engine *e); /* an operation */
 void engine_end(struct engine *e);   /* answered; may free e when it is closing */

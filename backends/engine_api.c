@@ -263,6 +263,13 @@ static void tell_open(void *arg)
 	free(w);
 }
 
+static void add_waiter(struct engine_waiter **end, struct engine_waiter *w)
+{
+	while (*end)
+		end = &(*end)->next;
+	*end = w;
+}
+
 bool engine_gate_enter(struct engine_gate *g, uv_loop_t *loop, backend_done *done, void *arg)
 {
 	struct engine_waiter *w = xcalloc(1, sizeof *w);
@@ -271,10 +278,7 @@ bool engine_gate_enter(struct engine_gate *g, uv_loop_t *loop, backend_done *don
 		backend_defer(loop, tell_open, w);
 		return false;
 	}
-	struct engine_waiter **end = &g->waiters;
-	while (*end)
-		end = &(*end)->next;
-	*end = w;
+	add_waiter(&g->waiters, w);
 	bool first = !g->trying;
 	g->trying = true;
 	return first;
@@ -291,6 +295,30 @@ void engine_gate_done(struct engine_gate *g, const struct error *err)
 		w->done(w->arg, err);
 		free(w);
 	}
+}
+
+void engine_turn_take(struct engine_turns *t, unsigned most, backend_done *done, void *arg)
+{
+	if (t->taken < most) {
+		t->taken++;
+		done(arg, NULL);
+		return;
+	}
+	struct engine_waiter *w = xcalloc(1, sizeof *w);
+	*w = (struct engine_waiter){NULL, done, arg};
+	add_waiter(&t->waiters, w);
+}
+
+void engine_turn_give(struct engine_turns *t)
+{
+	struct engine_waiter *w = t->waiters;
+	if (!w) {
+		t->taken--;
+		return;
+	}
+	t->waiters = w->next;
+	w->done(w->arg, NULL); /* the turn changes hands */
+	free(w);
 }
 
 /* ---- the version ---- */

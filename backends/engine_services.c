@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 
+#define STARTS_AT_ONCE 4 /* with two processors or one, and two for each more: with all at once an engine takes longer for all */
 #define GONE_TRIES 50
 #define REMOVED_TRIES 10
 #define GONE_DELAY_MS 100
@@ -311,6 +312,7 @@ static bool looked_after_all(struct engine_op *op, int status)
 static void on_started(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
+	engine_turn_give(&op->e->starts);
 	if (!err)
 		call(op, "GET", "/json", NULL, on_started_seen);
 	else if (made_again(op, err, true) || looked_after_all(op, status))
@@ -321,13 +323,30 @@ static void on_started(void *arg, const struct error *err, int status, const jso
 		fail(op, err);
 }
 
+static void on_turn(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	struct engine_turns *turns = &op->e->starts;
+	if (is_closing(op))
+		engine_turn_give(turns);
+	else
+		call(op, "POST", "/start", NULL, on_started);
+}
+
+/* Those of this machine: an engine elsewhere is rarely a smaller one. */
+static unsigned starts_at_once(void)
+{
+	unsigned processors = uv_available_parallelism();
+	return processors > STARTS_AT_ONCE / 2 ? 2 * processors : STARTS_AT_ONCE;
+}
+
 static void on_joined(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
 	if (err)
 		fail(op, err);
-	else if (!is_closing(op))
-		call(op, "POST", "/start", NULL, on_started);
+	else
+		engine_turn_take(&op->e->starts, starts_at_once(), on_turn, op);
 }
 
 static void on_network(void *arg, const struct error *err)
