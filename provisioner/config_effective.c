@@ -98,6 +98,16 @@ static void set_links(json_t *services)
 	}
 }
 
+/* docker compose refuses a whole file where one that has a container_name has several instances. */
+static void set_instances(json_t *service)
+{
+	json_t *deploy = json_object_get(service, "deploy");
+	if (json_integer_value(json_object_get(service, "scale")) > 1)
+		json_object_del(service, "scale");
+	if (json_integer_value(json_object_get(deploy, "replicas")) > 1)
+		json_object_del(deploy, "replicas");
+}
+
 static void set_labels(json_t *service, const char *namespace_, const char *workspace, const char *name)
 {
 	if (!json_object_get(service, "labels"))
@@ -153,6 +163,7 @@ void config_effective(json_t *shape, const char *namespace_, const char *workspa
 		set_ports(service, json_object_get(service, "network_mode") ? NULL : json_object_get(json_object_get(services, key), "ports"));
 		set_network(service, networks);
 		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
+		set_instances(service);
 		set_labels(service, namespace_, workspace, key);
 		meets = meets || json_object_get(service, "networks");
 	}

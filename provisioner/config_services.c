@@ -167,7 +167,8 @@ static int read_replicas(const struct field *f, void *out)
 {
 	int64_t n = 1;
 	int r = field_int(f, 0, INT64_MAX, &n);
-	if (r == 0 && n != 1)
+	((struct config_service *)out)->no_instances |= n == 0;
+	if (r == 0 && n > 1)
 		field_warn(f, "one instance is run, not %lld", (long long)n);
 	return r;
 }

@@ -182,7 +182,7 @@ int plan_select(const struct config *config, const struct plan_selection *select
 		memcpy(named, chosen, config->n_services * sizeof *chosen);
 	for (size_t i = 0; !selection->names && i < config->n_services; i++) {
 		const struct config_service *s = &config->services[i];
-		if (s->is_copy)
+		if (s->is_copy || s->no_instances)
 			continue;
 		bool by_default = !names && (selection->all || !s->has_build) && config_in_profiles(s, profiles);
 		if (by_default || config_has_profile_of(s, selection->profiles))

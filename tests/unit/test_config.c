@@ -119,6 +119,8 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	static const char *const policies[] = {"no", "on-failure", "always", "unless-stopped"};
 	buffer_printf(out, "service %s at %u:%u\n", s->name, s->line, s->column);
 	put_text(out, "image", s->image);
+	if (s->no_instances)
+		buffer_adds(out, "\tno instances\n");
 	put_build(out, s);
 	put_list(out, "command", s->command);
 	if (s->is_copy)
