@@ -1,5 +1,6 @@
 #include "backends/engine_target.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,18 @@ static void take_tls_of_environment(const struct engine_places *places, struct e
 	ret->key = xasprintf("%s/key.pem", dir);
 }
 
+/* "host:port" is one of TCP, as docker reads it. */
+static int take_variable(const char *name, const char *value, struct engine_target *ret, struct error *err)
+{
+	bool bare = *value != '/' && !strstr(value, "://") && strchr(value, ':');
+	cleanup_free char *url = xasprintf("%s%s", bare ? "tcp://" : "", value);
+	ret->from = xstrdup(name);
+	int r = take_address(url, ret, err);
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
 /* ---- contexts ---- */
 
 static void hash_of_name(const char *name, char hex[SHA256_HEX])
@@ -128,6 +141,8 @@ static int take_context(const char *dir, const char *name, const char *from, str
 	}
 	if (r == 0)
 		ret->from = xasprintf("context %s (%s)", name, from);
+	else if (host)
+		error_prefix(err, "docker's context '%s' (%s)", name, from);
 	json_decref(meta);
 	return r;
 }
@@ -152,23 +167,30 @@ struct candidate {
 	const char *from;
 };
 
+/* NULL: there is none */
+static const struct candidate *first_with(const struct candidate *candidates, size_t count, int mode)
+{
+	for (size_t i = 0; i < count; i++)
+		if (candidates[i].path && faccessat(AT_FDCWD, candidates[i].path, mode, AT_EACCESS) == 0)
+			return &candidates[i];
+	return NULL;
+}
+
+/* One that this user may use comes first: beside a rootless engine there is often a system's own, which is closed to him. */
 static int take_first(struct candidate *candidates, size_t count, const char *name, struct engine_target *ret, struct error *err)
 {
 	cleanup_buffer struct buffer looked = BUFFER_INIT;
-	int r = -ENOENT;
+	const struct candidate *first = first_with(candidates, count, R_OK | W_OK);
+	first = first ? first : first_with(candidates, count, F_OK);
+	cleanup_free char *url = first ? xasprintf("unix://%s", first->path) : NULL;
+	ret->from = first ? xstrdup(first->from) : NULL;
 	for (size_t i = 0; i < count; i++) {
-		char *path = candidates[i].path;
-		if (r && path && access(path, F_OK) == 0) {
-			cleanup_free char *url = xasprintf("unix://%s", path);
-			r = take_address(url, ret, err);
-			ret->from = xstrdup(candidates[i].from);
-		}
-		if (path)
-			buffer_printf(&looked, "%s%s", looked.len ? ", " : "", path);
-		free(path);
+		if (candidates[i].path)
+			buffer_printf(&looked, "%s%s", looked.len ? ", " : "", candidates[i].path);
+		free(candidates[i].path);
 	}
-	if (r != -ENOENT)
-		return r;
+	if (url)
+		return take_address(url, ret, err);
 	error_set(err, ERROR_BACKEND_UNREACHABLE, "there is no socket of %s", name);
 	return error_hint(err, "looked for %s; is it installed, and does it run?", buffer_str(&looked));
 }
@@ -181,8 +203,7 @@ static int find_docker(const struct engine_places *places, struct engine_target 
 	cleanup_free char *current = dir ? current_context(dir) : NULL;
 	if (host) {
 		take_tls_of_environment(places, ret);
-		ret->from = xstrdup("DOCKER_HOST");
-		return take_address(host, ret, err);
+		return take_variable("DOCKER_HOST", host, ret, err);
 	}
 	const char *name = context ? context : current, *from = context ? "DOCKER_CONTEXT" : "currentContext of config.json";
 	if (name && strcmp(name, "default") && dir)
@@ -199,10 +220,8 @@ static int find_podman(const struct engine_places *places, struct engine_target 
 {
 	const char *host = engine_variable(places, "CONTAINER_HOST"), *runtime = engine_variable(places, "XDG_RUNTIME_DIR");
 	ret->podman = true;
-	if (host) {
-		ret->from = xstrdup("CONTAINER_HOST");
-		return take_address(host, ret, err);
-	}
+	if (host)
+		return take_variable("CONTAINER_HOST", host, ret, err);
 	struct candidate candidates[] = {
 	    {places->uid == 0 ? xasprintf("%s/run/podman/podman.sock", places->run) : NULL, "the system's socket"},
 	    {runtime ? xasprintf("%s/podman/podman.sock", runtime) : NULL, "the user's socket"},

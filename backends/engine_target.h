@@ -1,6 +1,6 @@
 /* Which container engine is meant, as docker's own users expect it:
  * x-aether.backend, then DOCKER_HOST, DOCKER_CONTEXT, currentContext of config.json, the default socket, rootless sockets;
- * of Podman CONTAINER_HOST, then the user's socket, then the system's.
+ * of Podman CONTAINER_HOST, then the user's socket, then the system's. A socket that is closed to this user comes after those that are not.
  * Formats: https://docs.docker.com/engine/manage-resources/contexts/ and https://docs.docker.com/reference/cli/docker/#environment-variables
  *
  * Reads small files of the user's and asks nobody; any thread. */
