@@ -9,7 +9,7 @@
 
 #include "base/strv.h"
 
-enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
+enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER, PULL_OLD /* and when it was pulled longer ago than pull_after_s */ };
 
 struct ulimit_option {
 	char *name;         /* "nofile" */
@@ -47,6 +47,7 @@ struct container_options {
 	bool privileged, read_only, init, tty, stdin_open, oom_kill_disable;
 	struct container_check check; /* instead of the image's HEALTHCHECK */
 	enum pull_policy pull;
+	unsigned pull_after_s;
 };
 
 #define CONTAINER_UNSET INT64_MIN

@@ -170,6 +170,8 @@ char *engine_labelled(const char *path, const char *namespace_);
 const char *engine_label(const json_t *labels, const char *key); /* borrowed or NULL */
 const char *engine_service_of(const json_t *labels); /* the service that this is the container of; NULL: `docker compose run` has made it for one command. borrowed */
 bool engine_is_of(const json_t *labels, const char *namespace_); /* is what carries them that namespace's? */
+/* RFC 3339 with nanoseconds, since 1970; 0: never ("0001-01-01T00:00:00Z"), or it is no time. */
+int64_t engine_milliseconds(const char *text);
 /* Of ".123456Z", with what comes behind the digits. */
 long engine_nanoseconds(const char *fraction, char **rest);
 /* new: its words, bounded, on one line, for status.json and a terminal */
@@ -190,6 +192,7 @@ struct engine_plan {
 	char *data; /* as in struct service_spec */
 	char *platform; /* NULL: the engine's */
 	enum pull_policy pull;
+	unsigned pull_after_s; /* PULL_OLD */
 	json_t *create;   /* the body of POST /containers/create */
 	char **records;   /* of volumes: the files that name them (engine_volumes.c) */
 	char **volumes;   /* their keys */

@@ -34,6 +34,7 @@ struct pull {
 	uint64_t told_ms;
 	char *image, *platform;
 	enum pull_policy policy;
+	unsigned after_s; /* PULL_OLD */
 	struct engine_gate gate;
 	struct buffer line;
 	struct error failed; /* in the stream */
@@ -334,11 +335,18 @@ static bool is_for(const char *platform, const json_t *image)
 	return !strcasecmp(first, os) && is_architecture(wanted, is);
 }
 
+/* An engine that does not say when it got it is asked to look. */
+static bool is_stale(const struct pull *p, const json_t *image)
+{
+	int64_t had = engine_milliseconds(json_string_value(json_object_get(json_object_get(image, "Metadata"), "LastTagTime")));
+	return p->policy == PULL_ALWAYS || (p->policy == PULL_OLD && now_wall_ms() - had > (int64_t)p->after_s * 1000);
+}
+
 static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct pull *p = arg;
 	bool there = !err && is_for(p->platform, json);
-	if (there && p->policy != PULL_ALWAYS)
+	if (there && !is_stale(p, json))
 		image_seen(p, json);
 	else if (err && status != 404)
 		pull_end(p, err);
@@ -381,14 +389,14 @@ void engine_image_ensure(struct engine *e, const struct engine_plan *plan, struc
 {
 	const char *image = plan->image;
 	struct pull *p = e->pulls;
-	while (p && (strcmp(p->image, image) || !is_same(p->platform, plan->platform) || p->policy != plan->pull))
+	while (p && (strcmp(p->image, image) || !is_same(p->platform, plan->platform) || p->policy != plan->pull || p->after_s != plan->pull_after_s))
 		p = p->next;
 	if (p) {
 		wait_for(p, plan->service, told, done, arg);
 		return;
 	}
 	p = xcalloc(1, sizeof *p);
-	*p = (struct pull){.e = e, .next = e->pulls, .image = xstrdup(image), .platform = xstrdup(plan->platform), .policy = plan->pull, .line = BUFFER_INIT, .failed = ERROR_INIT};
+	*p = (struct pull){.e = e, .next = e->pulls, .image = xstrdup(image), .platform = xstrdup(plan->platform), .policy = plan->pull, .after_s = plan->pull_after_s, .line = BUFFER_INIT, .failed = ERROR_INIT};
 	e->pulls = p;
 	engine_begin(e);
 	wait_for(p, plan->service, told, done, arg);

@@ -19,8 +19,7 @@ struct listing {
 	void *arg;
 };
 
-/* RFC 3339 with nanoseconds; "0001-01-01T00:00:00Z" is never. */
-static int64_t milliseconds(const char *text)
+int64_t engine_milliseconds(const char *text)
 {
 	struct tm tm = {0};
 	long offset = 0, fraction = 0;
@@ -49,7 +48,7 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 	const json_t *labels = json_object_get(json_object_get(container, "Config"), "Labels"), *state = json_object_get(container, "State");
 	const char *service = engine_service_of(labels), *hash = engine_label(labels, ENGINE_LABEL_CONFIG_HASH);
 	const char *id = json_string_value(json_object_get(container, "Id"));
-	int64_t started = milliseconds(json_string_value(json_object_get(state, "StartedAt")));
+	int64_t started = engine_milliseconds(json_string_value(json_object_get(state, "StartedAt")));
 	if (!id || !engine_is_of(labels, e->namespace_) || !backend_service_name_valid(service) || !started)
 		return false;
 	bool paused = json_is_true(json_object_get(state, "Paused")), waits = json_is_true(json_object_get(state, "Restarting")); /* for its next start: and "Running" */
@@ -62,7 +61,7 @@ bool engine_instance_of(const struct engine *e, const json_t *container, struct 
 	    .config_hash = xstrdup(hash ? hash : ""),
 	    .exit_code = running ? 0 : (int)json_integer_value(json_object_get(state, "ExitCode")),
 	    .started_ms = started,
-	    .exited_ms = running ? 0 : milliseconds(json_string_value(json_object_get(state, "FinishedAt"))),
+	    .exited_ms = running ? 0 : engine_milliseconds(json_string_value(json_object_get(state, "FinishedAt"))),
 	    .paused = paused,
 	    .unplugged = running && engine_is_unplugged(e, container),
 	};

@@ -180,6 +180,7 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->data = xstrdup(spec->data);
 	p->platform = spec->container ? xstrdup(spec->container->platform) : NULL;
 	p->pull = spec->container ? spec->container->pull : PULL_MISSING;
+	p->pull_after_s = spec->container ? spec->container->pull_after_s : 0;
 	add_ports(spec, exposed, bindings);
 	cleanup_free char *network = engine_network_name(e);
 	json_t *create = json_pack("{s:s, s:o, s:o, s:o, s:i}", "Image", spec->image ? spec->image : "", "Env", environment(spec->env), "Labels",

@@ -1,5 +1,6 @@
 /* The fields of a service that only a container has (compose-spec 05-services). A process of this machine takes none of them: their names are
  * kept for the warning that says so. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -113,15 +114,46 @@ static int take_memory_swap(const struct field *f, void *out)
 	return r;
 }
 
+/* "12h", "1w2d": seconds; 0: it is no such time */
+static unsigned parse_age(const char *text)
+{
+	static const char units[] = "wdhms";
+	static const unsigned seconds[] = {7 * 86400, 86400, 3600, 60, 1};
+	uint64_t age = 0;
+	while (*text) {
+		size_t digits = strspn(text, "0123456789");
+		const char *unit = text[digits] ? strchr(units, text[digits]) : NULL;
+		if (!digits || digits > 6 || !unit)
+			return 0;
+		age += strtoull(text, NULL, 10) * seconds[unit - units];
+		text += digits + 1;
+	}
+	return age > UINT32_MAX ? UINT32_MAX : (unsigned)age;
+}
+
 static int take_pull(const struct field *f, void *out)
 {
-	static const char *const words[] = {"missing", "if_not_present", "always", "never", "build", "daily", "weekly", NULL};
-	static const enum pull_policy policies[] = {PULL_MISSING, PULL_MISSING, PULL_ALWAYS, PULL_NEVER, PULL_NEVER, PULL_MISSING, PULL_MISSING};
-	size_t i;
-	int r = field_choice(f, words, &i);
-	if (r == 0)
-		options(f, out)->pull = policies[i];
-	return r;
+	static const struct {
+		const char *word;
+		enum pull_policy policy;
+		unsigned after_s;
+	} policies[] = {{"missing", PULL_MISSING}, {"if_not_present", PULL_MISSING}, {"refresh", PULL_MISSING}, /* as docker compose reads it */
+	                {"always", PULL_ALWAYS},   {"never", PULL_NEVER},            {"build", PULL_NEVER},
+	                {"daily", PULL_OLD, 86400}, {"weekly", PULL_OLD, 7 * 86400}};
+	struct container_options *o = options(f, out);
+	cleanup_free char *text = NULL;
+	int r = field_string(f, &text);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
+		if (!strcmp(text, policies[i].word)) {
+			o->pull = policies[i].policy;
+			o->pull_after_s = policies[i].after_s;
+			return 0;
+		}
+	o->pull = PULL_OLD;
+	o->pull_after_s = !strncmp(text, "every_", 6) ? parse_age(text + 6) : 0;
+	return o->pull_after_s ? 0 : field_expected(f, "missing, if_not_present, always, never, build, daily, weekly or every_12h");
 }
 
 /* ---- extra_hosts: a list of NAME:ADDRESS or NAME=ADDRESS, or a mapping ---- */

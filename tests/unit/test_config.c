@@ -140,6 +140,8 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_list(out, "aliases", s->aliases);
 	put_list(out, "only containers have", s->container_fields);
 	put_text(out, "user", s->container.user);
+	if (s->container.pull != PULL_MISSING)
+		buffer_printf(out, "\tpulled by %d after %u s\n", s->container.pull, s->container.pull_after_s);
 	for (size_t k = 0; k < s->n_grants; k++)
 		buffer_printf(out, "\t%s %s at %s\n", s->grants[k].secret ? "secret" : "config", s->grants[k].source, s->grants[k].target);
 	put_list(out, "extra_hosts", s->container.extra_hosts);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -597,6 +598,36 @@ static void test_platform(void **state)
 	}
 }
 
+/* One that is there is pulled again when it was pulled too long ago, or nobody knows when. */
+static void test_old_images(void **state)
+{
+	struct world *w = *state;
+	static const struct {
+		int ago_s; /* -1: the engine does not say */
+		unsigned after_s;
+		bool pulled;
+	} cases[] = {{3000, 3600, false}, {4000, 3600, true}, {86000, 86400, false}, {-1, 86400, true}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char data[128], when[64] = "0001-01-01T00:00:00Z";
+		time_t at = time(NULL) - cases[i].ago_s + 2 * 3600;
+		struct volume_spec volume;
+		struct outcome o = {0};
+		struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+		const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .pull = PULL_OLD, .pull_after_s = cases[i].after_s};
+		if (cases[i].ago_s >= 0)
+			strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S.123456789+02:00", gmtime(&at));
+		anew(w);
+		json_object_set_new(w->engine.images, "app%3A1", json_pack("{s:s, s:{s:s}}", "Id", "old", "Metadata", "LastTagTime", when));
+		spec.container = &options;
+		open_backend(w);
+		backend_prepare(w->b, &spec, on_done, &o);
+		await(w, &o);
+		if ((strcmp(json_string_value(json_object_get(json_object_get(w->engine.images, "app%3A1"), "Id")), "old") != 0) != cases[i].pulled)
+			fail_msg("of %d s ago, wanted anew after %u s", cases[i].ago_s, cases[i].after_s);
+		close_backend(w);
+	}
+}
+
 /* ---- torn down while something is made ahead of need ---- */
 
 struct delay {
@@ -693,6 +724,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_pulls, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_old_images, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
