@@ -35,6 +35,7 @@ struct container_options {
 	char **device_rules;
 	char **volumes_from; /* SERVICE[:ro] or container:NAME[:ro] */
 	char **networks;    /* of others, which it is on as well */
+	char **network_names; /* NETWORK NAME: what it is called there, beside its container's own name */
 	char **dns, **dns_search, **dns_options;
 	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */
 	struct keyvals labels, sysctls;

@@ -57,6 +57,8 @@ void engine_plan_spaces(const struct engine *e, const struct container_options *
 	}
 	for (char **name = o->networks; !network && name && *name; name++)
 		strv_push(&p->networks, xstrdup(*name));
+	for (char **name = o->network_names; !network && name && *name; name++)
+		strv_push(&p->network_names, xstrdup(*name));
 }
 
 /* ---- one after the other ---- */
@@ -66,7 +68,7 @@ struct walk {
 	char **paths; /* to be asked for, or to be connected to */
 	char **names;
 	char *id; /* of the container that joins */
-	char *alias;
+	char *const *aliases; /* NETWORK NAME */
 	size_t next;
 	bool joins;
 	struct error error;
@@ -83,7 +85,6 @@ static void end(void *arg)
 	strv_free(w->names);
 	error_release(&w->error);
 	free(w->id);
-	free(w->alias);
 	free(w);
 	engine_end(e);
 }
@@ -112,6 +113,17 @@ static void on_asked(void *arg, const struct error *err, int status, const json_
 		next(w);
 }
 
+/* new: how it joins that one */
+static json_t *connection(const struct walk *w, const char *network)
+{
+	size_t len = strlen(network);
+	json_t *aliases = json_array();
+	for (char *const *alias = w->aliases; alias && *alias; alias++)
+		if (!strncmp(*alias, network, len) && (*alias)[len] == ' ')
+			json_array_append_new(aliases, json_string(*alias + len + 1));
+	return json_pack("{s:s, s:{s:o}}", "Container", w->id, "EndpointConfig", "Aliases", aliases);
+}
+
 static void next(struct walk *w)
 {
 	const char *path = w->paths ? w->paths[w->next] : NULL;
@@ -121,7 +133,7 @@ static void next(struct walk *w)
 	}
 	w->next++;
 	if (w->joins)
-		engine_call(w->e, "POST", path, json_pack("{s:s, s:{s:[s]}}", "Container", w->id, "EndpointConfig", "Aliases", w->alias), ENGINE_CHANGE_MS, on_asked, w);
+		engine_call(w->e, "POST", path, connection(w, w->names[w->next - 1]), ENGINE_CHANGE_MS, on_asked, w);
 	else
 		engine_call(w->e, "GET", path, NULL, ENGINE_CALL_MS, on_asked, w);
 }
@@ -161,7 +173,7 @@ void engine_external_join(struct engine *e, const struct engine_plan *p, const c
 	struct walk *w = walk_new(e, done, arg);
 	w->joins = true;
 	w->id = xstrdup(id);
-	w->alias = xstrdup(p->service);
+	w->aliases = p->network_names;
 	add(w, "networks", p->networks, "/connect");
 	next(w);
 }

@@ -291,6 +291,7 @@ void engine_plan_free(struct engine_plan *p)
 	json_decref(p->volume_options);
 	strv_free(p->externals);
 	strv_free(p->networks);
+	strv_free(p->network_names);
 	strv_free(p->records);
 	strv_free(p->volumes);
 	strv_free(p->targets);

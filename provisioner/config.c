@@ -66,6 +66,7 @@ static void service_release(struct config_service *s)
 	free(s->container_name);
 	strv_free(s->aliases);
 	strv_free(s->networks);
+	strv_free(s->network_aliases);
 	strv_free(s->network_words);
 	for (size_t i = 0; i < s->n_grants; i++) {
 		free(s->grants[i].source);
@@ -266,6 +267,7 @@ int config_load_shape(const struct config_params *params, struct config **ret, j
 	l.reader = (struct reader){
 	    .err = err, .lookup = loading_variable, .lookup_arg = &l, .warn = add_warning, .warn_arg = c};
 	c->inherit = c->rewrite = true;
+	c->is_main = !params->main_root || !strcmp(params->main_root, params->root);
 	int r = load_shape(&l, ret_shape);
 	for (size_t i = 0; i < l.n_docs; i++)
 		yaml_free(l.docs[i]);

@@ -124,6 +124,7 @@ struct config_service {
 	char *container_name;
 	char **aliases;      /* more names that its peers know it by: hostname, container_name, aliases on networks */
 	char **networks;     /* the keys of those that it is on */
+	char **network_aliases; /* KEY NAME: which of `aliases` it has there */
 	char **network_words; /* fields of these that are not read here: ipv4_address */
 	struct config_grant *grants;
 	size_t n_grants;
@@ -191,6 +192,7 @@ struct config {
 	char *name;         /* top-level name; NULL: not given */
 	struct config_service *services; /* in the file's order */
 	size_t n_services;
+	bool is_main;        /* of the main checkout, or there is no other */
 	struct config_resource *volumes, *networks; /* of the top level */
 	size_t n_volumes, n_networks;
 	struct config_source *sources;

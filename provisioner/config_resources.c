@@ -125,6 +125,19 @@ const char *config_resource_name(const struct config_resource *r)
 	return r->name ? r->name : r->key;
 }
 
+/* By the names that docker compose would give it there. Those of ten workspaces would be each other's: they are the main checkout's, as the
+ * published numbers of ports are. */
+static void name_on_external(const struct config *c, struct config_service *s, const char *key, const char *network)
+{
+	size_t len = strlen(key);
+	if (!c->is_main || s->is_copy)
+		return;
+	strv_pushf(&s->container.network_names, "%s %s", network, s->name);
+	for (char **alias = s->network_aliases; alias && *alias; alias++)
+		if (!strncmp(*alias, key, len) && (*alias)[len] == ' ')
+			strv_pushf(&s->container.network_names, "%s %s", network, *alias + len + 1);
+}
+
 /* A container joins those that others made; the rest is the environment's own one. */
 void join_external_networks(struct config *c)
 {
@@ -133,8 +146,10 @@ void join_external_networks(struct config *c)
 		static char *const by_default[] = {(char *)"default", NULL};
 		for (char *const *key = s->networks ? s->networks : by_default; *key; key++) {
 			const struct config_resource *network = config_network(c, *key);
-			if (network && network->external)
-				strv_push(&s->container.networks, xstrdup(config_resource_name(network)));
+			if (!network || !network->external)
+				continue;
+			strv_push(&s->container.networks, xstrdup(config_resource_name(network)));
+			name_on_external(c, s, *key, config_resource_name(network));
 		}
 	}
 }

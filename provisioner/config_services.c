@@ -85,11 +85,14 @@ static int read_networks(const struct field *f, void *out)
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field network = field_child(f, i);
+		size_t before = strv_len(s->aliases);
 		char *key = network.key ? xstrdup(network.key) : NULL;
 		if (!key)
 			r = field_text(&network, &key);
 		else if (!field_is_null(&network))
 			r = field_read_map(&network, network_fields, UNKNOWN_WARNS, "a mapping, or nothing", out);
+		for (char **alias = s->aliases ? s->aliases + before : NULL; alias && *alias; alias++)
+			strv_pushf(&s->network_aliases, "%s %s", key, *alias);
 		if (r == 0)
 			strv_push(&s->networks, key);
 		else
@@ -590,6 +593,7 @@ static int copy_service(struct loading *l, const struct field *name, const char 
 	s->is_copy = true;
 	free(move_ptr(s->container_name));
 	strv_free(move_ptr(s->aliases));
+	strv_free(move_ptr(s->network_aliases));
 	free(move_ptr(s->container.hostname));
 	for (size_t i = 0; i < s->n_ports; i++)
 		s->ports[i].published = 0;

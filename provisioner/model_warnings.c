@@ -52,9 +52,20 @@ static void warn_of_volume(struct model *m, const struct config_resource *v)
 		           device ? device : v->driver);
 }
 
+static bool is_joined(const struct config *c, const char *network)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (strv_contains(c->services[i].container.networks, network))
+			return true;
+	return false;
+}
+
 static void warn_of_network(struct model *m, const struct config_resource *n)
 {
 	cleanup_buffer struct buffer words = BUFFER_INIT;
+	if (n->external && !m->config->is_main && is_joined(m->config, config_resource_name(n)))
+		strv_pushf(&m->warnings, "networks.%s: it is external, and on it the file's names are those of the main checkout's services; this workspace's are found there by AETHER_NAMESPACE-SERVICE",
+		           n->key);
 	if (n->external)
 		return;
 	for (char **word = n->unused; word && *word; word++)

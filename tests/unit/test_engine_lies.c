@@ -679,6 +679,44 @@ static void test_clear_beside_prepare(void **state)
 	}
 }
 
+/* ---- networks of others ---- */
+
+static bool hear_connection(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	if (strstr(r->path, "/connect"))
+		snprintf(arg, SAID_MAX, "%s %s", strstr(r->path, "/networks/"), r->body);
+	return false;
+}
+
+static void test_joins(void **state)
+{
+	struct world *w = *state;
+	char data[128], heard[SAID_MAX] = "";
+	static char *networks[] = {(char *)"proxy", NULL}, *names[] = {(char *)"prox no", (char *)"proxy web", (char *)"proxy site", NULL};
+	struct volume_spec volume;
+	struct outcome o = {0}, removed = {0}, cleared = {0};
+	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .networks = networks, .network_names = names};
+	json_object_set_new(w->engine.networks, "proxy", json_pack("{s:s, s:{}}", "Id", "p1", "Labels"));
+	spec.container = &options;
+	w->engine.spoil = hear_connection;
+	w->engine.arg = heard;
+	open_backend(w);
+	backend_start(w->b, &spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	json_t *body = json_loads(strchr(heard, '{'), 0, NULL), *aliases = json_object_get(json_object_get(body, "EndpointConfig"), "Aliases");
+	assert_memory_equal(heard, "/networks/proxy/connect ", 24);
+	cleanup_free char *text = json_dumps(aliases, JSON_COMPACT);
+	assert_string_equal(text, "[\"web\",\"site\"]");
+	json_decref(body);
+	backend_remove(w->b, "web", on_done, &removed);
+	assert_int_equal(await(w, &removed), ERROR_NONE);
+	backend_clear(w->b, on_done, &cleared);
+	assert_int_equal(await(w, &cleared), ERROR_NONE);
+	assert_non_null(json_object_get(w->engine.networks, "proxy"));
+	close_backend(w);
+}
+
 /* ---- what is not ours ---- */
 
 static void test_foreign_network(void **state)
@@ -726,6 +764,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_images, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
 	};

@@ -105,12 +105,17 @@ static struct model *load(const struct workspace *w, bool plan, const char *user
 
 #define PROCESS "x-aether: { backend: process }\n"
 
-static char *joined(char *const *argv)
+static char *joined_with(char *const *words, char between)
 {
 	struct buffer out = BUFFER_INIT;
-	for (size_t i = 0; argv && argv[i]; i++)
-		buffer_printf(&out, "%s%s", i ? " " : "", argv[i]);
+	for (size_t i = 0; words && words[i]; i++)
+		buffer_printf(&out, "%.*s%s", i > 0, &between, words[i]);
 	return buffer_detach(&out);
+}
+
+static char *joined(char *const *argv)
+{
+	return joined_with(argv, ' ');
 }
 
 /* A container's image wants to be told what a process is given: the same password is in the URL. */
@@ -647,6 +652,32 @@ static void bound_data_lies_in_our_state(void **state)
 	workspace_release(&w);
 }
 
+/* On a network that all workspaces share the file's names are the main checkout's. */
+static void names_on_networks_of_others_are_the_main_checkouts(void **state)
+{
+	for (int main = 0; main < 2; main++) {
+		struct workspace w;
+		workspace_new(&w, main,
+		              "services:\n"
+		              "  web: { image: x, hostname: h, networks: { proxy: { aliases: [site, shop] }, prox: { aliases: [near] }, inner: { aliases: [own] } } }\n"
+		              "  apart: { image: x, networks: [inner] }\n"
+		              "networks: { proxy: { external: true, name: the-proxy }, prox: { external: true }, inner: {}, unused: { external: true } }\n"
+		              "x-aether: { backend: docker }\n");
+		struct model *m = load(&w, true, "");
+		const struct container_options *o = model_service(m, "web")->spec.container;
+		cleanup_free char *networks = joined(o->networks), *there = joined_with(o->network_names, '|');
+		cleanup_free char *here = joined(model_service(m, "web")->spec.aliases);
+		assert_string_equal(networks, "the-proxy prox");
+		assert_string_equal(there, main ? "the-proxy web|the-proxy site|the-proxy shop|prox web|prox near" : "");
+		assert_string_equal(here, "h site shop near own");
+		assert_null(model_service(m, "apart")->spec.container->networks);
+		assert_int_equal(warns(m, "networks.proxy: it is external, and on it the file's names are those of the main checkout's"), !main);
+		assert_false(warns(m, "networks.unused"));
+		model_free(m);
+		workspace_release(&w);
+	}
+}
+
 static void what_others_made_is_warned_of(void **state)
 {
 	struct workspace w;
@@ -829,6 +860,7 @@ int main(void)
 	    cmocka_unit_test(a_commands_peers_are_where_they_are),
 	    cmocka_unit_test(volumes_lie_in_the_generation),
 	    cmocka_unit_test(bound_data_lies_in_our_state),
+	    cmocka_unit_test(names_on_networks_of_others_are_the_main_checkouts),
 	    cmocka_unit_test(what_others_made_is_warned_of),
 	    cmocka_unit_test(containers_have_their_peers_by_name),
 	    cmocka_unit_test(containers_beside_processes_have_the_hosts),
