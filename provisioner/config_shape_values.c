@@ -38,7 +38,7 @@ int shape_real(const struct field *f, const struct shape *shape, json_t **ret)
 int shape_bool(const struct field *f, const struct shape *shape, json_t **ret)
 {
 	bool value;
-	int r = field_switch(f, &value);
+	int r = field_bool(f, &value);
 	if (r == 0 && (value || shape->always))
 		*ret = json_boolean(value);
 	return r;

@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -123,15 +124,16 @@ int field_choice(const struct field *f, const char *const *words, size_t *ret)
 	return unexpected(f, buffer_str(&what), text);
 }
 
+/* Also what YAML 1.1 called so: docker compose takes it, and says what it thinks of it. */
 int field_bool(const struct field *f, bool *ret)
 {
-	static const char *const words[] = {"true", "false", "True", "False", "TRUE", "FALSE"};
+	static const char *const words[] = {"true", "false", "yes", "no", "on", "off", "y", "n"};
 	cleanup_free char *text = NULL;
 	int r = scalar(f, "true or false", &text);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		if (!strcmp(words[i], text)) {
+		if (!strcasecmp(words[i], text)) {
 			*ret = i % 2 == 0;
 			return 0;
 		}
