@@ -6,7 +6,7 @@
 
 #define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->network}
 #define LISTS(o)                                                                                                       \
-	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->network_names, (o)->volumes_from, (o)->check.test}
+	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->device_requests, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->network_names, (o)->volumes_from, (o)->check.test}
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static uint64_t hash_list(uint64_t h, char *const *list)

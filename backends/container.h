@@ -33,6 +33,7 @@ struct container_options {
 	char **cap_add, **cap_drop, **group_add, **security_opt;
 	char **devices;     /* HOST[:CONTAINER[:PERMISSIONS]] */
 	char **device_rules;
+	char **device_requests; /* by what they can do (gpus), each as JSON: a DeviceRequest of the engine's API */
 	char **volumes_from; /* SERVICE[:ro] or container:NAME[:ro] */
 	char **networks;    /* of others, which it is on as well */
 	char **network_names; /* NETWORK NAME: what it is called there, beside its container's own name */

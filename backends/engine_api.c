@@ -106,6 +106,8 @@ void engine_error(const struct engine *e, const char *what, int status, const js
 		return;
 	}
 	error_set(err, code_of(line), "%s%s%s", what, *what ? ": " : "", line);
+	if (strstr(line, "could not select device driver"))
+		error_hint(err, "gpus, or deploy.resources.reservations.devices, asks for devices that the engine has no driver of; for NVIDIA's that is nvidia-container-toolkit");
 	if (err->code == ERROR_IMAGE_NOT_FOUND)
 		error_hint(err, "there is none of it for the platform: that the file names; leave that out, or name another");
 }

@@ -68,6 +68,16 @@ static void set_devices(json_t *host, char *const *devices)
 	json_object_set_new(host, "Devices", list);
 }
 
+static void set_device_requests(json_t *host, char *const *requests)
+{
+	json_t *list = json_array();
+	for (; requests && *requests; requests++)
+		json_array_append_new(list, json_loads(*requests, 0, NULL));
+	if (json_array_size(list))
+		json_object_set(host, "DeviceRequests", list);
+	json_decref(list);
+}
+
 static void set_ulimits(json_t *host, const struct container_options *o)
 {
 	json_t *list = json_array();
@@ -142,6 +152,7 @@ void engine_container_options(const struct container_options *o, json_t *create,
 	json_decref(ours);
 	set_security(host, o);
 	set_devices(host, o->devices);
+	set_device_requests(host, o->device_requests);
 	set_ulimits(host, o);
 	set_map(host, "Sysctls", &o->sysctls);
 	set_list(host, "DeviceCgroupRules", o->device_rules);

@@ -213,6 +213,15 @@ static bool is_in(const char *key, const char *const *list, size_t n)
 	return false;
 }
 
+/* As `devices`, in another place. */
+static void approve_reserved_devices(const struct field *service)
+{
+	struct field deploy, resources, reservations, devices;
+	if (field_find(service, "deploy", &deploy) && field_find(&deploy, "resources", &resources) && field_find(&resources, "reservations", &reservations) &&
+	    field_find(&reservations, "devices", &devices) && !field_is_null(&devices))
+		approve_node(&devices);
+}
+
 /* The environment of anything but a recipe's own process decides what code that runs (PATH, LD_PRELOAD, NODE_OPTIONS). */
 static void approve_environment(const struct field *f)
 {
@@ -270,6 +279,7 @@ int approve_service(const struct field *f, const struct config_service *s)
 		if (!strcmp(child.key, "image") && !recipe)
 			approve_text(&child, s->image);
 	}
+	approve_reserved_devices(f);
 	if (!recipe || s->run_command || s->mounts_code)
 		approve_environment(f);
 	if (!s->run_command)

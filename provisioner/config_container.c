@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "provisioner/config_private.h"
+#include "provisioner/config_shape.h"
 
 #define ULIMITS_MAX 100
 
@@ -255,6 +256,50 @@ static int take_devices(const struct field *f, void *out)
 	return r;
 }
 
+/* ---- devices by what they can do: gpus, and deploy.resources.reservations.devices ---- */
+
+/* https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate, DeviceRequest; new */
+static char *device_request(const json_t *one, bool gpu)
+{
+	static const char *const names[][2] = {{"driver", "Driver"}, {"count", "Count"}, {"device_ids", "DeviceIDs"}, {"options", "Options"}};
+	json_t *able = json_array(), *request = json_object();
+	if (json_object_get(one, "capabilities"))
+		json_array_extend(able, json_object_get(one, "capabilities"));
+	if (gpu)
+		json_array_append_new(able, json_string("gpu"));
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (json_object_get(one, names[i][0]))
+			json_object_set(request, names[i][1], json_object_get(one, names[i][0]));
+	json_object_set_new(request, "Capabilities", json_pack("[o]", able));
+	char *text = json_dumps(request, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(request);
+	return text;
+}
+
+static int take_requests(const struct field *f, struct container_options *o, bool gpu)
+{
+	json_t *all = NULL, *one;
+	size_t i;
+	int r = gpu ? shape_gpus(f, NULL, &all) : shape_device_requests(f, NULL, &all);
+	json_array_foreach (all, i, one)
+		if (r == 0)
+			strv_push(&o->device_requests, device_request(one, gpu));
+	json_decref(all);
+	return r;
+}
+
+static int take_gpus(const struct field *f, void *out)
+{
+	if (f->node->type == YAML_SCALAR && strcmp(f->node->text, "all"))
+		return field_expected(f, "all, or a list of devices");
+	return take_requests(f, options(f, out), true);
+}
+
+int read_device_requests(const struct field *f, void *out)
+{
+	return take_requests(f, options(f, out), false);
+}
+
 /* ---- ulimits: NAME: N, or NAME: {soft: N, hard: N} ---- */
 
 static int take_soft(const struct field *f, void *out)
@@ -307,6 +352,7 @@ const struct field_reader container_fields[] = {
     {"dns_search", take_dns_search},
     {"domainname", take_domainname},
     {"extra_hosts", take_extra_hosts},
+    {"gpus", take_gpus},
     {"group_add", take_group_add},
     {"hostname", take_hostname},
     {"init", take_init},

@@ -142,7 +142,7 @@ static int read_reserved_memory(const struct field *f, void *out)
 static const struct field_reader reservation_fields[] = {
     {"memory", read_reserved_memory},
     {"cpus", field_ignore}, /* of a scheduler's: one machine has nothing to choose */
-    {"devices", NULL},
+    {"devices", read_device_requests},
     {"generic_resources", NULL},
     {"pids", NULL},
     {NULL, NULL},
@@ -519,7 +519,6 @@ static const struct field_reader service_fields[] = {
     {"develop", NULL},
     {"extends", NULL},
     {"external_links", NULL},
-    {"gpus", NULL},
     {"isolation", NULL},
     {"label_file", NULL},
     {"links", field_ignore}, /* add_links */

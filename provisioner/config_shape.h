@@ -1,6 +1,6 @@
 /* The configuration in the shape of `docker compose config --format json`: short forms written out, paths absolute, variables and
  * env_files resolved, what nothing uses left out. Made of the tree, so that fields pass through which nothing here reads.
- * Between the files of config_shape*.c alone. */
+ * Between the files of config_shape*.c alone, and config_container.c, which takes requests of devices in that form. */
 #ifndef PROVISIONER_CONFIG_SHAPE_H
 #define PROVISIONER_CONFIG_SHAPE_H
 

@@ -717,6 +717,27 @@ static void test_joins(void **state)
 	close_backend(w);
 }
 
+/* ---- devices by what they can do ---- */
+
+static void test_device_requests(void **state)
+{
+	struct world *w = *state;
+	char data[128];
+	static char *requests[] = {(char *)"{\"Count\":-1,\"Capabilities\":[[\"gpu\"]]}", (char *)"{\"DeviceIDs\":[\"3\"]}", NULL};
+	struct volume_spec volume;
+	struct outcome o = {0};
+	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .device_requests = requests};
+	spec.container = &options;
+	open_backend(w);
+	backend_prepare(w->b, &spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	const json_t *host = json_object_get(json_object_get(json_object_get(w->engine.containers, "ns-web"), "Config"), "HostConfig");
+	cleanup_free char *text = json_dumps(json_object_get(host, "DeviceRequests"), JSON_COMPACT);
+	assert_string_equal(text, "[{\"Count\":-1,\"Capabilities\":[[\"gpu\"]]},{\"DeviceIDs\":[\"3\"]}]");
+	close_backend(w);
+}
+
 /* ---- what is not ours ---- */
 
 static void test_foreign_network(void **state)
@@ -765,6 +786,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_old_images, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_device_requests, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
 	};
