@@ -679,6 +679,47 @@ static void test_clear_beside_prepare(void **state)
 	}
 }
 
+/* ---- its version ---- */
+
+struct version {
+	const char *says;
+	char asked[16]; /* the beginning of the path of what is asked then */
+};
+
+static bool on_version(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct version *v = arg;
+	if (strcmp(r->path, "/version"))
+		return snprintf(v->asked, sizeof v->asked, "%.6s", r->path), false;
+	*keep = scripted_json(fd, 200, v->says);
+	return true;
+}
+
+static void test_versions(void **state)
+{
+	struct world *w = *state;
+	static const struct {
+		const char *says, *asked; /* NULL: it is refused */
+	} cases[] = {{"{\"ApiVersion\":\"1.40\",\"MinAPIVersion\":\"1.12\"}", "/v1.40"}, /* Docker 19.03 */
+	             {"{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.24\"}", "/v1.41"}, /* Podman's */
+	             {"{\"ApiVersion\":\"1.52\",\"MinAPIVersion\":\"1.44\"}", "/v1.51"}, /* Docker 29 */
+	             {"{\"ApiVersion\":\"1.51\"}", "/v1.51"},
+	             {"{\"ApiVersion\":\"1.38\",\"MinAPIVersion\":\"1.12\"}", NULL},
+	             {"{\"ApiVersion\":\"1.70\",\"MinAPIVersion\":\"1.60\"}", NULL}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct version v = {.says = cases[i].says};
+		struct outcome o = {0};
+		w->engine.spoil = on_version;
+		w->engine.arg = &v;
+		open_backend(w);
+		backend_list(w->b, on_list, &o);
+		if (await(w, &o) != (cases[i].asked ? ERROR_NONE : ERROR_BACKEND_UNREACHABLE))
+			fail_msg("%s: %d", cases[i].says, o.code);
+		assert_string_equal(v.asked, cases[i].asked ? cases[i].asked : "");
+		close_backend(w);
+	}
+}
+
 /* ---- networks of others ---- */
 
 static bool hear_connection(void *arg, int fd, const struct scripted_request *r, bool *keep)
@@ -785,6 +826,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_images, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_device_requests, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
