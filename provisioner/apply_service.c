@@ -1,5 +1,6 @@
 /* One service on its way: its operations, its exits, its readiness, and what is told of them. */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -567,53 +568,6 @@ static bool end(struct apply_service *s)
 	return true;
 }
 
-static void on_started(void *arg, const struct error *err)
-{
-	struct apply_service *s = arg;
-	if (!end(s))
-		return;
-	s->restart = s->recreate = false;
-	if (err && err->code == ERROR_CANCELED && s->goal != GOAL_UP) { /* its build was given up for that */
-		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
-		service_tell(s, false);
-		return;
-	}
-	if (err && err->code == ERROR_DATA_UNFINISHED && !s->anew) { /* that is said once: also who has changed his mind gets new data */
-		s->discard = s->unfinished = s->anew = s->made = true;
-		s->recreate = s->goal == GOAL_UP;
-		s->present = PRESENT_STOPPED;
-		service_tell(s, false);
-		return;
-	}
-	if (err && s->outdated && s->goal == GOAL_UP) {
-		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
-		return;
-	}
-	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES)
-		return; /* taken since it was looked at: the next start looks again, and gets another */
-	s->anew = false;
-	if (err) {
-		cleanup_error struct error copy = ERROR_INIT;
-		error_copy(&copy, err);
-		fail(s, &copy);
-		return;
-	}
-	service_note_values(s, s->start_values);
-	s->made = true;
-	s->recreate = s->outdated && s->goal == GOAL_UP;
-	free(s->config_hash);
-	s->config_hash = move_ptr(s->start_hash);
-	s->present = PRESENT_RUNNING;
-	if (s->exited) {
-		service_exited(s, &(struct exit){s->exit_code, s->exited_ms, false});
-		return;
-	}
-	if (s->goal == GOAL_UP)
-		service_probe(s);
-	service_tell(s, false);
-	apply_refresh(s->apply);
-}
-
 /* Looked at before each start: a process that finds its port taken exits with a message of its own, which nobody can
  * understand for all programs. SO_REUSEADDR, as the services do: connections in TIME_WAIT are no hindrance. */
 static bool is_taken(const struct port_binding *port)
@@ -636,6 +590,70 @@ static bool is_published(const struct model_service *m, const struct port_bindin
 		if (m->config->ports[i].published == port->external)
 			return true;
 	return false;
+}
+
+/* A backend names a port that is free as far as this process can tell: an engine may hold one that nobody listens on, or somewhere else. */
+static void replace_refused_port(struct apply_service *s, const char *message)
+{
+	for (size_t i = 0; s->model && message && i < s->model->n_ports; i++) {
+		const struct port_binding *port = &s->model->ports[i];
+		cleanup_free char *words = xasprintf(":%u", port->external);
+		const char *at = strstr(message, words);
+		if (!at || isdigit((unsigned char)at[strlen(words)]) || is_taken(port) || (s->model->strict_ports && is_published(s->model, port)))
+			continue;
+		s->taken = true;
+		s->apply->params.port_taken(s->apply->params.arg, s->name, port);
+		return;
+	}
+}
+
+static void on_started(void *arg, const struct error *err)
+{
+	struct apply_service *s = arg;
+	if (!end(s))
+		return;
+	s->restart = s->recreate = false;
+	if (err && err->code == ERROR_CANCELED && s->goal != GOAL_UP) { /* its build was given up for that */
+		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
+		service_tell(s, false);
+		return;
+	}
+	if (err && err->code == ERROR_DATA_UNFINISHED && !s->anew) { /* that is said once: also who has changed his mind gets new data */
+		s->discard = s->unfinished = s->anew = s->made = true;
+		s->recreate = s->goal == GOAL_UP;
+		s->present = PRESENT_STOPPED;
+		service_tell(s, false);
+		return;
+	}
+	if (err && s->outdated && s->goal == GOAL_UP) {
+		s->present = s->made ? PRESENT_STOPPED : PRESENT_ABSENT;
+		return;
+	}
+	if (err && err->code == ERROR_PORT_ALLOCATION_FAILED && s->goal == GOAL_UP && s->port_tries++ < APPLY_PORT_TRIES) {
+		replace_refused_port(s, err->message); /* or taken since it was looked at: the next start looks again, and gets another */
+		return;
+	}
+	s->anew = false;
+	if (err) {
+		cleanup_error struct error copy = ERROR_INIT;
+		error_copy(&copy, err);
+		fail(s, &copy);
+		return;
+	}
+	service_note_values(s, s->start_values);
+	s->made = true;
+	s->recreate = s->outdated && s->goal == GOAL_UP;
+	free(s->config_hash);
+	s->config_hash = move_ptr(s->start_hash);
+	s->present = PRESENT_RUNNING;
+	if (s->exited) {
+		service_exited(s, &(struct exit){s->exit_code, s->exited_ms, false});
+		return;
+	}
+	if (s->goal == GOAL_UP)
+		service_probe(s);
+	service_tell(s, false);
+	apply_refresh(s->apply);
 }
 
 static void fail_strictly(struct apply_service *s, const struct port_binding *port)

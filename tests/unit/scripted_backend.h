@@ -23,6 +23,8 @@ struct scripted {
 	unsigned start_ms, stop_ms;
 	bool deaf; /* does not listen */
 	enum error_code start_error;
+	bool refuses_port; /* the first that it is started on: that is its own, it says, and nobody listens there */
+	uint16_t refused;
 	unsigned unfinished; /* so many starts find half made data; all of them: 1000 */
 	unsigned settled;
 	unsigned exit_ms; /* exits this long after each start; 0: never */
@@ -183,6 +185,9 @@ static void scripted_operate(uv_timer_t *timer)
 		error_set(&err, ERROR_DATA_UNFINISHED, "as the test says");
 	} else if (o->start && o->s->start_error) {
 		error_set(&err, o->s->start_error, "service %s: as the test says", o->s->name);
+	} else if (o->start && o->s->refuses_port && (!o->s->refused || o->s->refused == o->ports.port[0])) {
+		o->s->refused = o->ports.port[0];
+		error_set(&err, ERROR_PORT_ALLOCATION_FAILED, "Bind for 127.0.0.1:%u failed: port is already allocated", o->s->refused);
 	} else if (o->start) {
 		scripted_up(o->s, o->b->params.loop, &o->ports);
 	} else {

@@ -99,6 +99,20 @@ static void a_port_of_a_foreigner_is_replaced(void **state)
 	assert_true(events_have("port_replaced"));
 }
 
+/* An engine that has not forgotten who had it. */
+static void a_port_that_the_backend_refuses_is_replaced(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	run_for(200);
+	int port = port_of("db");
+	scripted_get("db")->refuses_port = true;
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(scripted_get("db")->refused, port);
+	assert_true(port_of("db") != port);
+	assert_true(events_have("port_replaced"));
+}
+
 /* ---- what ends later ---- */
 
 static void a_crash_loop_backs_off_and_is_given_up(void **state)
@@ -258,6 +272,7 @@ int main(void)
 	    T(secrets_in_logs_are_masked),
 	    T(an_exit_during_the_start_fails_at_once),
 	    T(a_port_of_a_foreigner_is_replaced),
+	    T(a_port_that_the_backend_refuses_is_replaced),
 	    T(a_crash_loop_backs_off_and_is_given_up),
 	    T(a_crash_is_restarted_and_counted),
 	    T(what_others_have_stopped_stays_so),
