@@ -37,6 +37,10 @@ static int add_ports(const struct field *f, struct port_list list, struct range 
 	unsigned n = target.to - target.from + 1;
 	if (published.from && published.to - published.from + 1 != n && n != 1)
 		return field_error(f, "the ranges of published ports and of the service's own differ in length");
+	if (!strcmp(protocol, "sctp")) {
+		field_warn(f, "a port of sctp is not published: peers reach it by the service's name");
+		return 0;
+	}
 	if (strcmp(protocol, "tcp") && strcmp(protocol, "udp"))
 		return field_error(f, "expected the protocol tcp or udp, got '%.20s'", protocol);
 	if (*list.count + n > PORTS_MAX)

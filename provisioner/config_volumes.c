@@ -115,9 +115,12 @@ struct long_form {
 	struct config_volume volume;
 };
 
+/* Those of which no engine here is asked come last. */
+static const char *const types[] = {"volume", "bind", "tmpfs", "image", "cluster", "npipe", NULL};
+#define TYPES_KNOWN 3
+
 static int read_type(const struct field *f, void *out)
 {
-	static const char *const types[] = {"volume", "bind", "tmpfs", NULL};
 	return field_choice(f, types, &((struct long_form *)out)->type);
 }
 
@@ -196,9 +199,21 @@ static int read_tmpfs_mode(const struct field *f, void *out)
 	return 0;
 }
 
+/* It is one service's, and the others run. */
+static void refuse_type(const struct field *f, struct config_service *s, const char *type)
+{
+	struct error *err = f->reader->err;
+	if (error_is_set(&s->fault))
+		return;
+	f->reader->err = &s->fault;
+	field_error(f, "volumes of the type %s are not supported", type);
+	error_hint(&s->fault, "a named volume, or a bind mount, in aether.local.yaml");
+	f->reader->err = err;
+}
+
 static const struct field_reader bind_fields[] = {
     {"propagation", read_propagation}, {"selinux", read_propagation}, {"create_host_path", read_create_host_path}, {"recursive", NULL}, {NULL, NULL}};
-static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", read_subpath}, {"labels", field_ignore}, {NULL, NULL}};
+static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", read_subpath}, {"labels", NULL}, {NULL, NULL}};
 static const struct field_reader tmpfs_fields[] = {{"size", read_tmpfs_size}, {"mode", read_tmpfs_mode}, {NULL, NULL}};
 
 static int read_bind_options(const struct field *f, void *out)
@@ -229,22 +244,25 @@ static const struct field_reader long_fields[] = {
     {"bind", read_bind_options},
     {"volume", read_volume_options},
     {"tmpfs", read_tmpfs_options},
+    {"image", field_ignore}, /* of the type that is refused */
     {NULL, NULL},
 };
 
 static int add_long(const struct field *f, struct config_service *s)
 {
-	static const enum config_volume_type types[] = {CONFIG_VOLUME_NAMED, CONFIG_VOLUME_BIND, CONFIG_VOLUME_TMPFS};
+	static const enum config_volume_type kinds[] = {CONFIG_VOLUME_NAMED, CONFIG_VOLUME_BIND, CONFIG_VOLUME_TMPFS};
 	struct long_form form = {0};
 	int r = field_read_map(f, long_fields, UNKNOWN_WARNS, "a volume", &form);
-	if (r < 0) {
+	if (r == 0 && form.type >= TYPES_KNOWN)
+		refuse_type(f, s, types[form.type]);
+	if (r < 0 || form.type >= TYPES_KNOWN) {
 		free(form.volume.source);
 		free(form.volume.target);
 		free(form.volume.options);
 		free(form.volume.subpath);
 		return r;
 	}
-	form.volume.type = types[form.type];
+	form.volume.type = kinds[form.type];
 	if (form.volume.type == CONFIG_VOLUME_NAMED && !form.volume.source)
 		form.volume.type = CONFIG_VOLUME_ANONYMOUS;
 	return add_volume(f, s, form.volume);

@@ -139,6 +139,7 @@ static void put_service(struct buffer *out, const struct config_service *s)
 	put_text(out, "container_name", s->container_name);
 	put_list(out, "aliases", s->aliases);
 	put_list(out, "only containers have", s->container_fields);
+	put_text(out, "fault", s->fault.message);
 	put_list(out, "device requests", s->container.device_requests);
 	put_list(out, "networks of others", s->container.networks);
 	put_list(out, "names there", s->container.network_names);
