@@ -165,13 +165,15 @@ static int take_host(const struct field *f, char ***hosts)
 	int r = field_text(f, &text);
 	if (r < 0)
 		return r;
-	char *at = strpbrk(text, "=:");
+	char *at = f->key ? NULL : strpbrk(text, "=:");
 	if (!f->key && (!at || at == text || !at[1]))
 		return field_expected(f, "NAME:ADDRESS");
-	if (f->key)
-		strv_pushf(hosts, "%s:%s", f->key, text);
-	else
-		strv_pushf(hosts, "%.*s:%s", (int)(at - text), text, at + 1);
+	const char *address = f->key ? text : at + 1;
+	size_t len = strlen(address);
+	bool brackets = len > 2 && *address == '[' && address[len - 1] == ']'; /* an engine knows none */
+	if (at)
+		*at = '\0';
+	strv_pushf(hosts, "%s:%.*s", f->key ? f->key : text, (int)(len - 2 * brackets), address + brackets);
 	return 0;
 }
 
