@@ -1,4 +1,5 @@
 /* What is asked of an engine without a loop: is it there, and a volume's end. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,7 +21,11 @@ int engine_target_resolve(const char *asked, const char *address, struct engine_
 {
 	const struct engine_places places = {.run = "", .uid = geteuid()};
 	cleanup_error struct error none = ERROR_INIT;
-	int r = engine_target_find(asked, &places, ret, &none);
+	int r = address && !strcmp(asked, address) ? engine_target_find("docker", &places, ret, NULL) : -ENOENT;
+	if (r == 0 && !strcmp(ret->url, address)) /* who has the address alone wants its certificates, too */
+		return 0;
+	engine_target_release(ret);
+	r = engine_target_find(asked, &places, ret, &none);
 	if (address && (r < 0 || strcmp(ret->url, address))) { /* another is meant today; what runs is where it was made */
 		engine_target_release(ret);
 		return engine_target_parse(address, ret, err);

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "backends/engine.h"
 #include "backends/engine_target.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -217,6 +218,22 @@ static void with_certificates_it_is_https(void **state)
 	assert_string_equal(of_variable.ca, ca);
 }
 
+/* What knows an engine by its address alone (exec, cleanup) speaks to it as its user does. */
+static void an_address_keeps_its_certificates(void **state)
+{
+	static const char url[] = "tcp://box:2376", *const asked[] = {"docker", url};
+	setenv("DOCKER_HOST", url, 1);
+	setenv("DOCKER_TLS_VERIFY", "1", 1);
+	setenv("DOCKER_CERT_PATH", "/certs", 1);
+	for (size_t i = 0; i < 2; i++) {
+		cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT, other = ENGINE_TARGET_INIT;
+		assert_int_equal(engine_target_resolve(asked[i], url, &t, NULL), 0);
+		assert_string_equal(t.http_url, "https://box:2376");
+		assert_int_equal(engine_target_resolve(asked[i], "tcp://elsewhere:1", &other, NULL), 0);
+		assert_string_equal(other.http_url, "http://elsewhere:1");
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -225,6 +242,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(variables_come_before_contexts, begin, end),
 	    cmocka_unit_test_setup_teardown(addresses, begin, end),
 	    cmocka_unit_test_setup_teardown(with_certificates_it_is_https, begin, end),
+	    cmocka_unit_test(an_address_keeps_its_certificates),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
