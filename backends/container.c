@@ -4,7 +4,7 @@
 
 #include "base/hash.h"
 
-#define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->network}
+#define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->cgroup_parent, (o)->network}
 #define LISTS(o)                                                                                                       \
 	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->device_requests, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->network_names, (o)->volumes_from, (o)->check.test}
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -27,14 +27,14 @@ uint64_t container_options_hash(uint64_t h, const struct container_options *o)
 {
 	const char *const texts[] = TEXTS(o);
 	char *const *const lists[] = LISTS(o);
-	const int64_t numbers[] = {(int64_t)o->shm_bytes, (int64_t)o->memory_reservation_bytes, o->memory_swap_bytes, o->memory_swappiness, o->cpu_shares, o->oom_score_adj,
+	const int64_t numbers[] = {(int64_t)o->shm_bytes, (int64_t)o->memory_reservation_bytes, o->memory_swap_bytes, o->memory_swappiness, o->cpu_shares, o->cpu_quota, o->cpu_period, o->oom_score_adj,
 	                           o->privileged, o->read_only, o->init, o->tty, o->stdin_open, o->oom_kill_disable, o->check.interval_ms, o->check.timeout_ms,
 	                           o->check.start_period_ms, o->check.start_interval_ms, o->check.retries};
 	for (size_t i = 0; i < COUNT(texts); i++)
 		h = hash_str(h, texts[i] ? texts[i] : "");
 	for (size_t i = 0; i < COUNT(lists); i++)
 		h = hash_list(h, lists[i]);
-	h = hash_map(hash_map(h, &o->labels), &o->sysctls);
+	h = hash_map(hash_map(hash_map(h, &o->labels), &o->sysctls), &o->storage);
 	for (size_t i = 0; i < o->n_ulimits; i++) {
 		h = hash_str(h, o->ulimits[i].name);
 		h = hash_bytes(h, &o->ulimits[i].soft, sizeof o->ulimits[i].soft);
@@ -60,6 +60,7 @@ void container_options_release(struct container_options *o)
 		strv_free(lists[i]);
 	keyvals_release(&o->labels);
 	keyvals_release(&o->sysctls);
+	keyvals_release(&o->storage);
 	ulimit_options_free(o->ulimits, o->n_ulimits);
 	*o = (struct container_options)CONTAINER_OPTIONS_INIT;
 }

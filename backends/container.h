@@ -29,7 +29,7 @@ struct container_options {
 	char *network;  /* "host", "none", "service:NAME", "container:NAME"; NULL: the environment's */
 	char *pid, *ipc, *uts, *userns, *cgroup; /* modes: "host", "private", ... */
 	char *runtime;
-	char *cpuset;
+	char *cpuset, *cgroup_parent;
 	char **cap_add, **cap_drop, **group_add, **security_opt;
 	char **devices;     /* HOST[:CONTAINER[:PERMISSIONS]] */
 	char **device_rules;
@@ -39,13 +39,13 @@ struct container_options {
 	char **network_names; /* NETWORK NAME: what it is called there, beside its container's own name */
 	char **dns, **dns_search, **dns_options;
 	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */
-	struct keyvals labels, sysctls;
+	struct keyvals labels, sysctls, storage;
 	struct ulimit_option *ulimits;
 	size_t n_ulimits;
 	uint64_t shm_bytes, memory_reservation_bytes;
 	int64_t memory_swap_bytes; /* memory and swap together; -1: unlimited */
 	int64_t memory_swappiness; /* from 0; UNSET: the engine's */
-	int64_t cpu_shares, oom_score_adj;
+	int64_t cpu_shares, cpu_quota, cpu_period, oom_score_adj; /* quota and period in microseconds */
 	bool privileged, read_only, init, tty, stdin_open, oom_kill_disable;
 	struct container_check check; /* instead of the image's HEALTHCHECK */
 	enum pull_policy pull;

@@ -155,6 +155,8 @@ void engine_container_options(const struct container_options *o, json_t *create,
 	set_device_requests(host, o->device_requests);
 	set_ulimits(host, o);
 	set_map(host, "Sysctls", &o->sysctls);
+	if (o->storage.count)
+		set_map(host, "StorageOpt", &o->storage);
 	set_list(host, "DeviceCgroupRules", o->device_rules);
 	set_list(host, "Dns", o->dns);
 	set_list(host, "DnsSearch", o->dns_search);
@@ -167,7 +169,10 @@ void engine_container_options(const struct container_options *o, json_t *create,
 	set_text(host, "CgroupnsMode", o->cgroup);
 	set_text(host, "Runtime", o->runtime);
 	set_text(host, "CpusetCpus", o->cpuset);
+	set_text(host, "CgroupParent", o->cgroup_parent);
 	set_number(host, "CpuShares", o->cpu_shares);
+	set_number(host, "CpuQuota", o->cpu_quota);
+	set_number(host, "CpuPeriod", o->cpu_period);
 	set_number(host, "ShmSize", (int64_t)o->shm_bytes);
 	set_number(host, "MemoryReservation", (int64_t)o->memory_reservation_bytes);
 	set_number(host, "MemorySwap", o->memory_swap_bytes);

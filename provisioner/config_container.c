@@ -57,6 +57,7 @@ TEXT(userns)
 TEXT(cgroup)
 TEXT(runtime)
 TEXT(cpuset)
+TEXT(cgroup_parent)
 LIST(cap_add)
 LIST(cap_drop)
 LIST(group_add)
@@ -76,6 +77,8 @@ BYTES(shm_bytes)
 BYTES(memory_reservation_bytes)
 NUMBER(memory_swappiness, 0, 100)
 NUMBER(cpu_shares, 0, INT64_MAX)
+NUMBER(cpu_quota, -1, INT64_MAX)
+NUMBER(cpu_period, 0, INT64_MAX)
 NUMBER(oom_score_adj, -1000, 1000)
 
 /* The shared name is also one by which its peers know it. */
@@ -100,6 +103,11 @@ static int take_labels(const struct field *f, void *out)
 static int take_sysctls(const struct field *f, void *out)
 {
 	return read_variables(f, &options(f, out)->sysctls);
+}
+
+static int take_storage(const struct field *f, void *out)
+{
+	return read_variables(f, &options(f, out)->storage);
 }
 
 static int take_memory_swap(const struct field *f, void *out)
@@ -345,6 +353,9 @@ const struct field_reader container_fields[] = {
     {"cap_add", take_cap_add},
     {"cap_drop", take_cap_drop},
     {"cgroup", take_cgroup},
+    {"cgroup_parent", take_cgroup_parent},
+    {"cpu_period", take_cpu_period},
+    {"cpu_quota", take_cpu_quota},
     {"cpu_shares", take_cpu_shares},
     {"cpuset", take_cpuset},
     {"device_cgroup_rules", take_device_rules},
@@ -375,6 +386,7 @@ const struct field_reader container_fields[] = {
     {"security_opt", take_security_opt},
     {"shm_size", take_shm_bytes},
     {"stdin_open", take_stdin_open},
+    {"storage_opt", take_storage},
     {"sysctls", take_sysctls},
     {"tty", take_tty},
     {"ulimits", take_ulimits},
