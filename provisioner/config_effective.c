@@ -108,6 +108,14 @@ static void set_instances(json_t *service)
 		json_object_del(deploy, "replicas");
 }
 
+/* As a text, as docker compose prints it, it does not read it. */
+static void set_unlimited_swap(json_t *service)
+{
+	const char *limit = json_string_value(json_object_get(service, "memswap_limit"));
+	if (limit && !strcmp(limit, "-1"))
+		json_object_set_new(service, "memswap_limit", json_integer(-1));
+}
+
 static void set_labels(json_t *service, const char *namespace_, const char *workspace, const char *name)
 {
 	if (!json_object_get(service, "labels"))
@@ -164,6 +172,7 @@ void config_effective(json_t *shape, const char *namespace_, const char *workspa
 		set_network(service, networks);
 		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
 		set_instances(service);
+		set_unlimited_swap(service);
 		set_labels(service, namespace_, workspace, key);
 		meets = meets || json_object_get(service, "networks");
 	}
