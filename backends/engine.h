@@ -7,6 +7,7 @@
 #define BACKENDS_ENGINE_H
 
 #include <jansson.h>
+#include <time.h>
 
 #include "backends/backend.h"
 #include "backends/engine_target.h"
@@ -75,6 +76,10 @@ struct engine_slot {
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy} (engine_made.c) */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
+	/* How far its log was heard (engine_logs.c). */
+	char *log_id; /* of which container; NULL: by another process of ours */
+	struct timespec log_last;
+	unsigned log_at_last; /* messages of that time */
 	/* The data of a first start (engine_unfinished.c). */
 	bool ended; /* how its last run has ended is known: */
 	int exit_code;

@@ -2,6 +2,7 @@
  * in one place. Each message carries its time, which is taken off and becomes the file's: a follower that begins again knows from where. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -33,7 +34,10 @@ struct engine_log {
 	size_t stamp_len, line_len; /* line: of what follows the stamp */
 	struct timespec since, last;
 	bool known; /* the message was here before: Podman takes whole seconds only */
+	unsigned skip;    /* so many of `since` were; UINT_MAX: all of them, as far as is known */
+	unsigned at_last; /* that were heard of `last` */
 	bool dropped;
+	bool again; /* it was to be followed anew before this was over: its container has been started again */
 	uv_timer_t timer;
 	void (*heard)(void *arg); /* NULL: nobody waits for its end */
 	void *heard_arg;
@@ -80,6 +84,11 @@ static void date_file(const struct engine_log *l)
 
 /* ---- what comes ---- */
 
+static bool is_same(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
 /* false: it is none */
 static bool take_stamp(struct engine_log *l)
 {
@@ -89,9 +98,14 @@ static bool take_stamp(struct engine_log *l)
 	if (!rest)
 		return false;
 	const struct timespec at = {timegm(&tm), *rest == '.' ? engine_nanoseconds(rest, &rest) : 0};
-	l->known = at.tv_sec < l->since.tv_sec || (at.tv_sec == l->since.tv_sec && at.tv_nsec <= l->since.tv_nsec);
-	if (!l->known)
-		l->last = at;
+	bool of_since = is_same(&at, &l->since);
+	l->known = at.tv_sec < l->since.tv_sec || (at.tv_sec == l->since.tv_sec && at.tv_nsec < l->since.tv_nsec) || (of_since && l->skip);
+	if (of_since && l->skip && l->skip != UINT_MAX)
+		l->skip--;
+	if (l->known)
+		return true;
+	l->at_last = is_same(&at, &l->last) ? l->at_last + 1 : 1;
+	l->last = at;
 	return true;
 }
 
@@ -191,9 +205,38 @@ static void on_last_words(uv_timer_t *timer)
 	tell_heard(timer->data);
 }
 
+/* For whoever follows the same container once more: messages of one time may be old and new ones. */
+static void note_heard(const struct engine_log *l)
+{
+	struct engine_slot *slot = engine_slot(l->e, l->service);
+	free(slot->log_id);
+	slot->log_id = xstrdup(l->id);
+	slot->log_last = l->last;
+	slot->log_at_last = l->at_last;
+}
+
+static void recall_heard(struct engine_log *l)
+{
+	const struct engine_slot *slot = engine_slot(l->e, l->service);
+	bool same = slot->log_id && !strcmp(slot->log_id, l->id);
+	l->skip = slot->log_id && !same ? 0 : UINT_MAX; /* another container has said nothing yet */
+	if (!same || !is_same(&slot->log_last, &l->since))
+		return;
+	l->skip = l->at_last = slot->log_at_last;
+	l->last = l->since;
+}
+
+static bool runs_again(const struct engine_log *l)
+{
+	const struct engine_slot *slot = engine_slot(l->e, l->service);
+	return l->again && !l->dropped && !l->e->closing && slot->state == INSTANCE_RUNNING && slot->id && !strcmp(slot->id, l->id);
+}
+
 static void on_end(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_log *l = arg;
+	if (!l->e->closing && !l->dropped)
+		note_heard(l);
 	for (struct engine_log **at = &l->e->logs; *at; at = &(*at)->next)
 		if (*at == l) {
 			*at = l->next;
@@ -203,6 +246,8 @@ static void on_end(void *arg, const struct error *err, int status, const json_t 
 		close(l->fd);
 	l->fd = -1;
 	tell_heard(l);
+	if (runs_again(l))
+		engine_log_follow(l->e, l->service, l->id);
 	uv_close((uv_handle_t *)&l->timer, on_timer_closed);
 }
 
@@ -230,8 +275,10 @@ bool engine_log_is_heard(const struct engine *e, const char *id)
 void engine_log_follow(struct engine *e, const char *service, const char *id)
 {
 	for (struct engine_log *l = e->logs; l; l = l->next)
-		if (!strcmp(l->id, id) && !l->dropped)
+		if (!strcmp(l->id, id) && !l->dropped) {
+			l->again = true; /* Podman tells of its end a while after that */
 			return;
+		}
 	struct engine_log *l = xcalloc(1, sizeof *l);
 	struct stat st;
 	*l = (struct engine_log){.e = e, .next = e->logs, .service = xstrdup(service), .id = xstrdup(id), .fd = -1};
@@ -242,6 +289,7 @@ void engine_log_follow(struct engine *e, const char *service, const char *id)
 	l->fd = open_file(l);
 	if (l->fd >= 0 && !fstat(l->fd, &st) && st.st_size)
 		l->since = st.st_mtim;
+	recall_heard(l);
 	cleanup_free char *path = xasprintf("/containers/%s/logs?follow=1&stdout=1&stderr=1&timestamps=1&since=%lld.%09ld", id, (long long)l->since.tv_sec, l->since.tv_nsec);
 	l->call = engine_stream(e, "GET", path, NULL, NULL, 0, on_data, on_end, l);
 }

@@ -60,6 +60,7 @@ void engine_slots_free(struct engine *e)
 		free(s->id);
 		free(s->told_to_end);
 		free(s->successor);
+		free(s->log_id);
 		strv_free(s->check.argv);
 		json_decref(s->others);
 		free(s->config_hash);

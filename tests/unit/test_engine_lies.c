@@ -779,6 +779,78 @@ static void test_device_requests(void **state)
 	close_backend(w);
 }
 
+/* ---- logs ---- */
+
+struct log_streams {
+	_Atomic unsigned begun;
+	_Atomic bool over; /* the first of them */
+};
+
+static void say_message(int fd, const char *text)
+{
+	char chunk[256];
+	size_t len = strlen(text);
+	int head = snprintf(chunk, sizeof chunk, "%zx\r\n%c%c%c%c%c%c%c%c", len + 8, 1, 0, 0, 0, 0, 0, 0, (int)len);
+	memcpy(chunk + head, text, len);
+	memcpy(chunk + head + len, "\r\n", 2);
+	send(fd, chunk, (size_t)head + len + 2, MSG_NOSIGNAL);
+}
+
+/* Whole seconds, and an end that comes late, as Podman has it. */
+static bool on_logs(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct log_streams *l = arg;
+	if (!strstr(r->path, "/logs"))
+		return false;
+	unsigned number = ++l->begun;
+	fake_stream(fd);
+	say_message(fd, "2026-01-01T00:00:01Z one\n");
+	say_message(fd, "2026-01-01T00:00:01Z two\n");
+	for (unsigned ms = 0; number == 1 && !l->over && ms < WAIT_MS; ms++)
+		usleep(1000);
+	if (number > 1) {
+		say_message(fd, "2026-01-01T00:00:01Z three\n");
+		say_message(fd, "2026-01-01T00:00:02Z four\n");
+	}
+	*keep = number > 1 ? scripted_hang(fd) : (scripted_say(fd, "0\r\n\r\n"), true);
+	return true;
+}
+
+static void test_log_after_a_restart(void **state)
+{
+	struct world *w = *state;
+	struct log_streams streams = {0};
+	struct outcome o[5] = {{0}};
+	char data[128];
+	struct volume_spec volume;
+	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *log = xasprintf("%s/services/web/log", w->dir);
+	w->engine.spoil = on_logs;
+	w->engine.arg = &streams;
+	open_backend(w);
+	backend_start(w->b, &spec, on_done, &o[0]);
+	assert_int_equal(await(w, &o[0]), ERROR_NONE);
+	backend_settled(w->b, &spec);
+	pause_ms(w, 50);
+	backend_stop(w->b, "web", 15, 100, on_done, &o[1]);
+	assert_int_equal(await(w, &o[1]), ERROR_NONE);
+	backend_start(w->b, &spec, on_done, &o[2]);
+	assert_int_equal(await(w, &o[2]), ERROR_NONE);
+	streams.over = true; /* only now */
+	for (unsigned ms = 0; ms < WAIT_MS && !strstr(buffer_str(&text), "four"); ms += 5) {
+		pause_ms(w, 5);
+		buffer_clear(&text);
+		file_read(AT_FDCWD, log, 1000, &text);
+	}
+	assert_string_equal(buffer_str(&text), "one\ntwo\nthree\nfour\n");
+	backend_remove(w->b, "web", on_done, &o[3]);
+	assert_int_equal(await(w, &o[3]), ERROR_NONE);
+	backend_clear(w->b, on_done, &o[4]);
+	assert_int_equal(await(w, &o[4]), ERROR_NONE);
+	close_backend(w);
+}
+
 /* ---- what is not ours ---- */
 
 static void test_foreign_network(void **state)
@@ -828,6 +900,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_log_after_a_restart, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_device_requests, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
