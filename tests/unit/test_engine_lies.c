@@ -231,13 +231,14 @@ static void on_pause(uv_timer_t *timer)
 	*(bool *)timer->data = true;
 }
 
+/* The timer repeats: one that is due as the turn begins is over before the turn waits for something to happen. */
 static void pause_ms(struct world *w, unsigned ms)
 {
 	bool over = false;
 	uv_timer_t timer;
 	uv_timer_init(&w->loop, &timer);
 	timer.data = &over;
-	uv_timer_start(&timer, on_pause, ms, 0);
+	uv_timer_start(&timer, on_pause, ms, ms);
 	while (!over)
 		uv_run(&w->loop, UV_RUN_ONCE);
 	uv_close((uv_handle_t *)&timer, NULL);
