@@ -61,6 +61,7 @@ struct engine_slot {
 	struct engine_slot *next;
 	char *service;
 	struct engine_op *ops;     /* the first of them goes on */
+	uint64_t op_ended;         /* engine.ops_ended with its last one: what was asked before may be older than what that did */
 	enum instance_state state; /* last seen */
 	char *id;                  /* of the container that was seen, or made ahead of need */
 	char *config_hash;         /* and what it was made from; "" where it is gone */
@@ -130,6 +131,7 @@ struct engine {
 	uv_timer_t retry;
 	unsigned retries;
 	bool watching;
+	uint64_t ops_ended; /* how many have */
 	bool listed;       /* what is there has been looked at: a service without a container is known to have none */
 	int64_t events_ns; /* of the last one */
 	struct engine_rate events_rate;

@@ -117,6 +117,7 @@ static void tell_gone(struct engine *e, struct engine_slot *slot, enum instance_
 struct look {
 	struct engine *e;
 	char *service;
+	uint64_t ops_ended; /* when it was asked */
 };
 
 static void look(struct engine *e, const char *service);
@@ -127,10 +128,10 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 	struct engine *e = l->e;
 	struct engine_slot *slot = engine_slot(e, l->service);
 	struct instance now;
-	bool again = slot->look_again;
+	bool old = slot->op_ended > l->ops_ended, again = slot->look_again;
 	slot->looking = slot->look_again = false;
-	if (slot->ops || e->closing) {
-		; /* it will see for itself */
+	if (slot->ops || old || e->closing) {
+		; /* it will see for itself, or has done so since */
 	} else if (status == 404 && slot->state != INSTANCE_ABSENT) {
 		tell_gone(e, slot, INSTANCE_ABSENT);
 	} else if (status == 200 && engine_instance_of(e, json, &now)) {
@@ -157,7 +158,7 @@ static void look(struct engine *e, const char *service)
 		return;
 	slot->looking = true;
 	struct look *l = xcalloc(1, sizeof *l);
-	*l = (struct look){e, xstrdup(service)};
+	*l = (struct look){e, xstrdup(service), e->ops_ended};
 	cleanup_free char *name = engine_container_name(e, service);
 	cleanup_free char *path = xasprintf("/containers/%s/json", name);
 	engine_begin(e);

@@ -14,6 +14,7 @@ struct listing {
 	struct engine *e;
 	struct instances list;
 	unsigned open; /* inspections */
+	uint64_t ops_ended; /* when it began */
 	struct error failed;
 	backend_list_done *done;
 	void *arg;
@@ -96,7 +97,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		struct engine_slot *slot = engine_slot(l->e, i.service);
 		engine_check_take(l->e, i.service, json);
 		engine_made_take(l->e, i.service, json);
-		if (!slot->ops)
+		if (!slot->ops && slot->op_ended <= l->ops_ended)
 			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);
 		struct instance *item = &l->list.items[l->list.count - 1];
 		item->dismissed = engine_is_dismissed(slot, item);
@@ -164,7 +165,7 @@ void engine_list(struct backend *b, backend_list_done *done, void *arg)
 {
 	struct engine *e = (struct engine *)b;
 	struct listing *l = xcalloc(1, sizeof *l);
-	*l = (struct listing){.e = e, .open = 1, .failed = ERROR_INIT, .done = done, .arg = arg};
+	*l = (struct listing){.e = e, .open = 1, .ops_ended = e->ops_ended, .failed = ERROR_INIT, .done = done, .arg = arg};
 	cleanup_free char *path = engine_labelled("/containers/json?all=1&", e->namespace_);
 	engine_begin(e);
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_listed, l);

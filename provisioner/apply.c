@@ -533,6 +533,14 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up)
 	}
 }
 
+/* Whoever starts it wants it, whoever has stopped it: but for what goes for good. */
+static void want_as_others(struct apply_service *s)
+{
+	const struct apply_params *params = &s->apply->params;
+	if (s->model && s->goal != GOAL_UP && s->goal != GOAL_ABSENT && params->started(params->arg, s))
+		s->goal = GOAL_UP;
+}
+
 /* Somebody else has started it, or made it anew: it is ours all the same. */
 static void take_over(struct apply_service *s, const struct instance *i)
 {
@@ -541,9 +549,8 @@ static void take_over(struct apply_service *s, const struct instance *i)
 	s->made = true;
 	s->gone = s->stuck = s->used_up = false;
 	s->changes++;
-	if (s->dismissed && s->model)
-		s->goal = GOAL_UP;
 	s->dismissed = false;
+	want_as_others(s);
 	free(s->config_hash);
 	s->config_hash = i->config_hash && *i->config_hash ? xstrdup(i->config_hash) : NULL;
 	s->present = PRESENT_RUNNING;

@@ -94,6 +94,7 @@ struct apply_params {
 	void (*changed)(void *arg, const struct apply_service *s,
 	                bool state_changed); /* its state, pid or memory; from within apply_turn or an event */
 	void (*health)(void *arg, const struct apply_service *s); /* what is ready has become unhealthy, was paused or unplugged, or is healthy again; `changed` follows */
+	bool (*started)(void *arg, const struct apply_service *s); /* others have started what nobody wanted up. true: so it is wanted from now on */
 	/* The external port is a foreigner's: lease another, load the model anew, apply_set_model; or apply_port_failed. */
 	void (*port_taken)(void *arg, const char *service, const struct port_binding *port);
 	void *arg;

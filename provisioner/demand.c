@@ -302,23 +302,23 @@ static bool is_loaded(struct demand *d)
 }
 
 /* Who waits for the end of what is wanted again would wait for ever. */
-static void cancel_stops(const struct demand *d)
+void demands_cancel_stops(struct environment *e, char *const *services)
 {
 	cleanup_error struct error err = ERROR_INIT;
 	error_set(&err, ERROR_CANCELED, "it was started again meanwhile");
-	for (struct demand *o = d->e->demands; o; o = o->next) {
+	for (struct demand *o = e->demands; o; o = o->next) {
 		bool waits = o->admitted && !o->finished && (o->wait == WAIT_DOWN || o->wait == WAIT_STOPPED), again = o->wait == WAIT_DOWN;
 		for (char **name = o->names; waits && name && *name; name++)
-			again |= strv_contains(d->needed, *name);
-		if (waits && again && d->needed && *d->needed)
+			again |= strv_contains(services, *name);
+		if (waits && again && services && *services)
 			finish(o, &err);
 	}
 }
 
 static void want(struct demand *d)
 {
-	cancel_stops(d);
 	struct environment *e = d->e;
+	demands_cancel_stops(e, d->needed);
 	if (d->apply) {
 		apply_changes(e->apply);
 		e->config_changed = false;

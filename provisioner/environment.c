@@ -210,6 +210,18 @@ static void on_service_health(void *arg, const struct apply_service *s)
 	environment_event(arg, "health", json_pack("{s:s, s:s}", "service", s->name, "health", service_health_name(s)));
 }
 
+/* apply_params.started: as if it had been asked for here */
+static bool on_service_started(void *arg, const struct apply_service *s)
+{
+	struct environment *e = arg;
+	char *const names[] = {s->name, NULL};
+	if (e->teardown != TEARDOWN_NONE || e->closing || !e->model)
+		return false;
+	demands_cancel_stops(e, names);
+	environment_store_up(e);
+	return true;
+}
+
 static void on_apply_wake(void *arg)
 {
 	environment_wake(arg);
@@ -288,7 +300,7 @@ int environment_new(const struct environment_params *params, struct environment 
 	}
 	e->events = events_new(ENVIRONMENT_EVENTS_MAX, ENVIRONMENT_ERRORS_MAX);
 	e->requested_by = json_array();
-	const struct apply_params apply = {params->loop, on_apply_wake, on_service_changed, on_service_health, environment_port_taken, e};
+	const struct apply_params apply = {params->loop, on_apply_wake, on_service_changed, on_service_health, on_service_started, environment_port_taken, e};
 	e->apply = apply_new(&apply);
 	uv_timer_init(params->loop, &e->turn);
 	uv_timer_init(params->loop, &e->watch);

@@ -196,6 +196,7 @@ void demands_judge(struct environment *e);
 void demands_finish(struct environment *e); /* calls back */
 void demands_fail_all(struct environment *e, bool admitted_only, const struct error *err);
 void demands_cancel_all(struct environment *e, bool admitted_only, const char *why, const char *hint);
+void demands_cancel_stops(struct environment *e, char *const *services); /* who waits for the end of these hears that they were started again */
 
 /* demand_builds.c */
 bool demand_builds(struct demand *d); /* true: what it needs is built */

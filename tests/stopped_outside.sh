@@ -74,3 +74,18 @@ others_end() {
 	stays_stopped 'docker rm -f' worker
 	. ./.env && running worker || fail 'a demand after docker rm -f'
 }
+
+# What was stopped by us, and is started by others: so it is wanted.
+others_start() {
+	ajj stop plain || fail 'ajj stop'
+	container POST 'plain/start'
+	wait_for 2 'docker start of what ajj stop has stopped is taken up' state_is plain ready
+	ajj down || fail 'ajj down'
+	container POST 'plain/start'
+	wait_for 2 'docker start of what ajj down has stopped is taken up' state_is plain ready
+	sleep 1.5
+	running plain && state_is plain ready || fail "docker start was undone: plain is $(field services plain state)"
+	state_is cache stopped || fail "cache is $(field services cache state)"
+	same ready "$(field state)" 'the state after docker start'
+	. ./.env || fail 'a demand after ajj down and docker start'
+}

@@ -52,6 +52,10 @@ struct scripted {
 	int last_exit;
 	/* its own */
 	int fds[4];
+	struct operation_ports {
+		uint16_t port[4];
+		size_t count;
+	} ports;
 	uv_timer_t *timer;
 };
 
@@ -66,10 +70,7 @@ struct scripted_operation {
 	backend_done *done;
 	void *arg;
 	bool start;
-	struct operation_ports {
-		uint16_t port[4];
-		size_t count;
-	} ports;
+	struct operation_ports ports;
 	uv_timer_t timer;
 	struct scripted_operation *next;
 };
@@ -144,6 +145,7 @@ static void scripted_up(struct scripted *s, uv_loop_t *loop, const struct operat
 {
 	s->made = s->running = true;
 	s->unplugged = false;
+	s->ports = *ports;
 	for (size_t i = 0; i < ports->count && !s->deaf; i++) {
 		struct sockaddr_in a = {
 		    .sin_family = AF_INET, .sin_port = htons(ports->port[i]), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -159,6 +161,15 @@ static void scripted_up(struct scripted *s, uv_loop_t *loop, const struct operat
 		s->timer->data = s;
 		uv_timer_start(s->timer, scripted_on_exit, s->exit_ms, 0);
 	}
+}
+
+/* By others, as it was started last. */
+static void scripted_start_outside(struct scripted *s)
+{
+	const struct operation_ports ports = s->ports;
+	scripted_up(s, scripted_open_backend->params.loop, &ports);
+	struct instance i = {.service = s->name, .state = INSTANCE_RUNNING, .handle = (char *)"", .config_hash = s->hash, .started_ms = 2};
+	scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
 }
 
 static void scripted_operation_free(uv_handle_t *h)

@@ -25,6 +25,7 @@ struct world {
 	char dir[64];
 	struct service_spec spec;
 	_Atomic int events, network_events; /* the streams */
+	_Atomic bool slow; /* the next look is answered half a second late, with what there was before; then false */
 	/* as told last */
 	unsigned told;
 	enum instance_state state;
@@ -60,6 +61,16 @@ static void wait_told(struct world *w, unsigned times)
 static bool streams(void *arg, int fd, const struct scripted_request *r, bool *keep)
 {
 	struct world *w = arg;
+	if (strstr(r->path, "/ns-web/json") && w->slow) {
+		pthread_mutex_lock(&w->engine.lock);
+		json_t *before = json_deep_copy(fake_find(w->engine.containers, "ns-web"));
+		pthread_mutex_unlock(&w->engine.lock);
+		w->slow = false;
+		usleep(500000);
+		*keep = fake_dump(fd, 200, before);
+		json_decref(before);
+		return true;
+	}
 	if (!strstr(r->path, "/events"))
 		return false;
 	fake_stream(fd);
@@ -214,6 +225,43 @@ static void a_stop_of_ours_is_nobodys(void **state)
 	assert_int_equal(w->told, 0);
 }
 
+static void starts(struct world *w)
+{
+	cleanup_free char *id = id_of(w);
+	pthread_mutex_lock(&w->engine.lock);
+	json_object_set_new(container(w), "State", fake_state(true, "2026-01-01T00:01:00Z"));
+	pthread_mutex_unlock(&w->engine.lock);
+	say(w, "start", id, NULL, NULL, LATER);
+}
+
+static void a_start_of_what_we_have_stopped_is_told(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	backend_stop(w->b, "web", 15, 100, on_done, &o);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
+	starts(w);
+	wait_told(w, 1);
+	assert_int_equal(w->state, INSTANCE_RUNNING);
+}
+
+/* Its answer is older than what was done meanwhile. */
+static void a_look_from_before_says_nothing(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	cleanup_free char *id = id_of(w);
+	w->slow = true;
+	say(w, "unpause", id, NULL, NULL, LATER);
+	while (w->slow)
+		run_once(&w->loop);
+	backend_stop(w->b, "web", 15, 100, on_done, &o);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
+	say(w, "stop", id, NULL, NULL, LATER);
+	run_for(w, 1000);
+	assert_int_equal(w->told, 0);
+}
+
 static void a_removal_is_others_doing(void **state)
 {
 	struct world *w = *state;
@@ -322,6 +370,8 @@ int main(void)
 	    T(a_stop_is_told_afterwards),
 	    T(a_start_ends_it),
 	    T(a_stop_of_ours_is_nobodys),
+	    T(a_start_of_what_we_have_stopped_is_told),
+	    T(a_look_from_before_says_nothing),
 	    T(a_removal_is_others_doing),
 	    T(what_the_engine_starts_again_does_not_run),
 	    T(a_command_of_its_own_is_no_service),
