@@ -507,7 +507,42 @@ static struct apply_service *find_or_add(struct apply *a, const char *name)
 	return a->services[a->count++] = service_new(a, name);
 }
 
-void apply_adopt(struct apply *a, const struct instances *list, bool up)
+json_t *apply_resting(const struct apply *a)
+{
+	json_t *resting = json_object();
+	for (size_t i = 0; i < a->count; i++) {
+		const struct apply_service *s = a->services[i];
+		bool by_us = s->goal == GOAL_STOPPED && (s->present == PRESENT_STOPPED || s->present == PRESENT_ABSENT);
+		if (s->model && s->operation == OPERATION_NONE && (by_us || s->dismissed))
+			json_object_set_new(resting, s->name, json_string(s->dismissed ? RESTING_BY_OTHERS : RESTING_BY_US));
+	}
+	return resting;
+}
+
+/* false: it was not at rest */
+static bool rest(struct apply_service *s, const json_t *resting)
+{
+	const char *by = s->model ? json_string_value(json_object_get(resting, s->name)) : NULL;
+	if (!by)
+		return false;
+	s->dismissed = !strcmp(by, RESTING_BY_OTHERS);
+	s->goal = s->dismissed ? GOAL_NONE : GOAL_STOPPED;
+	return true;
+}
+
+/* Which others have removed, or was never made. */
+static void adopt_absent(struct apply *a, const json_t *resting)
+{
+	for (size_t i = 0; i < a->count; i++) {
+		struct apply_service *s = a->services[i];
+		if (s->made || !rest(s, resting))
+			continue;
+		s->present = s->dismissed ? PRESENT_STOPPED : PRESENT_ABSENT;
+		service_tell(s, false);
+	}
+}
+
+void apply_adopt(struct apply *a, const struct instances *list, bool up, const json_t *resting)
 {
 	for (size_t i = 0; i < list->count; i++) {
 		const struct instance *found = &list->items[i];
@@ -528,9 +563,13 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up)
 			service_tell(s, false);
 		} else {
 			s->present = PRESENT_READY; /* as far as we know it had been */
+			if (up)
+				rest(s, resting);
 			service_exited(s, &(struct exit){found->exit_code, found->exited_ms, found->dismissed});
 		}
 	}
+	if (up)
+		adopt_absent(a, resting);
 }
 
 /* Whoever starts it wants it, whoever has stopped it: but for what goes for good. */

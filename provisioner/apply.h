@@ -110,9 +110,13 @@ void apply_free(struct apply *a);
 void apply_set_backend(struct apply *a, struct backend *backend); /* borrowed; NULL: none (yet) */
 /* Services are matched by name; one that is not configured any more stays known while an instance of it is there. */
 void apply_set_model(struct apply *a, const struct model *model);
-/* What the backend lists when we begin. `desired`: "up" goes on, anything else leaves what runs for the caller to say.
+/* Services that are to rest, and by whose word. */
+#define RESTING_BY_US "ajj"        /* a command's */
+#define RESTING_BY_OTHERS "others" /* dismissed */
+json_t *apply_resting(const struct apply *a); /* new: {SERVICE: RESTING_*}, of those that are at rest already */
+/* What the backend lists when we begin. `up`: it goes on, but for those that were at `resting` (as above) and do not run; else what runs is left for the caller to say.
  */
-void apply_adopt(struct apply *a, const struct instances *list, bool up);
+void apply_adopt(struct apply *a, const struct instances *list, bool up, const json_t *resting);
 
 /* backend_params.changed */
 void apply_instance_changed(struct apply *a, const struct instance *instance);

@@ -531,7 +531,7 @@ static const struct error *stuck_error(const struct environment *e, char *const 
 static void judge_stop(struct demand *d)
 {
 	struct environment *e = d->e;
-	if (d->wait == WAIT_DOWN && (!apply_is_down(e->apply, false) || e->running_job || e->jobs))
+	if (e->running_job || e->jobs || (d->wait == WAIT_DOWN && !apply_is_down(e->apply, false)))
 		return;
 	for (char **name = d->names; d->wait == WAIT_STOPPED && *name; name++) {
 		const struct apply_service *s = apply_find(e->apply, *name);

@@ -251,6 +251,7 @@ static void on_turn(uv_timer_t *timer)
 		apply_turn(e->apply);
 		if (apply_count(e->apply) != services)
 			e->changed |= CHANGED_SERVICES | CHANGED_STATUS;
+		resting_turn(e);
 		demands_judge(e);
 		update_state(e);
 	}
@@ -300,6 +301,7 @@ int environment_new(const struct environment_params *params, struct environment 
 	}
 	e->events = events_new(ENVIRONMENT_EVENTS_MAX, ENVIRONMENT_ERRORS_MAX);
 	e->requested_by = json_array();
+	resting_read(e);
 	const struct apply_params apply = {params->loop, on_apply_wake, on_service_changed, on_service_health, on_service_started, environment_port_taken, e};
 	e->apply = apply_new(&apply);
 	uv_timer_init(params->loop, &e->turn);
@@ -323,6 +325,7 @@ static void environment_free(struct environment *e)
 	store_close(e->store);
 	events_free(e->events);
 	json_decref(e->requested_by);
+	json_decref(e->resting);
 	error_release(&e->config_error);
 	trust_release(&e->trust);
 	free(e->approves);

@@ -149,7 +149,7 @@ static void on_adopted(void *arg, const struct error *err, const struct instance
 	}
 	e->adopted = true;
 	const char *desired = e->desired ? e->desired : "";
-	apply_adopt(e->apply, list, !strcmp(desired, "up"));
+	apply_adopt(e->apply, list, !strcmp(desired, "up"), e->resting);
 	if (!strcmp(desired, "stopped"))
 		environment_want_all(e, GOAL_STOPPED);
 	if (apply_has_changes(e->apply))

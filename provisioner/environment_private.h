@@ -108,6 +108,7 @@ struct environment {
 	char *stored_backend, *stored_target, *stored_reason, *desired;
 	uint32_t generation;
 	uid_t uid;
+	json_t *resting; /* of resting.c, as it is written, or about to be */
 
 	struct job *jobs, *running_job;
 	uint64_t load_started, load_done; /* numbers of loads */
@@ -202,6 +203,10 @@ void demands_cancel_stops(struct environment *e, char *const *services); /* who 
 bool demand_builds(struct demand *d); /* true: what it needs is built */
 void demand_builds_give_up(struct demand *d);
 bool demand_is_building(const struct demand *d);
+
+/* resting.c */
+void resting_read(struct environment *e);
+void resting_turn(struct environment *e); /* writes down what has changed */
 
 /* teardown.c */
 void teardown_begin(struct environment *e);

@@ -89,3 +89,19 @@ others_start() {
 	same ready "$(field state)" 'the state after docker start'
 	. ./.env || fail 'a demand after ajj down and docker start'
 }
+
+# Whoever has stopped it: the next server neither starts it, nor says anything else of it.
+the_next_server_knows() {
+	local server before
+	container POST 'worker/kill'
+	stays_stopped 'docker kill' worker
+	ajj stop plain || fail 'ajj stop'
+	before=$(field state)
+	server=$(field aetherfs server_pid)
+	kill -9 "$server" || fail "no server $server"
+	wait_for 10 'another server' eval '[ "$(field aetherfs server_pid)" != "$server" ] && state_is cache ready'
+	stays_stopped 'docker kill, and another server' worker
+	stays_stopped 'ajj stop, and another server' plain
+	same "$before" "$(field state)" 'the state by another server'
+	. ./.env && running worker && running plain || fail 'a demand of another server'
+}

@@ -65,11 +65,60 @@ static void what_others_start_is_remembered(void **state)
 	assert_int_equal(scripted_get("db")->starts, 1);
 }
 
+/* By us, by others; what others have removed; what has ended by itself; what was never there. */
+static void what_rests_is_remembered(void **state)
+{
+	static const char *const policies[] = {"restart: always, ", ""};
+	for (size_t i = 0; i < 2; i++) {
+		cleanup_free char *text = xasprintf("services: {us: {%simage: 'e/u', ports: ['1']}, others: {%simage: 'e/o', ports: ['2']}, gone: {%simage: 'e/g', ports: ['3']},"
+		                                    " itself: {restart: always, image: 'e/i', ports: ['4']}, on: {image: 'e/on', ports: ['5']}}\n" TAIL, policies[i], policies[i], policies[i]);
+		compose(text);
+		env_open();
+		assert_int_equal(command("approve"), ERROR_NONE);
+		assert_int_equal(command("up"), ERROR_NONE);
+		scripted_get("others")->dismissed = scripted_get("gone")->dismissed = true;
+		scripted_exit(scripted_get("others"), 143);
+		scripted_exit(scripted_get("gone"), 137);
+		scripted_get("gone")->made = false;
+		assert_int_equal(command("stop us"), ERROR_NONE);
+		scripted_exit(scripted_get("itself"), 1);
+		env_close(false); /* as a kill leaves it */
+		unsigned starts[] = {scripted_get("us")->starts, scripted_get("others")->starts, scripted_get("gone")->starts};
+		env_open();
+		run_for(500);
+		assert_string_equal(service_state("us"), "stopped");
+		assert_string_equal(service_state("others"), "stopped");
+		assert_string_equal(service_state("gone"), "stopped");
+		assert_string_equal(service_state("itself"), "ready");
+		assert_string_equal(service_state("on"), "ready");
+		assert_string_equal(state_now(), "degraded");
+		assert_int_equal(scripted_get("us")->starts, starts[0]);
+		assert_int_equal(scripted_get("others")->starts, starts[1]);
+		assert_int_equal(scripted_get("gone")->starts, starts[2]);
+
+		/* what others have started meanwhile is wanted, and so is what anybody asks for */
+		env_close(false);
+		const struct operation_ports ports = scripted_get("others")->ports;
+		scripted_up(scripted_get("others"), &loop, &ports);
+		env_open();
+		run_for(300);
+		assert_string_equal(service_state("others"), "ready");
+		assert_int_equal(command("up"), ERROR_NONE);
+		env_close(false);
+		env_open();
+		run_for(300);
+		assert_string_equal(state_now(), "ready");
+		assert_int_equal(scripted_get("us")->starts, starts[0] + 1);
+		env_close(true);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(what_others_start_is_wanted),
 	    T(what_others_start_is_remembered),
+	    T(what_rests_is_remembered),
 	};
 	return RUN(tests);
 }
