@@ -136,6 +136,8 @@ struct instance {
 	bool paused;         /* RUNNING, and held by somebody: it answers nobody */
 	bool unplugged;      /* RUNNING, and others have taken it out of the environment's network: nobody reaches it */
 	bool dismissed;      /* EXITED, ABSENT: others have had it ended (`docker stop`, `docker rm -f`); nobody is to start it again unasked */
+	bool lost;           /* EXITED: with its engine, as far as can be told, which does not answer: it is told again when it does */
+	bool returned;       /* EXITED: with its engine, or while nobody heard of it, and that answers: who wants it starts it again, whatever its policy */
 };
 
 struct instances {

@@ -70,6 +70,8 @@ struct engine_slot {
 	char *told_to_end;         /* the container that somebody has told so since its last start; NULL: none */
 	bool told_vaguely;         /* by a signal, nobody knows which */
 	bool dismissed;            /* so it was told */
+	uint64_t vouching;         /* the question under way whether its end was others' doing, or the engine's (engine_events.c); 0: none */
+	bool unheard;              /* it ran when the events ended: what has become of it is not known yet */
 	char *successor;           /* a container that docker compose has made to take this one's name; NULL: none */
 	uint64_t successor_ms;     /* monotonic: when */
 	bool local; /* the pid is of this machine and namespace */
@@ -133,6 +135,9 @@ struct engine {
 	bool watching;
 	uint64_t ops_ended; /* how many have */
 	bool listed;       /* what is there has been looked at: a service without a container is known to have none */
+	uint64_t vouchings; /* how many there were */
+	bool leaving;      /* it ends, and what it still says is about to be past */
+	bool events_cut;   /* by us: they were too many */
 	int64_t events_ns; /* of the last one */
 	struct engine_rate events_rate;
 	/* life */
@@ -370,6 +375,7 @@ void engine_unwatch(struct engine *e);
 bool engine_lives(struct backend *b, const char *service, pid_t pid);
 bool engine_is_succeeded(const struct engine_slot *slot); /* another container is about to take its name, and is not to be met with one of ours */
 bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now); /* others have had it ended */
+void engine_look_unheard(struct engine *e, struct engine_slot *slot); /* after an operation */
 /* The state as it is known now; tells of a change that nobody asked for. */
 void engine_seen(struct engine *e, const struct instance *now, bool by_us);
 

@@ -19,6 +19,7 @@
 #define CGROUP_MAX 16384
 #define LINE_MAX_BYTES (1u << 20)
 #define SLOTS_MAX 2000
+#define VOUCH_MS 5000
 #define SUCCESSION_MS 15000 /* the grace time of the old one, and a little */
 
 /* ---- what is known ---- */
@@ -45,11 +46,71 @@ bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *
 	return now->state == INSTANCE_ABSENT || (now->state == INSTANCE_EXITED && told);
 }
 
-static void tell(struct engine *e, const struct engine_slot *slot, const struct instance *now)
+static struct instance copy_of(const struct instance *i)
+{
+	struct instance copy = *i;
+	copy.service = xstrdup(i->service);
+	copy.handle = xstrdup(i->handle);
+	copy.config_hash = xstrdup(i->config_hash);
+	return copy;
+}
+
+/* ---- an end by somebody's order ---- */
+
+/* An engine that ends has all its containers stopped, in the same words as `docker stop`, and goes on telling of it; but it hears nobody new. */
+struct vouching {
+	struct engine *e;
+	uint64_t number;
+	struct instance now;
+};
+
+/* By the engine, which goes itself. */
+static void tell_lost(struct engine *e, struct engine_slot *slot, const struct instance *now)
 {
 	struct instance told = *now;
-	told.dismissed = engine_is_dismissed(slot, now);
+	told.dismissed = false;
+	told.lost = slot->unheard = true;
 	e->changed(e->changed_arg, &told);
+}
+
+static void on_vouched(void *arg, const struct error *err, const struct http_response *res)
+{
+	struct vouching *v = arg;
+	struct engine *e = v->e;
+	struct engine_slot *slot = engine_slot(e, v->now.service);
+	bool asked = slot->vouching == v->number && !e->closing && e->watching;
+	bool holds = asked && !slot->ops && slot->state == INSTANCE_EXITED && slot->id && !strcmp(slot->id, v->now.handle);
+	if (asked) {
+		slot->vouching = 0;
+		e->leaving = err;
+	}
+	if (holds && err)
+		tell_lost(e, slot, &v->now);
+	else if (holds)
+		e->changed(e->changed_arg, &v->now);
+	instance_release(&v->now);
+	free(v);
+	engine_end(e);
+}
+
+static void vouch(struct engine *e, struct engine_slot *slot, const struct instance *now)
+{
+	struct vouching *v = xcalloc(1, sizeof *v);
+	*v = (struct vouching){e, ++e->vouchings, copy_of(now)};
+	slot->vouching = v->number;
+	engine_begin(e);
+	http_start(e->http, &(struct http_request){.path = "/version", .fresh = true, .timeout_ms = VOUCH_MS, .done = on_vouched, .arg = v});
+}
+
+static void tell(struct engine *e, struct engine_slot *slot, const struct instance *now)
+{
+	struct instance told = *now;
+	told.dismissed = !now->returned && engine_is_dismissed(slot, now);
+	slot->vouching = 0;
+	if (told.dismissed && now->state == INSTANCE_EXITED)
+		vouch(e, slot, &told);
+	else
+		e->changed(e->changed_arg, &told);
 }
 
 /* ---- an exit, whose reason stands in the log ---- */
@@ -64,8 +125,11 @@ static void tell_exit(void *arg)
 {
 	struct exited *x = arg;
 	struct engine *e = x->e;
-	const struct engine_slot *slot = engine_slot(e, x->now.service);
-	if (!e->closing && !slot->ops && slot->state == INSTANCE_EXITED && slot->id && !strcmp(slot->id, x->now.handle))
+	struct engine_slot *slot = engine_slot(e, x->now.service);
+	bool holds = !e->closing && !slot->ops && slot->state == INSTANCE_EXITED && slot->id && !strcmp(slot->id, x->now.handle);
+	if (holds && slot->unheard)
+		tell_lost(e, slot, &x->now);
+	else if (holds)
 		tell(e, slot, &x->now);
 	instance_release(&x->now);
 	free(x);
@@ -74,41 +138,44 @@ static void tell_exit(void *arg)
 static bool is_told_later(struct engine *e, const struct instance *now)
 {
 	struct exited *x = xcalloc(1, sizeof *x);
-	*x = (struct exited){e, *now};
-	if (!engine_log_hear(e, now->handle, tell_exit, x)) {
-		free(x);
-		return false;
-	}
-	x->now.service = xstrdup(now->service);
-	x->now.handle = xstrdup(now->handle);
-	x->now.config_hash = xstrdup(now->config_hash);
-	return true;
+	*x = (struct exited){e, copy_of(now)};
+	if (engine_log_hear(e, now->handle, tell_exit, x))
+		return true;
+	instance_release(&x->now);
+	free(x);
+	return false;
 }
 
 void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 {
 	struct engine_slot *slot = engine_slot(e, now->service);
-	bool dismissed = engine_is_dismissed(slot, now), same_id = slot->id && now->handle && !strcmp(slot->id, now->handle);
-	bool same = slot->state == now->state && slot->paused == now->paused && slot->unplugged == now->unplugged && slot->dismissed == dismissed && slot->started_ms == now->started_ms && same_id;
+	if (e->leaving && slot->unheard && now->state == INSTANCE_EXITED)
+		return;
+	bool returned = now->state == INSTANCE_EXITED && slot->unheard && !now->lost; /* what a killed engine has left running, the next one stops as others would */
+	bool dismissed = !returned && engine_is_dismissed(slot, now), same_id = slot->id && now->handle && !strcmp(slot->id, now->handle);
+	struct instance told = *now;
+	told.returned = returned;
+	bool same = !returned && slot->state == now->state && slot->paused == now->paused && slot->unplugged == now->unplugged && slot->dismissed == dismissed && slot->started_ms == now->started_ms && same_id;
 	slot->state = now->state;
 	slot->paused = now->paused;
 	slot->unplugged = now->unplugged;
 	slot->dismissed = dismissed;
+	slot->unheard = slot->unheard && now->lost;
 	slot->started_ms = now->started_ms;
 	slot->pid = now->pid;
 	engine_slot_set(slot, now->handle, now->config_hash);
 	engine_data_ended(slot, now);
 	slot->local = now->state == INSTANCE_RUNNING && is_local(now->pid, slot->id);
-	if (same || by_us || e->closing || (now->state == INSTANCE_EXITED && is_told_later(e, now)))
+	if (same || by_us || e->closing || (now->state == INSTANCE_EXITED && is_told_later(e, &told)))
 		return;
-	tell(e, slot, now);
+	tell(e, slot, &told);
 }
 
 static void tell_gone(struct engine *e, struct engine_slot *slot, enum instance_state state)
 {
 	cleanup_free char *id = slot->id ? xstrdup(slot->id) : NULL; /* the slot's own goes when it is set */
 	const struct instance gone = {.service = slot->service, .state = state, .handle = id, .config_hash = (char *)"", .started_ms = slot->started_ms,
-	                              .exited_ms = now_wall_ms(), .exit_code = 255};
+	                              .exited_ms = now_wall_ms(), .exit_code = 255, .lost = state == INSTANCE_EXITED};
 	engine_seen(e, &gone, false);
 }
 
@@ -163,6 +230,12 @@ static void look(struct engine *e, const char *service)
 	cleanup_free char *path = xasprintf("/containers/%s/json", name);
 	engine_begin(e);
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_looked, l);
+}
+
+void engine_look_unheard(struct engine *e, struct engine_slot *slot)
+{
+	if (slot->unheard && e->watching)
+		look(e, slot->service);
 }
 
 /* ---- the stream ---- */
@@ -263,7 +336,8 @@ static bool on_data(void *arg, int status, const char *data, size_t len)
 {
 	struct engine *e = arg;
 	e->retries = 0;
-	return take_lines(e, &e->events_line, data, len, take_event);
+	e->events_cut = !take_lines(e, &e->events_line, data, len, take_event);
+	return !e->events_cut;
 }
 
 static bool on_network_data(void *arg, int status, const char *data, size_t len)
@@ -297,6 +371,19 @@ static void lose_all(struct engine *e)
 			tell_gone(e, s, INSTANCE_EXITED);
 }
 
+/* What ran, and what was ended by an order that nobody has vouched for. */
+static void note_unheard(struct engine *e)
+{
+	for (struct engine_slot *s = e->slots; s; s = s->next) {
+		s->unheard = s->unheard || s->state == INSTANCE_RUNNING || (s->id && engine_log_is_heard(e, s->id));
+		if (!s->vouching)
+			continue;
+		const struct instance lost = {.service = s->service, .state = INSTANCE_EXITED, .handle = s->id, .config_hash = (char *)"", .started_ms = s->started_ms, .exited_ms = now_wall_ms(), .exit_code = 255};
+		s->vouching = 0;
+		tell_lost(e, s, &lost);
+	}
+}
+
 static void on_end(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine *e = arg;
@@ -304,6 +391,9 @@ static void on_end(void *arg, const struct error *err, int status, const json_t 
 	buffer_clear(&e->events_line);
 	if (!e->watching || e->closing)
 		return;
+	if (!e->events_cut)
+		note_unheard(e);
+	e->events_cut = false;
 	if (err)
 		log_warning(AREA, "the events of %s: %s", e->target.url, err->message);
 	if (err && !status && e->retries)
@@ -324,6 +414,7 @@ static struct http_call *open_events(struct engine *e, json_t *filters, http_dat
 
 static void open_stream(struct engine *e)
 {
+	e->leaving = false;
 	cleanup_free char *network = engine_network_name(e);
 	cleanup_free char *label = xasprintf(ENGINE_LABEL_NAMESPACE "=%s", e->namespace_);
 	e->events = open_events(e, json_pack("{s:[s], s:[s]}", "type", "container", "label", label), on_data, on_end);

@@ -102,7 +102,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		struct instance *item = &l->list.items[l->list.count - 1];
 		item->dismissed = engine_is_dismissed(slot, item);
 		item->memory_bytes = engine_memory(slot);
-		if (item->state == INSTANCE_EXITED && engine_log_is_heard(l->e, item->handle))
+		if (item->state == INSTANCE_EXITED && (slot->vouching || engine_log_is_heard(l->e, item->handle)))
 			item->state = INSTANCE_RUNNING; /* that it has ended is about to be told */
 		if (i.state == INSTANCE_RUNNING)
 			engine_log_follow(l->e, i.service, i.handle);

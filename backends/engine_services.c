@@ -107,6 +107,7 @@ static void op_done(struct engine_op *op, const struct error *err)
 		op_begin(slot->ops);
 	else
 		engine_clear_next(op->e);
+	engine_look_unheard(op->e, slot);
 	uv_close((uv_handle_t *)&op->timer, op_free);
 }
 

@@ -311,6 +311,7 @@ static struct http_call *call_new(struct http *h, const struct http_request *req
 	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
 	curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
+	curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, request->fresh ? 1L : 0L);
 	if (request->silence_s) {
 		curl_easy_setopt(c->easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
 		curl_easy_setopt(c->easy, CURLOPT_LOW_SPEED_TIME, (long)request->silence_s);

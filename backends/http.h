@@ -49,6 +49,7 @@ struct http_request {
 	const char *body_type;   /* NULL: application/json */
 	int body_fd;             /* more than 0: the body is body_len bytes of this file, from its begin; duplicated */
 	unsigned timeout_ms;     /* for the whole call; 0: none */
+	bool fresh;              /* by a connection of its own, as who comes now gets it */
 	unsigned silence_s;      /* end it after so many seconds in which nothing came or went; 0: never */
 	http_data *data;         /* NULL: the body is collected */
 	http_done *done;

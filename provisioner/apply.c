@@ -184,7 +184,8 @@ static bool fail_dependents(struct apply *a, struct plan_service *plan)
 			continue;
 		for (size_t d = 0; d < plan[i].n_depends_on; d++) {
 			const struct apply_service *on = a->services[plan[i].depends_on[d].service];
-			if (on->present != PRESENT_FAILED && (!service_is_unhealthy(on) || plan[i].depends_on[d].condition != DEPENDS_HEALTHY))
+			bool for_good = on->present == PRESENT_FAILED && !on->lost;
+			if (!for_good && (!service_is_unhealthy(on) || plan[i].depends_on[d].condition != DEPENDS_HEALTHY))
 				continue;
 			cleanup_error struct error err = ERROR_INIT;
 			error_copy(&err, &on->error);
@@ -264,7 +265,7 @@ void apply_want(struct apply_service *s, enum plan_goal goal)
 		backend_build_cancel(s->apply->backend, s->name, NULL);
 	if (goal != GOAL_UP) {
 		service_backoff_end(s);
-		s->restart = s->recreate = false;
+		s->restart = s->recreate = s->lost = false;
 	}
 	if (goal != s->goal)
 		s->quick_exits = 0;
@@ -397,7 +398,7 @@ void apply_forget(struct apply *a)
 		service_probe_end(s);
 		s->goal = GOAL_NONE;
 		s->present = PRESENT_ABSENT;
-		s->made = s->stuck = s->dismissed = s->restart = s->recreate = s->taken = s->gone = s->paused = s->unplugged = s->discard = s->unfinished = false;
+		s->made = s->stuck = s->dismissed = s->restart = s->recreate = s->taken = s->gone = s->lost = s->paused = s->unplugged = s->discard = s->unfinished = false;
 		s->restarts = s->quick_exits = s->port_tries = 0;
 		s->pid = 0;
 		s->memory_bytes = 0;
@@ -464,7 +465,7 @@ static void on_list(void *arg, const struct error *err, const struct instances *
 		else if (!found && !*s->handle && s->present == PRESENT_RUNNING)
 			start_was_lost(s);
 		else
-			service_exited(s, found ? &(struct exit){found->exit_code, found->exited_ms, found->dismissed} : &(struct exit){.dismissed = *s->handle});
+			service_exited(s, found ? &(struct exit){.code = found->exit_code, .ms = found->exited_ms, .dismissed = found->dismissed} : &(struct exit){.dismissed = *s->handle});
 	}
 	if (again)
 		apply_refresh(a);
@@ -565,7 +566,7 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up, const j
 			s->present = PRESENT_READY; /* as far as we know it had been */
 			if (up)
 				rest(s, resting);
-			service_exited(s, &(struct exit){found->exit_code, found->exited_ms, found->dismissed});
+			service_exited(s, &(struct exit){.code = found->exit_code, .ms = found->exited_ms, .dismissed = found->dismissed});
 		}
 	}
 	if (up)
@@ -586,7 +587,7 @@ static void take_over(struct apply_service *s, const struct instance *i)
 	service_backoff_end(s);
 	error_release(&s->error);
 	s->made = true;
-	s->gone = s->stuck = s->used_up = false;
+	s->gone = s->lost = s->stuck = s->used_up = false;
 	s->changes++;
 	s->dismissed = false;
 	want_as_others(s);
@@ -598,6 +599,14 @@ static void take_over(struct apply_service *s, const struct instance *i)
 		service_probe(s);
 	service_tell(s, false);
 	apply_wake(s->apply);
+}
+
+/* Its engine answers again. */
+static void return_from_loss(struct apply_service *s)
+{
+	s->lost = false;
+	if (s->goal == GOAL_UP && s->operation == OPERATION_NONE)
+		apply_want(s, GOAL_UP);
 }
 
 void apply_instance_changed(struct apply *a, const struct instance *i)
@@ -619,5 +628,7 @@ void apply_instance_changed(struct apply *a, const struct instance *i)
 	if (s->operation == OPERATION_START)
 		s->exited = true;
 	else if (s->operation == OPERATION_NONE && (service_runs(s) || (i->dismissed && (s->backoff || s->present == PRESENT_FAILED))))
-		service_exited(s, &(struct exit){i->exit_code, i->exited_ms, i->dismissed});
+		service_exited(s, &(struct exit){i->exit_code, i->exited_ms, i->dismissed, i->lost, i->returned});
+	else if (s->lost && i->returned)
+		return_from_loss(s);
 }

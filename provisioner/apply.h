@@ -58,6 +58,7 @@ struct apply_service {
 	bool discarding; /* the owner is at it */
 	bool unfinished; /* that is why: its first start was interrupted */
 	bool anew; /* it was made anew for that: it is not done again and again */
+	bool lost; /* it has failed with its engine, and is started again when that answers */
 	bool gone; /* its process is not there any more: the backend is about to say so */
 	bool proven; /* has been ready since its last start (or may have been: it was found running) */
 	pid_t pid;

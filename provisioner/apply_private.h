@@ -44,7 +44,7 @@ void service_set_held(struct apply_service *s, bool paused, bool unplugged);
 struct exit {
 	int code;
 	int64_t ms;     /* 0: now */
-	bool dismissed; /* as in struct instance */
+	bool dismissed, lost, returned; /* as in struct instance */
 };
 void service_exited(struct apply_service *s, const struct exit *how);
 void service_probe(struct apply_service *s);

@@ -327,6 +327,15 @@ static void dismiss(struct apply_service *s)
 	s->dismissed = true;
 }
 
+static void lose(struct apply_service *s)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	error_set(&err, ERROR_BACKEND_UNREACHABLE, "service %s has ended with its engine, which does not answer", s->name);
+	error_hint(&err, "it is started again when that answers");
+	s->lost = true;
+	fail(s, &err);
+}
+
 void service_exited(struct apply_service *s, const struct exit *how)
 {
 	bool was_ready = s->present == PRESENT_READY;
@@ -335,13 +344,15 @@ void service_exited(struct apply_service *s, const struct exit *how)
 	s->exited_ms = how->ms ? how->ms : now_wall_ms();
 	s->pid = 0;
 	s->memory_bytes = 0;
-	s->gone = s->paused = s->unplugged = false;
+	s->gone = s->lost = s->paused = s->unplugged = false;
 	service_probe_end(s);
 	s->present = PRESENT_STOPPED;
 	bool counts = s->goal == GOAL_UP && s->model && s->operation == OPERATION_NONE && !s->restart && !s->recreate;
 	if (counts && how->dismissed)
 		dismiss(s);
-	else if (counts)
+	else if (counts && how->lost)
+		lose(s);
+	else if (counts && !how->returned)
 		judge_exit(s, was_ready);
 	service_tell(s, true);
 	apply_wake(s->apply);
@@ -642,12 +653,13 @@ static void on_started(void *arg, const struct error *err)
 	}
 	service_note_values(s, s->start_values);
 	s->made = true;
+	s->lost = false;
 	s->recreate = s->outdated && s->goal == GOAL_UP;
 	free(s->config_hash);
 	s->config_hash = move_ptr(s->start_hash);
 	s->present = PRESENT_RUNNING;
 	if (s->exited) {
-		service_exited(s, &(struct exit){s->exit_code, s->exited_ms, false});
+		service_exited(s, &(struct exit){.code = s->exit_code, .ms = s->exited_ms});
 		return;
 	}
 	if (s->goal == GOAL_UP)

@@ -16,6 +16,7 @@ stays_stopped() {
 	not running "$2" || fail "$1 was undone"
 }
 
+# environment_with_policies [MORE-SERVICES]
 environment_with_policies() {
 	mkdir app && cd app && git init -q . || exit 1
 	cat >compose.yaml <<'YAML'
@@ -38,6 +39,7 @@ services:
     command: ["sleep", "1000"]
     stop_grace_period: 1s
 YAML
+	[ -z "${1-}" ] || printf '%s\n' "${1#?}" >>compose.yaml
 	ajj up && cd . || fail up
 	set -a
 	. ./.env

@@ -163,8 +163,18 @@ static void scripted_up(struct scripted *s, uv_loop_t *loop, const struct operat
 	}
 }
 
+/* It ends with its engine, which answers again later, or does so already. */
+static inline void scripted_lose(struct scripted *s, bool returned)
+{
+	if (s->running)
+		scripted_down(s);
+	s->last_exit = 255;
+	struct instance i = {.service = s->name, .state = INSTANCE_EXITED, .handle = (char *)"", .config_hash = s->hash, .exit_code = 255, .lost = !returned, .returned = returned};
+	scripted_open_backend->params.changed(scripted_open_backend->params.changed_arg, &i);
+}
+
 /* By others, as it was started last. */
-static void scripted_start_outside(struct scripted *s)
+static inline void scripted_start_outside(struct scripted *s)
 {
 	const struct operation_ports ports = s->ports;
 	scripted_up(s, scripted_open_backend->params.loop, &ports);

@@ -29,7 +29,9 @@ struct world {
 	/* as told last */
 	unsigned told;
 	enum instance_state state;
-	bool dismissed, unplugged;
+	bool dismissed, unplugged, lost, returned;
+	_Atomic bool down; /* it answers nobody */
+	_Atomic bool leaving, silent; /* it answers nobody new, or lets them wait */
 };
 
 static void on_changed(void *arg, const struct instance *i)
@@ -39,6 +41,8 @@ static void on_changed(void *arg, const struct instance *i)
 	w->state = i->state;
 	w->dismissed = i->dismissed;
 	w->unplugged = i->unplugged;
+	w->lost = i->lost;
+	w->returned = i->returned;
 }
 
 static void run_for(struct world *w, unsigned ms)
@@ -61,6 +65,10 @@ static void wait_told(struct world *w, unsigned times)
 static bool streams(void *arg, int fd, const struct scripted_request *r, bool *keep)
 {
 	struct world *w = arg;
+	if (strstr(r->path, "/version") && w->silent)
+		return *keep = scripted_hang(fd), true;
+	if (w->down || (strstr(r->path, "/version") && w->leaving))
+		return true; /* *keep is false */
 	if (strstr(r->path, "/ns-web/json") && w->slow) {
 		pthread_mutex_lock(&w->engine.lock);
 		json_t *before = json_deep_copy(fake_find(w->engine.containers, "ns-web"));
@@ -289,6 +297,125 @@ static void what_the_engine_starts_again_does_not_run(void **state)
 	assert_false(w->dismissed);
 }
 
+/* ---- an engine that ends ---- */
+
+static void set_running(struct world *w, bool running)
+{
+	pthread_mutex_lock(&w->engine.lock);
+	json_t *state = json_object_get(container(w), "State");
+	json_object_set_new(state, "Running", json_boolean(running));
+	json_object_set_new(state, "ExitCode", json_integer(running ? 0 : 137));
+	pthread_mutex_unlock(&w->engine.lock);
+}
+
+static void end_streams(struct world *w)
+{
+	int streams[] = {w->events, w->network_events};
+	w->events = w->network_events = -1; /* until they are opened again */
+	for (size_t i = 0; i < 2; i++)
+		shutdown(streams[i], SHUT_RDWR);
+}
+
+static void await_streams(struct world *w)
+{
+	while (w->events < 0)
+		run_once(&w->loop);
+}
+
+static void what_ends_with_the_engine_is_told_twice(void **state)
+{
+	struct world *w = *state;
+	w->down = true;
+	end_streams(w);
+	wait_told(w, 1);
+	assert_int_equal(w->state, INSTANCE_EXITED);
+	assert_true(w->lost);
+	assert_false(w->dismissed);
+	struct outcome o = {0};
+	backend_start(w->b, &w->spec, on_done, &o); /* in vain */
+	assert_int_equal(await(&w->loop, &o), ERROR_BACKEND_UNREACHABLE);
+	set_running(w, false);
+	w->down = false;
+	wait_told(w, 2);
+	assert_int_equal(w->state, INSTANCE_EXITED);
+	assert_true(w->returned);
+	assert_false(w->lost);
+	run_for(w, 1000);
+	assert_int_equal(w->told, 2);
+}
+
+/* In the words of a `docker stop`, and it tells of it until all have ended; its socket may be held open by others, who let callers wait for the next one. */
+static void what_a_leaving_engine_stops_is_not_others_doing(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	for (int i = 0; i < 2; i++) {
+		w->told = 0;
+		*(i ? &w->silent : &w->leaving) = true;
+		say(w, "kill", id, "15", NULL, LATER);
+		ends(w, 143);
+		if (!i)
+			wait_told(w, 1);
+		say(w, "stop", id, NULL, NULL, LATER);
+		run_for(w, 500);
+		assert_int_equal(w->told, !i);
+		end_streams(w);
+		wait_told(w, 1);
+		assert_true(w->lost);
+		assert_false(w->dismissed);
+		w->silent = w->leaving = false;
+		wait_told(w, 2);
+		assert_true(w->returned);
+		assert_false(w->dismissed);
+		await_streams(w);
+		struct outcome o = {0};
+		backend_start(w->b, &w->spec, on_done, &o);
+		assert_int_equal(await(&w->loop, &o), ERROR_NONE);
+	}
+	w->told = 0;
+	say(w, "kill", id, "15", NULL, LATER); /* and of the next one it is others' again */
+	ends(w, 143);
+	wait_told(w, 1);
+	assert_true(w->dismissed);
+}
+
+/* As with a socket that something else holds meanwhile. */
+static void what_ended_unheard_has_ended_with_the_engine(void **state)
+{
+	struct world *w = *state;
+	cleanup_free char *id = id_of(w);
+	set_running(w, false);
+	end_streams(w);
+	await_streams(w);
+	say(w, "kill", id, "15", NULL, LATER); /* by the next one */
+	wait_told(w, 1);
+	assert_int_equal(w->state, INSTANCE_EXITED);
+	assert_true(w->returned);
+	assert_false(w->dismissed);
+	struct outcome o = {0};
+	backend_start(w->b, &w->spec, on_done, &o);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
+	await_streams(w);
+	ends(w, 3); /* and what is heard of is its own again */
+	wait_told(w, 2);
+	assert_false(w->returned);
+}
+
+static void what_runs_on_without_the_engine_runs(void **state)
+{
+	struct world *w = *state;
+	w->down = true;
+	end_streams(w);
+	wait_told(w, 1);
+	w->down = false;
+	wait_told(w, 2);
+	assert_int_equal(w->state, INSTANCE_RUNNING);
+	await_streams(w);
+	ends(w, 3);
+	wait_told(w, 3);
+	assert_false(w->returned);
+}
+
 /* ---- other containers ---- */
 
 static void a_command_of_its_own_is_no_service(void **state)
@@ -374,6 +501,10 @@ int main(void)
 	    T(a_look_from_before_says_nothing),
 	    T(a_removal_is_others_doing),
 	    T(what_the_engine_starts_again_does_not_run),
+	    T(what_ends_with_the_engine_is_told_twice),
+	    T(what_a_leaving_engine_stops_is_not_others_doing),
+	    T(what_ended_unheard_has_ended_with_the_engine),
+	    T(what_runs_on_without_the_engine_runs),
 	    T(a_command_of_its_own_is_no_service),
 	    T(a_start_waits_for_a_successor),
 	    T(what_leaves_the_network_is_unplugged),

@@ -113,12 +113,63 @@ static void what_rests_is_remembered(void **state)
 	}
 }
 
+/* Whatever their policies, and whoever comes first: but what rested goes on resting, and what has failed is left alone. */
+static void what_ends_with_its_engine_returns_with_it(void **state)
+{
+	static const char *const names[] = {"web", "db", "once", "bad", "rests"};
+	compose("services: {web: {image: 'e/w', ports: ['1'], depends_on: [db]}, db: {image: 'e/db', ports: ['5432'], restart: always}, rests: {image: 'e/r', ports: ['2'], restart: always},"
+	        " once: {image: 'e/o'}, bad: {image: 'e/bad', ports: ['3']}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	scripted_get("once")->exit_ms = 1;
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_get("rests")->dismissed = true;
+	scripted_exit(scripted_get("rests"), 0);
+	scripted_exit(scripted_get("bad"), 1);
+	run_for(20);
+	scripted_lose(scripted_get("web"), false);
+	scripted_lose(scripted_get("db"), false);
+	run_for(200);
+	assert_string_equal(service_state("web"), "failed");
+	assert_string_equal(service_state("db"), "failed");
+	assert_true(errors_have("BACKEND_UNREACHABLE"));
+	assert_int_equal(scripted_get("db")->starts, 1);
+	scripted_get("db")->start_error = ERROR_BACKEND_UNREACHABLE; /* who asks meanwhile hears so */
+	assert_int_equal(ask("web"), ERROR_BACKEND_UNREACHABLE);
+	scripted_get("db")->start_error = ERROR_NONE;
+	unsigned before[5];
+	for (size_t i = 0; i < 5; i++)
+		before[i] = scripted_get(names[i])->starts;
+	for (size_t i = 0; i < 5; i++) {
+		scripted_lose(scripted_get(names[i]), true);
+		run_for(20);
+	}
+	run_for(200);
+	assert_string_equal(service_state("web"), "ready");
+	assert_string_equal(service_state("db"), "ready");
+	assert_string_equal(service_state("once"), "completed");
+	assert_string_equal(service_state("bad"), "failed");
+	assert_string_equal(service_state("rests"), "stopped");
+	for (size_t i = 0; i < 5; i++)
+		assert_int_equal(scripted_get(names[i])->starts, before[i] + (i < 2));
+	scripted_lose(scripted_get("web"), true); /* before anybody had noticed */
+	run_for(200);
+	assert_string_equal(service_state("web"), "ready");
+	assert_int_equal(scripted_get("web")->starts, before[0] + 2);
+	scripted_lose(scripted_get("web"), false);
+	assert_int_equal(command("down"), ERROR_NONE);
+	scripted_lose(scripted_get("web"), true);
+	run_for(100);
+	assert_string_equal(service_state("web"), "stopped");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(what_others_start_is_wanted),
 	    T(what_others_start_is_remembered),
 	    T(what_rests_is_remembered),
+	    T(what_ends_with_its_engine_returns_with_it),
 	};
 	return RUN(tests);
 }
