@@ -89,7 +89,7 @@ const struct command command_trash_list = {
 	.name = "trash list",
 	.arguments = "",
 	.summary = "what was destroyed and can be had back: id, time (UTC), size, whose data, workspace",
-	.help = "Entries rest for 24 hours, or until all are over 10 GB; the oldest are dropped first. An engine's volumes are shown with what the engine says of them "
-	        "(- where it says nothing), and do not count for the 10 GB.",
+	.help = "Entries rest for 24 hours, or until all are over 10 GB; the oldest are dropped first, never the newest for its size. An engine's volumes are shown with what the engine says of them "
+	        "(- where it says nothing), and count as that.",
 	.run = run,
 };

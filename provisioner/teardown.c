@@ -89,6 +89,44 @@ static void trash_work(struct job *base)
 		log_warning("environment", "the trash: %s", ignored.message);
 }
 
+struct weighing {
+	uv_work_t request;
+	struct environment *e;
+};
+
+/* With a handle of its own: jobs go on meanwhile. */
+static void weigh_work(uv_work_t *request)
+{
+	const struct weighing *w = request->data;
+	const char *shared_dir = w->e->id->shared_dir;
+	struct store *store = NULL;
+	cleanup_error struct error err = ERROR_INIT;
+	int r = store_open(shared_dir, &store, &err);
+	if (r == 0)
+		r = trash_expire_volumes(store, shared_dir, &err);
+	if (r < 0)
+		log_warning("environment", "the trash: %s", err.message);
+	store_close(store);
+}
+
+static void weigh_after(uv_work_t *request, int status)
+{
+	struct weighing *w = request->data;
+	w->e->open_handles--;
+	environment_wake(w->e);
+	free(w);
+}
+
+/* How much engines keep of the trash takes a while to say: nobody waits for it. */
+static void weigh_trash(struct environment *e)
+{
+	struct weighing *w = xcalloc(1, sizeof *w);
+	w->request.data = w;
+	w->e = e;
+	e->open_handles++;
+	uv_queue_work(e->params.loop, &w->request, weigh_work, weigh_after);
+}
+
 static void trash_after(struct job *base)
 {
 	struct trash_job *job = (struct trash_job *)base;
@@ -98,6 +136,8 @@ static void trash_after(struct job *base)
 	} else {
 		e->generation = job->next;
 		done(e);
+		if (job->started)
+			weigh_trash(e);
 	}
 	error_release(&job->error);
 	free(job);

@@ -1,5 +1,5 @@
 /* The trash: destroying is never the loss of data. Entries rest TRASH_KEEP_HOURS or until all are over TRASH_MAX_BYTES
- * or the file system is short of space, oldest dropped first. Blocking file work (renames; removal of large trees):
+ * (the newest stays, however large it is) or the file system is short of space, oldest dropped first. Blocking file work (renames; removal of large trees):
  * call from a worker thread or a command.
  *
  * STATE/trash/ID/ holds
@@ -41,6 +41,7 @@ int trash_restore(struct store *s, const struct identity *id, int64_t trash_id, 
                   int root_fd, struct error *err);
 /* Bytes of its files and, as their engines tell, of its volumes; -1: nobody says. `told`: see backend_measure. May block. */
 int64_t trash_measure(const struct trash_entry *e, json_t *told);
+uint64_t trash_measure_known(const struct trash_entry *e, json_t *told); /* without what nobody says */
 
 /* Of an environment in which nothing was ever started: volumes that were made ahead of need and are empty, as their engine says, go for good, and the trash
  * gets nothing of them. Restored data stays. After its containers are gone; may block. */
@@ -51,6 +52,8 @@ int trash_empty(struct store *s, int64_t id, uint64_t *ret_bytes, struct error *
 /* Drops what is over the limits, and oldest first while less than a twentieth of the file system (at most
  * TRASH_MAX_BYTES) is free; finishes what a crash left. */
 int trash_expire(struct store *s, const char *shared_dir, struct error *err);
+/* The same where entries are over the limit together with what engines say of their volumes. It asks them: not while anybody waits. */
+int trash_expire_volumes(struct store *s, const char *shared_dir, struct error *err);
 
 /* For tests: hears of each step when it is done, and may end the process there. */
 extern void (*trash_on_step)(const char *step);

@@ -260,22 +260,24 @@ static bool is_short_of_space(const char *directory)
 	return (uint64_t)fs.f_bavail * fs.f_frsize < least;
 }
 
-/* The oldest that is still there, when it has to go. 1 with *ret. */
-static int next_victim(struct store *s, struct trash_entry *ret, struct error *err)
+/* The oldest that is still there, when it has to go. 1 with *ret. `told`: see trash_measure; NULL: volumes are not counted. */
+static int next_victim(struct store *s, json_t *told, struct trash_entry *ret, struct error *err)
 {
 	struct trash_entry *entries = NULL;
-	size_t count = 0, oldest = SIZE_MAX;
+	size_t count = 0, present = 0, oldest = SIZE_MAX;
 	uint64_t bytes = 0;
 	int r = store_trash_list(s, NULL, &entries, &count, err);
 	if (r)
 		return r;
 	for (size_t i = 0; i < count; i++)
 		if (exists_in(entries[i].path, ".")) {
-			bytes += entries[i].bytes;
+			bytes += told ? trash_measure_known(&entries[i], told) : entries[i].bytes;
 			oldest = i;
+			present++;
 		}
+	bool over = bytes > TRASH_MAX_BYTES && present > 1; /* what was destroyed a moment ago is not lost for its size alone */
 	if (oldest != SIZE_MAX && (entries[oldest].at_ms < now_wall_ms() - TRASH_KEEP_HOURS * INT64_C(3600000) ||
-	                           bytes > TRASH_MAX_BYTES || is_short_of_space(store_directory(s)))) {
+	                           over || is_short_of_space(store_directory(s)))) {
 		*ret = entries[oldest];
 		entries[oldest] = (struct trash_entry){0};
 		r = 1;
@@ -284,13 +286,13 @@ static int next_victim(struct store *s, struct trash_entry *ret, struct error *e
 	return r;
 }
 
-static int drop_one(struct store *s, struct error *err)
+static int drop_one(struct store *s, json_t *told, struct error *err)
 {
 	CLEANUP(trash_entry_release) struct trash_entry victim = {0};
 	cleanup_close int lock = -1;
 	int r = trash_lock(s, &lock, err);
 	if (r == 0)
-		r = next_victim(s, &victim, err);
+		r = next_victim(s, told, &victim, err);
 	if (r == 1) {
 		r = condemn(s, &victim, err);
 		return r ? r : 1;
@@ -298,7 +300,7 @@ static int drop_one(struct store *s, struct error *err)
 	return r;
 }
 
-int trash_expire(struct store *s, const char *shared_dir, struct error *err)
+static int expire(struct store *s, const char *shared_dir, json_t *told, struct error *err)
 {
 	cleanup_free char *trash = xasprintf("%s/trash", shared_dir);
 	if (access(trash, F_OK) && errno == ENOENT)
@@ -306,6 +308,27 @@ int trash_expire(struct store *s, const char *shared_dir, struct error *err)
 	int r = lock_and_recover(s, err);
 	do /* one after the other: each may have made room enough */
 		r = r < 0 ? r : remove_condemned(s, err);
-	while (r == 0 && (r = drop_one(s, err)) == 1);
+	while (r == 0 && (r = drop_one(s, told, err)) == 1);
 	return r ? r : lock_and_recover(s, err);
+}
+
+int trash_expire(struct store *s, const char *shared_dir, struct error *err)
+{
+	return expire(s, shared_dir, NULL, err);
+}
+
+int trash_expire_volumes(struct store *s, const char *shared_dir, struct error *err)
+{
+	struct trash_entry *entries = NULL;
+	size_t count = 0;
+	uint64_t bytes = 0;
+	json_t *told = json_object();
+	int r = store_trash_list(s, NULL, &entries, &count, err);
+	for (size_t i = 0; r == 0 && i < count; i++) /* without the lock: an engine takes its time */
+		bytes += trash_measure_known(&entries[i], told);
+	trash_entries_free(entries, count);
+	if (r == 0 && bytes > TRASH_MAX_BYTES)
+		r = expire(s, shared_dir, told, err);
+	json_decref(told);
+	return r;
 }

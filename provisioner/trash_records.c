@@ -38,22 +38,35 @@ void trash_each_record(const char *data, void (*each)(const char *path, void *ar
 
 struct measuring {
 	json_t *told;
-	int64_t bytes;
+	uint64_t bytes;
+	bool unknown; /* something is */
 };
 
 static void measure_one(const char *path, void *arg)
 {
 	struct measuring *m = arg;
-	int64_t bytes = m->bytes < 0 ? -1 : backend_measure(path, m->told);
-	m->bytes = bytes < 0 ? -1 : m->bytes + bytes;
+	int64_t bytes = backend_measure(path, m->told);
+	m->unknown = m->unknown || bytes < 0;
+	m->bytes += bytes < 0 ? 0 : (uint64_t)bytes;
+}
+
+static struct measuring measure(const struct trash_entry *e, json_t *told)
+{
+	struct measuring m = {told, e->bytes, false};
+	cleanup_free char *data = xasprintf("%s/data", e->path);
+	trash_each_record(data, measure_one, &m);
+	return m;
 }
 
 int64_t trash_measure(const struct trash_entry *e, json_t *told)
 {
-	struct measuring m = {told, (int64_t)e->bytes};
-	cleanup_free char *data = xasprintf("%s/data", e->path);
-	trash_each_record(data, measure_one, &m);
-	return m.bytes;
+	struct measuring m = measure(e, told);
+	return m.unknown ? -1 : (int64_t)m.bytes;
+}
+
+uint64_t trash_measure_known(const struct trash_entry *e, json_t *told)
+{
+	return measure(e, told).bytes;
 }
 
 struct dropping {

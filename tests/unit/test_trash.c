@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "provisioner/discard.h"
 #include "provisioner/trash.h"
+#include "tests/unit/scripted_server.h"
 
 static char *top; /* of one test */
 static struct identity id;
@@ -421,6 +422,61 @@ static void large_ones_go_oldest_first(void **state)
 	assert_tidy();
 }
 
+static void the_newest_is_not_too_large(void **state)
+{
+	cleanup_error struct error err = ERROR_INIT;
+	put_aged(2, 1);
+	int64_t large = put_aged(1, TRASH_MAX_BYTES + 1);
+	ok(trash_expire(store, id.shared_dir, &err), &err);
+	cleanup_listing struct listing l = list();
+	assert_int_equal(l.count, 1);
+	assert_int_equal(l.items[0].id, large);
+}
+
+/* Three volumes, the third of unknown size. */
+static bool tells_sizes(void *arg, int fd, const struct scripted_request *r)
+{
+	cleanup_free char *text = xasprintf("{\"Volumes\":[{\"Name\":\"v1\",\"UsageData\":{\"Size\":%llu}},{\"Name\":\"v2\",\"UsageData\":{\"Size\":%llu}},"
+	                                    "{\"Name\":\"v3\",\"UsageData\":{\"Size\":-1}}]}",
+	                                    (unsigned long long)TRASH_MAX_BYTES / 2, (unsigned long long)TRASH_MAX_BYTES / 4 * 3);
+	bool asks = strstr(r->path, "/system/df");
+	*(_Atomic unsigned *)arg += asks;
+	return scripted_json(fd, asks ? 200 : 404, asks ? text : "{\"message\":\"no such volume\"}");
+}
+
+static int64_t put_volume(int64_t hours, const char *socket, const char *volume)
+{
+	int64_t entry = put_aged(hours, 1);
+	cleanup_free char *path = xasprintf("%s/trash/%lld/data/db/data.volume", id.shared_dir, (long long)entry);
+	cleanup_free char *text = xasprintf("{\"backend\":\"docker\",\"engine\":\"unix://%s\",\"volume\":\"%s\",\"target\":\"/data\"}", socket, volume);
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600), 0);
+	return entry;
+}
+
+static void an_engines_volumes_count(void **state)
+{
+	struct scripted_server *engine = xcalloc(1, sizeof *engine);
+	_Atomic unsigned asked = 0;
+	cleanup_error struct error err = ERROR_INIT;
+	scripted_server_start(engine, tells_sizes, &asked);
+	int64_t newest = put_volume(1, engine->path, "v2"), oldest = put_volume(4, engine->path, "v1");
+	put_volume(3, engine->path, "v3");
+	put_volume(2, "/nobody/listens", "v1");
+	ok(trash_expire(store, id.shared_dir, &err), &err); /* who waits for that waits for no engine */
+	assert_int_equal(asked, 0);
+	cleanup_listing struct listing before = list();
+	assert_int_equal(before.count, 4);
+	ok(trash_expire_volumes(store, id.shared_dir, &err), &err);
+	assert_int_equal(asked, 1);
+	cleanup_listing struct listing l = list();
+	assert_int_equal(l.count, 3);
+	assert_int_equal(l.items[0].id, newest);
+	for (size_t i = 0; i < l.count; i++)
+		assert_int_not_equal(l.items[i].id, oldest);
+	scripted_server_stop(engine);
+	free(engine);
+}
+
 static void an_absent_trash_is_no_failure(void **state)
 {
 	cleanup_error struct error err = ERROR_INIT;
@@ -736,6 +792,8 @@ int main(void)
 	    test(emptying),
 	    test(old_entries_go),
 	    test(large_ones_go_oldest_first),
+	    test(the_newest_is_not_too_large),
+	    test(an_engines_volumes_count),
 	    test(an_absent_trash_is_no_failure),
 	    test(the_oldest_goes_when_space_is_short),
 	    test(state_may_lie_on_two_file_systems),
