@@ -139,7 +139,13 @@ static void engine_check(struct backend *b, const struct service_spec *spec, bac
 		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "image", "it has neither an image nor build", "name one");
 	if (spec->build)
 		check_build(spec, report, arg);
-	engine_check_binds((const struct engine *)b, spec, report, arg);
+	const struct engine *e = (const struct engine *)b;
+	cleanup_free char *far = spec->n_ports && engine_target_is_elsewhere(&e->target)
+	                             ? xasprintf("the engine at %s seems to be on another machine, and publishes them on its own 127.0.0.1, which is not reached from here", e->target.url)
+	                             : NULL;
+	if (far)
+		report(arg, DIAGNOSTIC_WARNING, spec->name, "ports", far, NULL);
+	engine_check_binds(e, spec, report, arg);
 }
 
 #define ENGINE_OPS                                                                                                     \

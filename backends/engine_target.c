@@ -61,7 +61,7 @@ static int take_address(const char *url, struct engine_target *ret, struct error
 		return take_tcp(url + 6, ret, err);
 	if (!strncmp(url, "ssh://", 6)) {
 		error_set(err, ERROR_CONFIG_INVALID, "an engine behind ssh (%s) is not supported yet", url);
-		return error_hint(err, "ssh -NL /tmp/docker.sock:/var/run/docker.sock HOST, and DOCKER_HOST=unix:///tmp/docker.sock");
+		return error_hint(err, "take an engine of this machine (docker context use default): ports that one of another machine publishes on its 127.0.0.1 are not reached from here");
 	}
 	error_set(err, ERROR_CONFIG_INVALID, "%s is no address of an engine", url);
 	return error_hint(err, "unix:///path/to/docker.sock, or tcp://host:port");
@@ -74,6 +74,16 @@ int engine_target_parse(const char *url, struct engine_target *ret, struct error
 	if (r < 0)
 		engine_target_release(ret);
 	return r;
+}
+
+bool engine_target_is_elsewhere(const struct engine_target *t)
+{
+	static const char *const here[] = {"localhost", "127.", "[::1]"};
+	const char *host = t->http_url ? strstr(t->http_url, "://") : NULL;
+	for (size_t i = 0; host && i < sizeof here / sizeof *here; i++)
+		if (!strncmp(host + 3, here[i], strlen(here[i])))
+			return false;
+	return host;
 }
 
 /* DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, for an address of DOCKER_HOST. */

@@ -36,6 +36,8 @@ struct engine_places {
 int engine_target_find(const char *asked, const struct engine_places *places, struct engine_target *ret, struct error *err);
 /* An address that was found earlier (`url`). */
 int engine_target_parse(const char *url, struct engine_target *ret, struct error *err);
+/* By its name, as far as that tells: what it publishes on its 127.0.0.1 is not reached from here. */
+bool engine_target_is_elsewhere(const struct engine_target *t);
 void engine_target_release(struct engine_target *t);
 #define cleanup_engine_target __attribute__((cleanup(engine_target_release)))
 

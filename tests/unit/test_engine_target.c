@@ -171,12 +171,14 @@ static void addresses(void **state)
 	struct user *u = *state;
 	static const struct {
 		const char *host, *http, *says;
-	} cases[] = {{"tcp://127.0.0.1:2375", "http://127.0.0.1:2375", NULL},
-	             {"tcp://box", "http://box:2375", NULL},
-	             {"tcp://[::1]:77", "http://[::1]:77", NULL},
-	             {"tcp://[::1]", "http://[::1]:2375", NULL},
-	             {"tcp://box:77/", "http://box:77", NULL},
-	             {"localhost:2375", "http://localhost:2375", NULL},
+		bool elsewhere;
+	} cases[] = {{"tcp://127.0.0.1:2375", "http://127.0.0.1:2375", NULL, false},
+	             {"tcp://box", "http://box:2375", NULL, true},
+	             {"tcp://[::1]:77", "http://[::1]:77", NULL, false},
+	             {"tcp://[::1]", "http://[::1]:2375", NULL, false},
+	             {"tcp://[fe80::1]", "http://[fe80::1]:2375", NULL, true},
+	             {"tcp://box:77/", "http://box:77", NULL, true},
+	             {"localhost:2375", "http://localhost:2375", NULL, false},
 	             {"ssh://me@box", NULL, "DOCKER_HOST: an engine behind ssh (ssh://me@box) is not supported"},
 	             {"npipe:////./pipe/x", NULL, "DOCKER_HOST: npipe"},
 	             {"unix://docker.sock", NULL, "is no address of an engine"},
@@ -194,7 +196,15 @@ static void addresses(void **state)
 		assert_int_equal(engine_target_find("docker", &places, &t, &err), 0);
 		assert_null(t.socket_path);
 		assert_string_equal(t.http_url, cases[i].http);
+		assert_int_equal(engine_target_is_elsewhere(&t), cases[i].elsewhere);
 	}
+}
+
+static void a_socket_is_here(void **state)
+{
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	assert_int_equal(engine_target_parse("unix:///srv/docker.sock", &t, NULL), 0);
+	assert_false(engine_target_is_elsewhere(&t));
 }
 
 static void with_certificates_it_is_https(void **state)
@@ -242,6 +252,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(variables_come_before_contexts, begin, end),
 	    cmocka_unit_test_setup_teardown(addresses, begin, end),
 	    cmocka_unit_test_setup_teardown(with_certificates_it_is_https, begin, end),
+	    cmocka_unit_test(a_socket_is_here),
 	    cmocka_unit_test(an_address_keeps_its_certificates),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
