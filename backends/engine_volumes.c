@@ -22,7 +22,7 @@
 struct making {
 	struct engine *e;
 	struct engine_plan *plan;
-	char **names;
+	char **names, **known; /* known: those whose records were there before */
 	size_t next;
 	backend_done *done;
 	void *arg;
@@ -91,6 +91,7 @@ static void finish(struct making *m, const struct error *err)
 		engine_plan_set_volumes(m->plan, m->names);
 	m->done(m->arg, err);
 	strv_free(m->names);
+	strv_free(m->known);
 	free(m);
 }
 
@@ -105,13 +106,8 @@ static void on_made(void *arg, const struct error *err, int status, const json_t
 		make_next(m);
 }
 
-static void make_next(struct making *m)
+static void make_one(struct making *m, size_t i)
 {
-	size_t i = m->next++;
-	if (!m->names[i]) {
-		finish(m, NULL);
-		return;
-	}
 	cleanup_free char *generation = xasprintf("%u", m->plan->generation);
 	json_t *labels = engine_labels(m->e);
 	json_object_set_new(labels, ENGINE_LABEL_VOLUME, json_string(m->plan->volumes[i]));
@@ -126,6 +122,38 @@ static void make_next(struct making *m)
 	json_decref(theirs);
 	json_object_set_new(body, "Labels", labels);
 	engine_call(m->e, "POST", "/volumes/create", body, ENGINE_CHANGE_MS, on_made, m);
+}
+
+/* Somebody has removed it (`docker volume prune`): what begins now begins with nothing, and that is to be told. */
+static void on_looked(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct making *m = arg;
+	size_t i = m->next - 1;
+	if (!err) {
+		make_next(m);
+		return;
+	}
+	if (status == 404 && m->e->progress && !m->e->closing) {
+		json_t *lost = json_pack("{s:s}", "lost", m->plan->volumes[i]);
+		m->e->progress(m->e->changed_arg, m->plan->service, lost);
+		json_decref(lost);
+	}
+	make_one(m, i);
+}
+
+static void make_next(struct making *m)
+{
+	size_t i = m->next++;
+	if (!m->names[i]) {
+		finish(m, NULL);
+		return;
+	}
+	if (!strv_contains(m->known, m->names[i])) {
+		make_one(m, i);
+		return;
+	}
+	cleanup_free char *path = xasprintf("/volumes/%s", m->names[i]);
+	engine_call(m->e, "GET", path, NULL, ENGINE_CALL_MS, on_looked, m);
 }
 
 struct failed {
@@ -145,10 +173,12 @@ static void tell_failed(void *arg)
 void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done *done, void *arg)
 {
 	struct failed *f = xcalloc(1, sizeof *f);
-	cleanup_strv char **names = NULL;
+	cleanup_strv char **names = NULL, **known = NULL;
 	*f = (struct failed){ERROR_INIT, done, arg};
 	for (size_t i = 0; p->records && p->records[i] && !error_is_set(&f->error); i++) {
 		char *name = read_record(p->records[i], &f->error);
+		if (name)
+			strv_push(&known, xstrdup(name));
 		if (!name && !error_is_set(&f->error))
 			name = write_record(e, p->records[i], p->volumes[i], p->targets[i], &f->error);
 		if (name)
@@ -160,6 +190,6 @@ void engine_volumes_ensure(struct engine *e, struct engine_plan *p, backend_done
 	}
 	free(f);
 	struct making *m = xcalloc(1, sizeof *m);
-	*m = (struct making){e, p, move_ptr(names), 0, done, arg};
+	*m = (struct making){e, p, move_ptr(names), move_ptr(known), 0, done, arg};
 	make_next(m);
 }

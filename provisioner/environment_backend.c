@@ -29,13 +29,28 @@ static void tell_of_build(struct environment *e, const struct apply_service *s, 
 	environment_event(e, "build", json_pack("{s:s, s:s, s:O, s:s}", "service", s->name, "state", state, "image", json_object_get(progress, "image"), "text", masked));
 }
 
+static void tell_of_loss(struct environment *e, const char *service, const char *volume)
+{
+	cleanup_free char *text = xasprintf("%s: its volume %s was removed by others (docker volume prune?): it begins with no data", service, volume);
+	log_warning("environment", "%s", text);
+	environment_event(e, "data_lost", json_pack("{s:s, s:s}", "service", service, "volume", volume));
+	if (e->model && !strv_contains(e->model->warnings, text))
+		strv_push(&e->model->warnings, xstrdup(text));
+	environment_mark(e, CHANGED_STATUS);
+}
+
 static void on_backend_progress(void *arg, const char *service, const json_t *progress)
 {
 	struct environment *e = arg;
 	struct apply_service *s = apply_find(e->apply, service);
 	json_int_t percent = json_integer_value(json_object_get(progress, "percent"));
+	const char *lost = json_string_value(json_object_get(progress, "lost"));
 	if (!s || e->halted)
 		return;
+	if (lost) {
+		tell_of_loss(e, service, lost);
+		return;
+	}
 	if (json_object_get(progress, "building"))
 		tell_of_build(e, s, progress);
 	bool step = progress && json_object_get(progress, "percent") && (!s->progress || percent / PULL_STEP_PERCENT != json_integer_value(json_object_get(s->progress, "percent")) / PULL_STEP_PERCENT);
