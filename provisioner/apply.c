@@ -82,9 +82,18 @@ static struct apply_service *service_new(struct apply *a, const char *name)
 	return s;
 }
 
+struct apply_service *apply_find_or_add(struct apply *a, const char *name)
+{
+	struct apply_service *s = apply_find(a, name);
+	if (s)
+		return s;
+	a->services = xrealloc(a->services, (a->count + 1) * sizeof *a->services);
+	return a->services[a->count++] = service_new(a, name);
+}
+
 static bool is_of_interest(const struct apply_service *s)
 {
-	return s->made || s->operation != OPERATION_NONE;
+	return s->made || s->operation != OPERATION_NONE || s->progress;
 }
 
 void apply_set_model(struct apply *a, const struct model *model)
@@ -287,13 +296,21 @@ void apply_restart(struct apply_service *s)
 	s->restart = service_runs(s) || s->operation != OPERATION_NONE;
 }
 
+static bool is_otherwise(const struct apply_service *s, const struct model_service *m)
+{
+	return s->config_hash && strcmp(s->config_hash, m->spec.config_hash) != 0;
+}
+
+static bool differs(const struct apply_service *s, const struct model_service *m)
+{
+	if (!s->made || !m)
+		return false;
+	return is_otherwise(s, m) || (service_runs(s) && s->apply->backend && backend_differs(s->apply->backend, &m->spec));
+}
+
 static bool is_changed(const struct apply_service *s)
 {
-	if (!s->made || !s->model)
-		return false;
-	if (s->config_hash && strcmp(s->config_hash, s->model->spec.config_hash))
-		return true;
-	return service_runs(s) && s->apply->backend && backend_differs(s->apply->backend, &s->model->spec);
+	return differs(s, s->model);
 }
 
 /* What does not run is made by the next start as the model says then. */
@@ -328,9 +345,20 @@ bool apply_may_follow(const struct apply *a, const struct model *model)
 	return broken;
 }
 
-bool apply_is_replaced(const struct apply_service *s)
+bool apply_contradicts(const struct apply *a, const struct model *model)
 {
-	return service_runs(s) && is_changed(s);
+	for (size_t i = 0; i < a->count; i++) {
+		const struct apply_service *s = a->services[i];
+		const struct model_service *m = model_service(model, s->name);
+		if (service_runs(s) && (!m || is_otherwise(s, m)))
+			return true;
+	}
+	return false;
+}
+
+bool apply_is_replaced(const struct apply_service *s, const struct model_service *m)
+{
+	return service_runs(s) && differs(s, m);
 }
 
 void apply_renew(struct apply_service *s)
@@ -499,15 +527,6 @@ void apply_refresh(struct apply *a)
 	backend_list(a->backend, on_list, a);
 }
 
-static struct apply_service *find_or_add(struct apply *a, const char *name)
-{
-	struct apply_service *s = apply_find(a, name);
-	if (s)
-		return s;
-	a->services = xrealloc(a->services, (a->count + 1) * sizeof *a->services);
-	return a->services[a->count++] = service_new(a, name);
-}
-
 json_t *apply_resting(const struct apply *a)
 {
 	json_t *resting = json_object();
@@ -549,7 +568,7 @@ void apply_adopt(struct apply *a, const struct instances *list, bool up, const j
 		const struct instance *found = &list->items[i];
 		if (found->state == INSTANCE_ABSENT)
 			continue;
-		struct apply_service *s = find_or_add(a, found->service);
+		struct apply_service *s = apply_find_or_add(a, found->service);
 		s->made = true;
 		free(s->config_hash);
 		s->config_hash = found->config_hash && *found->config_hash ? xstrdup(found->config_hash) : NULL;

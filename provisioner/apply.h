@@ -125,6 +125,8 @@ void apply_instance_changed(struct apply *a, const struct instance *instance);
 size_t apply_count(const struct apply *a);
 struct apply_service *apply_at(const struct apply *a, size_t i);
 struct apply_service *apply_find(const struct apply *a, const char *name);
+/* One that is not configured yet, and of which there is something to tell: `progress` set before the next turn. */
+struct apply_service *apply_find_or_add(struct apply *a, const char *name);
 /* Of what is ready: "healthy", or what is the matter. static */
 const char *service_health_name(const struct apply_service *s);
 bool apply_has_failed(const struct apply_service *s); /* given up, or unhealthy before it was ready */
@@ -141,8 +143,10 @@ bool apply_has_changes(const struct apply *a);
 /* May a demand go by another model than the one that services were started with? When something that is wanted has never
  * been ready (the old model may be why), and what is of use to somebody runs as `model` says, too. */
 bool apply_may_follow(const struct apply *a, const struct model *model);
-/* It runs, and what was made of it goes when its changes are applied: not before the image of what comes in its place is there. */
-bool apply_is_replaced(const struct apply_service *s);
+/* Does something run that was started with another configuration than `model` has of it, or that `model` does not know? */
+bool apply_contradicts(const struct apply *a, const struct model *model);
+/* It runs, and what was made of it goes when `m` is applied: not before the image of what comes in its place is there. */
+bool apply_is_replaced(const struct apply_service *s, const struct model_service *m);
 /* Its image could not be had. false: it runs, or is on its way, without; else that is why it does not. */
 bool apply_image_failed(struct apply_service *s, const struct error *err);
 /* A service that is of no use as it is, and was made with another configuration than the model's, is made anew. */

@@ -113,6 +113,10 @@ void demands_finish(struct environment *e)
 		demand_free(d);
 		d = e->demands; /* the callback may have changed the list */
 	}
+	for (d = e->demands; d && (!d->apply || d->admitted); d = d->next)
+		;
+	if (!d)
+		environment_drop_next(e); /* nobody waits for it any more */
 }
 
 /* ---- who asked ---- */
@@ -254,8 +258,7 @@ static const char *who_needs(const struct model *m, const bool *chosen, const ch
 /* What it needs, by name; services that cannot run here are left out where nobody has named them. */
 static int find_needed(struct demand *d, struct error *err)
 {
-	struct environment *e = d->e;
-	const struct model *m = e->model;
+	const struct model *m = demand_model(d);
 	cleanup_free bool *chosen = xcalloc(m->n_services, sizeof *chosen), *named = xcalloc(m->n_services, sizeof *named);
 	const struct plan_selection selection = {d->all, d->names, d->profiles, services_of(m, d->file)};
 	const struct error *unsupported = NULL;
@@ -375,6 +378,8 @@ static void admit_ready(struct demand *d)
 	}
 	if (!demand_builds(d))
 		return;
+	if (d->apply)
+		environment_take_next(e);
 	d->admitted = true;
 	error_release(&e->failure);
 	note_requester(e, d);
@@ -667,7 +672,7 @@ struct command {
 
 static const struct command commands[] = {
     {"up", "up [--all] [--build] [--profile=NAME] [SERVICE...]  start, apply a changed configuration, wait until ready",
-     WAIT_READY, false, false, true, LOAD_FORCE | LOAD_APPLY},
+     WAIT_READY, false, false, true, LOAD_FORCE | LOAD_OFFER},
     {"down", "down               stop everything; data and ports are kept", WAIT_DOWN, false, false, false, 0},
     {"destroy", "destroy            tear everything down; the data goes to the trash", WAIT_DESTROYED, false, false,
      false, 0},

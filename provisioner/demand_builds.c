@@ -29,6 +29,8 @@ static void fail(struct demand *d, const char *service, const struct error *err)
 	bool was_failed = s && s->state == SERVICE_FAILED;
 	if (s && apply_image_failed(s, err))
 		d->known = !was_failed; /* told when it failed */
+	if (d->e->next && err->code != ERROR_CANCELED)
+		environment_notice_failure(d->e, err);
 	demand_end(d, err);
 }
 
@@ -57,15 +59,20 @@ static void on_built(void *arg, const struct error *err, bool differs)
 	free(b);
 }
 
+struct model *demand_model(const struct demand *d)
+{
+	return d->apply && d->e->next ? d->e->next : d->e->model;
+}
+
 bool demand_builds(struct demand *d)
 {
 	struct environment *e = d->e;
 	if (d->built || d->builds || !d->apply)
 		return !d->builds;
 	for (char **name = d->needed; name && *name; name++) {
-		const struct model_service *s = model_service(e->model, *name);
+		const struct model_service *s = model_service(demand_model(d), *name);
 		const struct apply_service *now = apply_find(e->apply, *name);
-		if (!s || (!s->spec.build && !(now && apply_is_replaced(now))))
+		if (!s || (!s->spec.build && !(now && apply_is_replaced(now, s))))
 			continue;
 		struct demand_build *b = xcalloc(1, sizeof *b);
 		*b = (struct demand_build){d->builds, d, e, xstrdup(*name)};
@@ -85,6 +92,17 @@ void demand_builds_give_up(struct demand *d)
 		b->d = NULL;
 		if (d->e->backend)
 			backend_build_cancel(d->e->backend, b->service, b);
+	}
+}
+
+void demand_builds_anew(struct environment *e)
+{
+	for (struct demand *d = e->demands; d; d = d->next) {
+		if (!d->apply || d->admitted || d->finished)
+			continue;
+		demand_builds_give_up(d);
+		strv_free(move_ptr(d->renewed));
+		d->built = false;
 	}
 }
 

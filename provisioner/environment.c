@@ -33,11 +33,17 @@ void environment_event(struct environment *e, const char *type, json_t *fields)
 	environment_mark(e, CHANGED_EVENTS);
 }
 
+char *environment_mask(const struct environment *e, const char *text)
+{
+	cleanup_free char *masked = model_mask(e->model, text);
+	return model_mask(e->next, masked);
+}
+
 void environment_fail(struct environment *e, const struct error *err)
 {
 	cleanup_error struct error masked = ERROR_INIT;
 	error_copy(&masked, err);
-	char *message = model_mask(e->model, err->message ? err->message : "");
+	char *message = environment_mask(e, err->message ? err->message : "");
 	free(masked.message);
 	masked.message = message;
 	events_fail(e->events, &masked);
@@ -321,6 +327,7 @@ static void environment_free(struct environment *e)
 {
 	apply_free(e->apply);
 	model_free(e->model);
+	model_free(e->next);
 	recipes_free(e->recipes);
 	store_close(e->store);
 	events_free(e->events);

@@ -25,7 +25,7 @@ static void tell_of_build(struct environment *e, const struct apply_service *s, 
 	if (s->progress && json_equal(step, json_object_get(s->progress, "step")) && json_equal(steps, json_object_get(s->progress, "steps")))
 		return;
 	cleanup_free char *state = json_integer_value(steps) ? xasprintf("building %d/%d", (int)json_integer_value(step), (int)json_integer_value(steps)) : xstrdup("building");
-	cleanup_free char *masked = model_mask(e->model, json_string_value(text) ? json_string_value(text) : "");
+	cleanup_free char *masked = environment_mask(e, json_string_value(text) ? json_string_value(text) : "");
 	environment_event(e, "build", json_pack("{s:s, s:s, s:O, s:s}", "service", s->name, "state", state, "image", json_object_get(progress, "image"), "text", masked));
 }
 
@@ -39,10 +39,20 @@ static void tell_of_loss(struct environment *e, const char *service, const char 
 	environment_mark(e, CHANGED_STATUS);
 }
 
+/* borrowed; NULL: nobody's. Of what is next there may be services that nothing else is known of yet. */
+static struct apply_service *whose_progress(struct environment *e, const char *service, const json_t *progress)
+{
+	struct apply_service *s = apply_find(e->apply, service);
+	if (s || !progress || e->halted || !model_service(e->next, service))
+		return s;
+	environment_mark(e, CHANGED_SERVICES);
+	return apply_find_or_add(e->apply, service);
+}
+
 static void on_backend_progress(void *arg, const char *service, const json_t *progress)
 {
 	struct environment *e = arg;
-	struct apply_service *s = apply_find(e->apply, service);
+	struct apply_service *s = whose_progress(e, service, progress);
 	json_int_t percent = json_integer_value(json_object_get(progress, "percent"));
 	const char *lost = json_string_value(json_object_get(progress, "lost"));
 	if (!s || e->halted)
@@ -57,7 +67,7 @@ static void on_backend_progress(void *arg, const char *service, const json_t *pr
 	json_decref(s->progress);
 	s->progress = progress ? json_deep_copy(progress) : NULL;
 	if (json_object_get(s->progress, "text")) { /* a step may have an argument's value in it */
-		cleanup_free char *masked = model_mask(e->model, json_string_value(json_object_get(s->progress, "text")));
+		cleanup_free char *masked = environment_mask(e, json_string_value(json_object_get(s->progress, "text")));
 		json_object_set_new(s->progress, "text", json_string(masked));
 	}
 	if (step) {
@@ -87,11 +97,11 @@ static void on_diagnostic(void *arg, enum diagnostic_level level, const char *se
 		error_hint(&s->unsupported, "%s", hint);
 }
 
-void environment_backend_check(struct environment *e)
+void environment_backend_check(struct environment *e, struct model *m)
 {
-	for (size_t i = 0; e->backend && e->model && i < e->model->n_services; i++)
-		if (!error_is_set(&e->model->services[i].unsupported))
-			backend_check(e->backend, &e->model->services[i].spec, on_diagnostic, e->model);
+	for (size_t i = 0; e->backend && m && i < m->n_services; i++)
+		if (!error_is_set(&m->services[i].unsupported))
+			backend_check(e->backend, &m->services[i].spec, on_diagnostic, m);
 }
 
 /* ---- its life ---- */
@@ -148,7 +158,7 @@ static void open_backend(struct environment *e, const char *name)
 	free(e->backend_name);
 	e->backend_name = xstrdup(name);
 	apply_set_backend(e->apply, e->backend);
-	environment_backend_check(e);
+	environment_backend_check(e, e->model);
 	environment_mark(e, CHANGED_STATUS);
 }
 

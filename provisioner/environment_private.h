@@ -40,7 +40,8 @@ enum load_flags {
 	LOAD_FORCE = 1,  /* although no file has changed */
 	LOAD_APPLY = 2,  /* the new configuration is taken over while services run by the old one */
 	LOAD_APPROVE = 4,
-	LOAD_REVOKE = 16
+	LOAD_REVOKE = 16,
+	LOAD_OFFER = 32 /* the same where that contradicts nothing that runs, else it is environment.next */
 };
 
 enum wait { WAIT_READY, WAIT_DOWN, WAIT_STOPPED, WAIT_DESTROYED, WAIT_LOADED, WAIT_SETTLED };
@@ -85,6 +86,7 @@ struct environment {
 	struct backend *backend;
 	char *backend_name;
 	struct model *model;
+	struct model *next; /* that an `up` waits to apply: while what runs by `model` runs on, nothing else is said of it. NULL: none */
 	struct error config_error;
 	struct trust trust; /* of the configuration as it was last read, whether it was taken over or not */
 	char *approves;     /* for the next load */
@@ -151,6 +153,8 @@ void environment_wake(struct environment *e);
 void environment_mark(struct environment *e, unsigned what); /* enum environment_change; wakes */
 /* A line of `events`; steals fields. */
 void environment_event(struct environment *e, const char *type, json_t *fields);
+/* new: without the secrets of what is and what is next */
+char *environment_mask(const struct environment *e, const char *text);
 /* Into errors.json, masked. */
 void environment_fail(struct environment *e, const struct error *err);
 json_t *requester_json(const struct requester *who);                                           /* new */
@@ -170,6 +174,9 @@ void environment_port_taken(void *arg, const char *service, const struct port_bi
 /* load.c */
 uint64_t environment_load(struct environment *e, enum load_flags flags); /* done when load_done is that far */
 void environment_notice_change(struct environment *e, const struct error *err); /* what runs is not what is configured; err: which cannot be read */
+void environment_take_next(struct environment *e); /* it becomes the model */
+void environment_drop_next(struct environment *e);
+void environment_notice_failure(struct environment *e, const struct error *err); /* what is next cannot be applied */
 void environment_set_user_text(struct environment *e, const struct buffer *text); /* as it stands in the file now */
 void environment_refresh_user(struct environment *e); /* and the main checkout's */
 void environment_open_layers(struct environment *e); /* also when their names have changed */
@@ -178,7 +185,7 @@ void environment_close_layers(struct environment *e);
 /* environment_backend.c */
 const char *environment_backend_name(const struct environment *e); /* NULL: there is none to be opened */
 void environment_backend_turn(struct environment *e); /* opens, adopts, prepares */
-void environment_backend_check(struct environment *e); /* what it cannot do of the model becomes its warnings and errors */
+void environment_backend_check(struct environment *e, struct model *m); /* what it cannot do of the model becomes its warnings and errors */
 void environment_backend_close(struct environment *e);
 
 /* more_files.c */
@@ -200,6 +207,8 @@ void demands_cancel_all(struct environment *e, bool admitted_only, const char *w
 void demands_cancel_stops(struct environment *e, char *const *services); /* who waits for the end of these hears that they were started again */
 
 /* demand_builds.c */
+struct model *demand_model(const struct demand *d); /* borrowed: that it is about; an `up` is about what is next */
+void demand_builds_anew(struct environment *e);     /* that is another now */
 bool demand_builds(struct demand *d); /* true: what it needs is built */
 void demand_builds_give_up(struct demand *d);
 bool demand_is_building(const struct demand *d);

@@ -137,7 +137,7 @@ static void load_work(struct job *base)
 	    .uid = job->stored.uid,
 	    .beside_compose = !e->params.keep_own_lines,
 	    .plan = job->plan,
-	    .move = job->flags & LOAD_APPLY,
+	    .move = job->flags & (LOAD_APPLY | LOAD_OFFER),
 	    .approve = job->approves,
 	    .digests = &e->digests,
 	    .tracked_files = job->tracked,
@@ -224,15 +224,39 @@ void environment_notice_change(struct environment *e, const struct error *err)
 	environment_mark(e, CHANGED_STATUS);
 }
 
+void environment_notice_failure(struct environment *e, const struct error *err)
+{
+	cleanup_free char *message = environment_mask(e, err->message);
+	strv_free(move_ptr(e->warnings));
+	strv_pushf(&e->warnings, "the configuration has changed and could not be applied, the services run by the old one: %s", message);
+	environment_mark(e, CHANGED_STATUS);
+}
+
+void environment_drop_next(struct environment *e)
+{
+	model_free(move_ptr(e->next));
+}
+
+static void set_next(struct environment *e, struct model *model)
+{
+	if (e->next && !strcmp(e->next->signature, model->signature)) {
+		model_free(model);
+		return;
+	}
+	environment_drop_next(e);
+	e->next = model;
+	demand_builds_anew(e);
+}
+
 static void take_over(struct environment *e, struct model *model)
 {
 	struct model *old = e->model;
 	bool same = old && model && old->planned == model->planned && !strcmp(old->signature, model->signature);
+	environment_drop_next(e);
 	e->model = model;
 	apply_set_model(e->apply, model);
 	model_free(old);
 	e->config_changed = false;
-	environment_backend_check(e);
 	environment_mark(e, CHANGED_STATUS);
 	if (same)
 		return;
@@ -251,9 +275,10 @@ static void take_over_and_compare(struct environment *e, struct model *model)
 static bool may_take_over(const struct environment *e, const struct load_job *job, const struct model *model)
 {
 	bool stranger = !trust_is_given(&model->trust);
+	bool offered = (job->flags & LOAD_OFFER) && !apply_contradicts(e->apply, model);
 	if (e->model && stranger && trust_is_given(&e->model->trust) && apply_is_active(e->apply))
 		return false; /* what runs goes on as it was approved */
-	return !e->model || !trust_is_given(&e->model->trust) || (job->flags & LOAD_APPLY) || !apply_is_active(e->apply) || !e->model->planned ||
+	return !e->model || !trust_is_given(&e->model->trust) || (job->flags & LOAD_APPLY) || offered || !apply_is_active(e->apply) || !e->model->planned ||
 	       !strcmp(e->model->signature, model->signature) ||
 	       ((job->flags & LOAD_NEEDED) && apply_may_follow(e->apply, model));
 }
@@ -272,10 +297,14 @@ static void take_model(struct environment *e, struct load_job *job)
 	if (error_is_set(&e->config_error) && e->failure.code == e->config_error.code)
 		error_release(&e->failure);
 	error_release(&e->config_error);
+	environment_backend_check(e, job->model);
 	if (!may_take_over(e, job, job->model)) {
 		if (e->model->trust.hash && !strcmp(e->model->trust.hash, job->model->trust.hash))
 			trust_copy(&e->model->trust, &job->model->trust);
-		model_free(job->model);
+		if (job->flags & LOAD_OFFER && trust_is_given(&job->model->trust))
+			set_next(e, job->model);
+		else
+			model_free(job->model);
 		environment_notice_change(e, NULL);
 		return;
 	}
@@ -307,6 +336,20 @@ static void take_name(struct environment *e, const struct load_job *job)
 	environment_load(e, LOAD_FORCE);
 }
 
+static void take_files(struct environment *e)
+{
+	e->files_stamp = e->model ? layers_files_stamp(e->id, e->params.root_fd, e->model->config) : 0;
+	more_files_take(e);
+}
+
+void environment_take_next(struct environment *e)
+{
+	if (!e->next)
+		return;
+	take_over(e, move_ptr(e->next));
+	take_files(e);
+}
+
 static void load_after(struct job *base)
 {
 	struct load_job *job = (struct load_job *)base;
@@ -323,8 +366,7 @@ static void load_after(struct job *base)
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
 		take_model(e, job);
-		e->files_stamp = e->model ? layers_files_stamp(e->id, e->params.root_fd, e->model->config) : 0;
-		more_files_take(e);
+		take_files(e);
 		if (was_error != error_is_set(&e->config_error))
 			environment_mark(e, CHANGED_STATUS);
 	}

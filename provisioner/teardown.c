@@ -38,6 +38,7 @@ static void done(struct environment *e)
 	strv_free(move_ptr(e->warnings));
 	json_array_clear(e->requested_by);
 	error_release(&e->failure);
+	environment_drop_next(e);
 	if (e->model)
 		model_unplan(e->model);
 	apply_forget(e->apply);

@@ -274,6 +274,16 @@ static inline bool errors_have(const char *text)
 	return strstr(buffer_str(&errors), text);
 }
 
+static inline bool warns_of(const char *text)
+{
+	json_t *json = status();
+	char *warnings = json_dumps(json_object_get(json, "warnings"), JSON_ENCODE_ANY);
+	bool found = strstr(warnings, text);
+	free(warnings);
+	json_decref(json);
+	return found;
+}
+
 static inline bool events_have(const char *text)
 {
 	char buf[65536];

@@ -135,16 +135,6 @@ static uint16_t free_port(int *ret_fd)
 	return ntohs(a.sin_port);
 }
 
-static bool warns_of(const char *text)
-{
-	json_t *json = status();
-	char *warnings = json_dumps(json_object_get(json, "warnings"), JSON_ENCODE_ANY);
-	bool found = strstr(warnings, text);
-	free(warnings);
-	json_decref(json);
-	return found;
-}
-
 static void a_published_number_that_is_added_later_is_taken_by_up(void **state)
 {
 	char text[256], kept[64];

@@ -1,0 +1,113 @@
+/* An `up` that changes what runs: what takes its place is had first, and what runs is told of as it runs till then. */
+#include "environment_harness.h"
+
+/* What is served of the services, without what says that the configuration has changed. new */
+static char *served(void)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	json_t *json = status();
+	cleanup_free char *resources = json_dumps(json_object_get(json, "resources"), JSON_SORT_KEYS), *db = json_dumps(json_object_get(json_object_get(json, "services"), "db"), JSON_SORT_KEYS);
+	assert_int_equal(environment_env(env, &text, NULL), 0);
+	environment_ports(env, &text);
+	assert_int_equal(environment_service(env, "db", SERVICE_ENV, &text, NULL), 0);
+	buffer_printf(&text, "%s\n%s\n", resources, db);
+	json_decref(json);
+	return xstrdup(buffer_str(&text));
+}
+
+#define POSTGRES(image, port, password) \
+	"services: {db: {image: '" image "', ports: ['" port "'], environment: {POSTGRES_PASSWORD: " password "}, x-aether: {ready: {tcp: 5432}}}" \
+	", cache: {image: 'e/c', ports: ['6379']}}\n" TAIL
+
+static void what_runs_is_told_of_as_it_runs(void **state)
+{
+	static struct answer a; /* outlives a failure */
+	compose(POSTGRES("postgres:16", "5432", "first"));
+	env_open();
+	struct scripted *db = scripted_get("db"), *cache = scripted_get("cache");
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_true(env_has("PGPASSWORD=first"));
+	cleanup_free char *before = served();
+
+	db->build_error = ERROR_IMAGE_NOT_FOUND;
+	db->build_ms = 400;
+	compose(POSTGRES("postgres:99", "5433", "second"));
+	environment_command(env, "up", &me, on_answer, &a);
+	while (!db->builds)
+		run_for(5);
+	cleanup_free char *meanwhile = served();
+	assert_string_equal(before, meanwhile);
+	assert_int_equal(ask(NULL), ERROR_NONE); /* a read waits for none of it */
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_IMAGE_NOT_FOUND);
+	error_release(&a.error);
+	cleanup_free char *after = served();
+	assert_string_equal(before, after);
+	assert_true(errors_have("as the test says") && warns_of("could not be applied") && warns_of("as the test says"));
+	assert_string_equal(state_now(), "ready");
+
+	db->build_error = ERROR_NONE;
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_true(env_has("PGPASSWORD=second"));
+	assert_false(warns_of("could not be applied"));
+	assert_int_equal(db->stops, 1);
+	assert_int_equal(cache->starts, 1);
+}
+
+static void the_last_change_is_the_one_that_is_applied(void **state)
+{
+	static struct answer a; /* outlives a failure */
+	compose(POSTGRES("postgres:16", "5432", "first"));
+	env_open();
+	struct scripted *db = scripted_get("db");
+	assert_int_equal(command("up"), ERROR_NONE);
+	db->build_ms = LIMIT_MS * 2;
+	compose(POSTGRES("postgres:16", "5432", "second"));
+	environment_command(env, "up", &me, on_answer, &a);
+	while (db->builds < 1)
+		run_for(5);
+	db->build_ms = 0;
+	compose(POSTGRES("postgres:16", "5432", "third"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	wait_answer(&a);
+	assert_false(error_is_set(&a.error));
+	assert_true(db->builds_canceled > 0); /* of what nobody asks for any more */
+	assert_true(env_has("PGPASSWORD=third"));
+	assert_int_equal(db->starts, 2);
+
+	compose(POSTGRES("postgres:16", "5432", "fourth")); /* given up: it is as if nobody had asked */
+	a = (struct answer){0};
+	unsigned builds = db->builds;
+	db->build_ms = LIMIT_MS * 2;
+	environment_command(env, "up", &me, on_answer, &a);
+	while (db->builds == builds)
+		run_for(5);
+	environment_command_forsaken(env, &a);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_CANCELED);
+	error_release(&a.error);
+	assert_true(env_has("PGPASSWORD=third"));
+	a = (struct answer){0};
+	builds = db->builds;
+	environment_command(env, "up", &me, on_answer, &a);
+	while (db->builds == builds)
+		run_for(5);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	wait_answer(&a);
+	assert_int_equal(a.error.code, ERROR_CANCELED);
+	error_release(&a.error);
+	db->build_ms = 0;
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_true(env_has("PGPASSWORD=fourth"));
+	while (scripted_builds)
+		run_for(5);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    T(what_runs_is_told_of_as_it_runs),
+	    T(the_last_change_is_the_one_that_is_applied),
+	};
+	return RUN(tests);
+}
