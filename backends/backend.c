@@ -455,3 +455,8 @@ bool backend_lives(struct backend *b, const char *service, pid_t pid)
 {
 	return !pid || !b->ops->lives || b->ops->lives(b, service, pid);
 }
+
+bool backend_rises(struct backend *b, const char *service)
+{
+	return b->ops->rises && b->ops->rises(b, service);
+}

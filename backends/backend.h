@@ -271,6 +271,9 @@ struct backend_ops {
 	/* Is the process that `list` showed still there? For whoever must not be told of a service that has just been killed: a
 	 * microsecond's look, before `changed` can say so. NULL op: as far as is known. */
 	bool (*lives)(struct backend *b, const char *service, pid_t pid);
+	/* It was not running when it was looked at, and may be by now, with its ports: a call that a killed predecessor has left can be on its way. A start
+	 * finds out. NULL op: no. */
+	bool (*rises)(struct backend *b, const char *service);
 };
 
 struct backend {
@@ -326,5 +329,6 @@ void backend_settled(struct backend *b, const struct service_spec *spec);
 bool backend_differs(struct backend *b, const struct service_spec *spec);
 char *backend_log_path(struct backend *b, const char *service);
 bool backend_lives(struct backend *b, const char *service, pid_t pid); /* pid 0: true */
+bool backend_rises(struct backend *b, const char *service);
 
 #endif

@@ -261,6 +261,11 @@ static bool chaos_lives(struct backend *b, const char *service, pid_t pid)
 	return backend_lives(inner(b), service, pid);
 }
 
+static bool chaos_rises(struct backend *b, const char *service)
+{
+	return backend_rises(inner(b), service);
+}
+
 static char *chaos_log_path(struct backend *b, const char *service)
 {
 	return backend_log_path(inner(b), service);
@@ -311,6 +316,7 @@ static const struct backend_ops chaos_ops = {
     .differs = chaos_differs,
     .log_path = chaos_log_path,
     .lives = chaos_lives,
+    .rises = chaos_rises,
 };
 
 struct backend *chaos_wrap(struct backend *wrapped, const struct chaos_rule *rules, size_t n_rules)

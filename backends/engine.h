@@ -77,6 +77,7 @@ struct engine_slot {
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy} (engine_made.c) */
+	bool rises; /* it did not run at the first look of this process, nor was anything done with it since */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;
 	/* How far its log was heard (engine_logs.c). */
@@ -373,6 +374,7 @@ bool engine_differs(struct backend *b, const struct service_spec *spec);
 void engine_watch(struct engine *e); /* from now on; may be called again */
 void engine_unwatch(struct engine *e);
 bool engine_lives(struct backend *b, const char *service, pid_t pid);
+bool engine_rises(struct backend *b, const char *service);
 bool engine_is_succeeded(const struct engine_slot *slot); /* another container is about to take its name, and is not to be met with one of ours */
 bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now); /* others have had it ended */
 void engine_look_unheard(struct engine *e, struct engine_slot *slot); /* after an operation */

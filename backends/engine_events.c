@@ -40,6 +40,11 @@ bool engine_lives(struct backend *b, const char *service, pid_t pid)
 	return !slot->local || slot->pid != pid || alive(pid);
 }
 
+bool engine_rises(struct backend *b, const char *service)
+{
+	return engine_slot((struct engine *)b, service)->rises;
+}
+
 bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now)
 {
 	bool told = slot->told_to_end && now->handle && !strcmp(slot->told_to_end, now->handle) && (!slot->told_vaguely || now->exit_code > 128);
@@ -157,6 +162,7 @@ void engine_seen(struct engine *e, const struct instance *now, bool by_us)
 	told.returned = returned;
 	bool same = !returned && slot->state == now->state && slot->paused == now->paused && slot->unplugged == now->unplugged && slot->dismissed == dismissed && slot->started_ms == now->started_ms && same_id;
 	slot->state = now->state;
+	slot->rises = slot->rises && now->state == INSTANCE_EXITED;
 	slot->paused = now->paused;
 	slot->unplugged = now->unplugged;
 	slot->dismissed = dismissed;

@@ -97,8 +97,10 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		struct engine_slot *slot = engine_slot(l->e, i.service);
 		engine_check_take(l->e, i.service, json);
 		engine_made_take(l->e, i.service, json);
-		if (!slot->ops && slot->op_ended <= l->ops_ended)
+		if (!slot->ops && slot->op_ended <= l->ops_ended) {
 			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);
+			slot->rises = slot->rises || (!l->e->listed && i.state == INSTANCE_EXITED);
+		}
 		struct instance *item = &l->list.items[l->list.count - 1];
 		item->dismissed = engine_is_dismissed(slot, item);
 		item->memory_bytes = engine_memory(slot);
@@ -136,8 +138,10 @@ static bool take_created(struct listing *l, const json_t *container, const char 
 	struct engine_slot *slot = engine_slot(l->e, engine_service_of(labels));
 	if (strcmp(state, "created"))
 		return false;
-	if (!slot->ops && slot->state == INSTANCE_ABSENT && !engine_made_by_others(labels))
+	if (!slot->ops && slot->state == INSTANCE_ABSENT && !engine_made_by_others(labels)) {
 		engine_slot_set(slot, json_string_value(json_object_get(container, "Id")), engine_label(labels, ENGINE_LABEL_CONFIG_HASH));
+		slot->rises = slot->rises || !l->e->listed; /* Docker lists it so until its start is over */
+	}
 	return true;
 }
 

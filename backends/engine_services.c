@@ -102,6 +102,7 @@ static void op_done(struct engine_op *op, const struct error *err)
 	struct engine_slot *slot = op->slot;
 	slot->ops = op->next;
 	slot->op_ended = ++op->e->ops_ended;
+	slot->rises = slot->rises && op->kind == KIND_PREPARE;
 	op->done(op->arg, err);
 	if (slot->ops)
 		op_begin(slot->ops);

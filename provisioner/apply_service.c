@@ -682,7 +682,7 @@ static bool ports_are_free(struct apply_service *s)
 {
 	for (size_t i = 0; i < s->model->n_ports; i++) {
 		const struct port_binding *port = &s->model->ports[i];
-		if (!is_taken(port))
+		if (!is_taken(port) || backend_rises(s->apply->backend, s->name)) /* that may be its own container, which a killed server has started */
 			continue;
 		cleanup_error struct error err = ERROR_INIT;
 		if (s->model->strict_ports && is_published(s->model, port)) {

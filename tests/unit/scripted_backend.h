@@ -38,6 +38,7 @@ struct scripted {
 	bool gone;       /* its process is: nobody has been told */
 	bool dismissed;  /* its next end is others' doing */
 	bool unplugged;
+	bool rises;      /* a killed server has left it: it is not listed, may run all the same, and a start finds out */
 	const char *log; /* what its log holds */
 	unsigned build_ms;
 	enum error_code build_error;
@@ -209,6 +210,10 @@ static void scripted_operate(uv_timer_t *timer)
 	} else if (o->start && o->s->refuses_port && (!o->s->refused || o->s->refused == o->ports.port[0])) {
 		o->s->refused = o->ports.port[0];
 		error_set(&err, ERROR_PORT_ALLOCATION_FAILED, "Bind for 127.0.0.1:%u failed: port is already allocated", o->s->refused);
+	} else if (o->start && o->s->rises) {
+		o->s->rises = false;
+		if (!o->s->running)
+			error_set(&err, ERROR_PORT_ALLOCATION_FAILED, "service %s: port is already allocated", o->s->name);
 	} else if (o->start) {
 		scripted_up(o->s, o->b->params.loop, &o->ports);
 	} else {
@@ -354,7 +359,7 @@ static void scripted_listed(void *arg)
 	struct instances list = {NULL, 0};
 	for (size_t i = 0; i < scripted_count; i++) {
 		struct scripted *s = &scripted[i];
-		if (!s->made)
+		if (!s->made || s->rises)
 			continue;
 		array_grow(list.items, list.count);
 		list.items[list.count++] = (struct instance){.service = xstrdup(s->name),
@@ -421,6 +426,11 @@ static const struct backend_check *scripted_check_of(struct backend *b, const ch
 static bool scripted_lives(struct backend *b, const char *service, pid_t pid)
 {
 	return !scripted_get(service)->gone;
+}
+
+static bool scripted_rises(struct backend *b, const char *service)
+{
+	return scripted_get(service)->rises;
 }
 
 struct scripted_build {
@@ -492,6 +502,7 @@ static const struct backend_ops backend_scripted = {
     .check_of = scripted_check_of,
     .log_path = scripted_log_path,
     .lives = scripted_lives,
+    .rises = scripted_rises,
 };
 
 static const struct backend_ops *const scripted_backends[] = {&backend_scripted, NULL};

@@ -330,6 +330,33 @@ static void ran_for_long(void **state)
 	assert_int_equal(start(w), ERROR_NONE);
 }
 
+/* ---- a call that a killed server has left ---- */
+
+static void what_was_found_may_rise(void **state)
+{
+	struct world *w = *state;
+	look(w);
+	assert_int_equal(prepare(w), ERROR_NONE);
+	assert_false(backend_rises(w->b, "web")); /* its own */
+	another_server(w);
+	look(w);
+	assert_true(backend_rises(w->b, "web"));
+	assert_int_equal(prepare(w), ERROR_NONE);
+	look(w);
+	assert_true(backend_rises(w->b, "web"));
+	assert_int_equal(start(w), ERROR_NONE);
+	assert_false(backend_rises(w->b, "web"));
+	another_server(w);
+	look(w);
+	assert_false(backend_rises(w->b, "web")); /* it runs */
+	ends(w, 0);
+	look(w);
+	assert_false(backend_rises(w->b, "web"));
+	another_server(w);
+	look(w);
+	assert_true(backend_rises(w->b, "web"));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -348,6 +375,7 @@ int main(void)
 	    T(begun_by_others),
 	    T(never_started),
 	    T(ran_for_long),
+	    T(what_was_found_may_rise),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

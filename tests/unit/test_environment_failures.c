@@ -113,6 +113,37 @@ static void a_port_that_the_backend_refuses_is_replaced(void **state)
 	assert_true(events_have("port_replaced"));
 }
 
+/* The server was killed while it was started: nobody else has its port. */
+static void a_port_of_its_own_is_kept(void **state)
+{
+	compose(ONE TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db"), on = 1;
+	env_close(false);
+	struct scripted *db = scripted_get("db");
+	db->rises = true;
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(port_of("db"), port);
+	assert_false(events_have("port_replaced"));
+	assert_int_equal(db->starts, 2);
+	env_close(false);
+
+	scripted_down(db); /* somebody else has it after all */
+	db->rises = true;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	cleanup_close int foreigner = socket(AF_INET, SOCK_STREAM, 0);
+	setsockopt(foreigner, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	assert_int_equal(bind(foreigner, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(listen(foreigner, 1), 0);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(port_of("db") != port);
+	assert_true(events_have("port_replaced"));
+	assert_int_equal(db->starts, 4);
+}
+
 /* ---- what ends later ---- */
 
 static void a_crash_loop_backs_off_and_is_given_up(void **state)
@@ -273,6 +304,7 @@ int main(void)
 	    T(an_exit_during_the_start_fails_at_once),
 	    T(a_port_of_a_foreigner_is_replaced),
 	    T(a_port_that_the_backend_refuses_is_replaced),
+	    T(a_port_of_its_own_is_kept),
 	    T(a_crash_loop_backs_off_and_is_given_up),
 	    T(a_crash_is_restarted_and_counted),
 	    T(what_others_have_stopped_stays_so),
