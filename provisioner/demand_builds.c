@@ -50,8 +50,7 @@ static void on_built(void *arg, const struct error *err, bool differs)
 	} else if (d) {
 		if (differs)
 			strv_push(&d->renewed, xstrdup(b->service));
-		d->built = !d->builds;
-		if (d->built)
+		if (!d->builds)
 			demand_begin_anew(d);
 	}
 	environment_wake(b->e);
@@ -64,23 +63,34 @@ struct model *demand_model(const struct demand *d)
 	return d->apply && d->e->next ? d->e->next : d->e->model;
 }
 
-bool demand_builds(struct demand *d)
+/* What it needs comes first: a failure of that is what whoever asked is told. */
+static bool is_had(const struct demand *d, const struct model_service *s, enum images which)
 {
-	struct environment *e = d->e;
-	if (d->built || d->builds || !d->apply)
-		return !d->builds;
-	for (char **name = d->needed; name && *name; name++) {
-		const struct model_service *s = model_service(demand_model(d), *name);
-		const struct apply_service *now = apply_find(e->apply, *name);
-		if (!s || (!s->spec.build && !(now && apply_is_replaced(now, s))))
+	const struct apply_service *now = apply_find(d->e->apply, s->config->name);
+	bool needed = strv_contains(d->needed, s->config->name), replaced = now && apply_is_replaced(now, s) && !error_is_set(&s->unsupported);
+	return needed == (which == IMAGES_NEEDED) && (replaced || (needed && s->spec.build));
+}
+
+static void have(struct demand *d, enum images which)
+{
+	const struct model *m = demand_model(d);
+	enum build_when when = which == IMAGES_BESIDE ? BUILD_MISSING : d->build_always ? BUILD_ALWAYS : BUILD_CHANGED;
+	for (size_t i = 0; i < m->n_services; i++) {
+		const struct model_service *s = &m->services[i];
+		if (!is_had(d, s, which))
 			continue;
 		struct demand_build *b = xcalloc(1, sizeof *b);
-		*b = (struct demand_build){d->builds, d, e, xstrdup(*name)};
+		*b = (struct demand_build){d->builds, d, d->e, xstrdup(s->config->name)};
 		d->builds = b;
-		backend_build(e->backend, &s->spec, d->build_always ? BUILD_ALWAYS : BUILD_CHANGED, on_built, b);
+		backend_build(d->e->backend, &s->spec, when, on_built, b);
 	}
-	d->built = !d->builds;
-	return d->built;
+}
+
+bool demand_builds(struct demand *d)
+{
+	while (d->apply && !d->builds && d->images < IMAGES_HAD)
+		have(d, d->images++);
+	return !d->builds;
 }
 
 void demand_builds_give_up(struct demand *d)
@@ -102,7 +112,7 @@ void demand_builds_anew(struct environment *e)
 			continue;
 		demand_builds_give_up(d);
 		strv_free(move_ptr(d->renewed));
-		d->built = false;
+		d->images = IMAGES_NEEDED;
 	}
 }
 

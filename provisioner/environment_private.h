@@ -46,6 +46,13 @@ enum load_flags {
 
 enum wait { WAIT_READY, WAIT_DOWN, WAIT_STOPPED, WAIT_DESTROYED, WAIT_LOADED, WAIT_SETTLED };
 
+/* That an `up` has there before it stops anything, in this order. */
+enum images {
+	IMAGES_NEEDED,
+	IMAGES_BESIDE, /* of what is not needed, but replaced with the rest */
+	IMAGES_HAD
+};
+
 struct demand {
 	struct environment *e;
 	struct demand *next;
@@ -67,7 +74,7 @@ struct demand {
 	char **needed;     /* services that must be ready */
 	bool build_always;
 	struct demand_build *builds; /* under way; NULL: none */
-	bool built;
+	enum images images;
 	char **renewed;    /* services whose container is of another image now */
 	bool extended;     /* it has waited for a build beyond its time */
 	uint64_t began_ms; /* monotonic */
@@ -209,7 +216,7 @@ void demands_cancel_stops(struct environment *e, char *const *services); /* who 
 /* demand_builds.c */
 struct model *demand_model(const struct demand *d); /* borrowed: that it is about; an `up` is about what is next */
 void demand_builds_anew(struct environment *e);     /* that is another now */
-bool demand_builds(struct demand *d); /* true: what it needs is built */
+bool demand_builds(struct demand *d); /* true: the images are there */
 void demand_builds_give_up(struct demand *d);
 bool demand_is_building(const struct demand *d);
 

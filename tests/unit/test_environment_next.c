@@ -54,6 +54,24 @@ static void what_runs_is_told_of_as_it_runs(void **state)
 	assert_int_equal(cache->starts, 1);
 }
 
+static void what_is_replaced_beside_is_had_first_too(void **state)
+{
+	compose(POSTGRES("postgres:16", "5432", "first"));
+	env_open();
+	struct scripted *db = scripted_get("db");
+	assert_int_equal(command("up"), ERROR_NONE);
+	compose(POSTGRES("postgres:99", "5432", "second"));
+	db->build_error = ERROR_IMAGE_NOT_FOUND;
+	assert_int_equal(command("up cache"), ERROR_IMAGE_NOT_FOUND);
+	assert_int_equal(db->stops, 0);
+	assert_true(env_has("PGPASSWORD=first"));
+	db->build_error = ERROR_NONE;
+	assert_int_equal(command("up cache"), ERROR_NONE);
+	run_for(100);
+	assert_int_equal(db->stops, 1);
+	assert_true(env_has("PGPASSWORD=second"));
+}
+
 static void the_last_change_is_the_one_that_is_applied(void **state)
 {
 	static struct answer a; /* outlives a failure */
@@ -107,6 +125,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(what_runs_is_told_of_as_it_runs),
+	    T(what_is_replaced_beside_is_had_first_too),
 	    T(the_last_change_is_the_one_that_is_applied),
 	};
 	return RUN(tests);
