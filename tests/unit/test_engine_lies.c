@@ -680,6 +680,60 @@ static void test_clear_beside_prepare(void **state)
 	}
 }
 
+/* ---- many at once ---- */
+
+#define MANY 40
+
+struct counting {
+	_Atomic unsigned now, most;
+};
+
+static bool count_starts(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct counting *c = arg;
+	if (!strstr(r->path, "/start"))
+		return false;
+	unsigned now = ++c->now;
+	if (now > c->most)
+		c->most = now;
+	usleep(20000);
+	c->now--;
+	return false;
+}
+
+/* Started some at a time; and those that wait are let go when the backend is. */
+static void test_many(void **state)
+{
+	struct world *w = *state;
+	unsigned processors = uv_available_parallelism(), most = processors > 2 ? 2 * processors : 4;
+	for (unsigned closes = 0; closes < 2; closes++) {
+		char data[128], names[MANY][8];
+		struct volume_spec volume;
+		struct outcome o[MANY] = {{0}};
+		struct counting c = {0};
+		struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+		anew(w);
+		spec.n_volumes = 0;
+		w->engine.spoil = count_starts;
+		w->engine.arg = &c;
+		open_backend(w);
+		for (size_t i = 0; i < MANY; i++) {
+			snprintf(names[i], sizeof names[i], "s%zu", i);
+			spec.name = names[i];
+			backend_start(w->b, &spec, on_done, &o[i]);
+		}
+		for (unsigned ms = 0; closes && !c.most && ms < 5000; ms++)
+			pause_ms(w, 1);
+		for (size_t i = 0; !closes && i < MANY; i++)
+			assert_int_equal(await(w, &o[i]), ERROR_NONE);
+		close_backend(w);
+		for (size_t i = 0; i < MANY; i++)
+			assert_int_equal(o[i].calls, 1);
+		assert_in_range(c.most, closes ? 1 : 2, most < MANY ? most : MANY);
+		assert_true(!closes || o[MANY - 1].code == ERROR_CANCELED);
+	}
+}
+
 /* ---- its version ---- */
 
 struct version {
@@ -899,6 +953,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_images, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_after_a_restart, setup, teardown),
