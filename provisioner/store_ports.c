@@ -1,7 +1,8 @@
 /* Port leases. A number belongs to one (namespace, service, key) until it is released; the primary key is what keeps
- * two from having it, bind(2) what keeps us off the ports of others. */
+ * two from having it, bind(2) what keeps us off the ports of others, and a connection what keeps us off those that a packet filter leads elsewhere. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 #define STEP 7919                   /* prime, so that every number of a range is met once */
 #define FOREIGN_MS (10 * 60 * 1000) /* how long a number that somebody else had is left alone */
 #define PRIVILEGED_PORTS 1024
+#define ARRIVAL_MS 200 /* it is there at once, or never */
 
 /* ---- the range ---- */
 
@@ -69,6 +71,16 @@ static struct port_range port_range(void)
 
 /* ---- is it free? ---- */
 
+/* What an engine published that was killed since: its rules stay, nobody listens, and whoever connects reaches what is gone. */
+static bool is_led_elsewhere(int listener, const struct sockaddr *address, socklen_t size)
+{
+	cleanup_close int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct pollfd arrives = {listener, POLLIN, 0};
+	if (fd < 0 || (connect(fd, address, size) && errno != EINPROGRESS && errno != ECONNREFUSED))
+		return false; /* not known: there may be no descriptor, no number for this end */
+	return poll(&arrives, 1, ARRIVAL_MS) == 0;
+}
+
 static bool can_listen(int family, const struct sockaddr *address, socklen_t size, bool *ret_taken)
 {
 	cleanup_close int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -79,10 +91,12 @@ static bool can_listen(int family, const struct sockaddr *address, socklen_t siz
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-	if (!bind(fd, address, size) && !listen(fd, 1))
-		return true;
-	*ret_taken = errno == EADDRINUSE;
-	return false;
+	if (bind(fd, address, size) || listen(fd, 1)) {
+		*ret_taken = errno == EADDRINUSE;
+		return false;
+	}
+	*ret_taken = family == AF_INET && is_led_elsewhere(fd, address, size);
+	return !*ret_taken;
 }
 
 /* On 127.0.0.1, which also meets listeners on 0.0.0.0 and [::]; and nobody may have it on ::1, where `localhost` leads

@@ -2,6 +2,7 @@
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -333,6 +335,45 @@ static void ports_are_stable_and_distinct(void **state)
 		assert_int_equal(c[i].port, a[i].port);
 	assert_true(c[3].port != 0);
 	store_close(s);
+}
+
+/* In a child with a network of its own: 0 passed, 77 cannot be tried here. */
+static int beside_a_packet_filter(const char *dir)
+{
+	enum { LED = 23456 };
+	static const char *const to[] = {"127.0.0.2:9", "192.0.2.1:9"}; /* refused at once; no answer, or no way */
+	struct error err = ERROR_INIT;
+	struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	if ((geteuid() ? unshare(CLONE_NEWUSER | CLONE_NEWNET) : unshare(CLONE_NEWNET)) || ioctl(socket(AF_INET, SOCK_DGRAM, 0), SIOCSIFFLAGS, &lo))
+		return 77;
+	struct store *s = open_store(dir);
+	for (int i = 0; i < 2; i++) {
+		cleanup_free char *rule = xasprintf("iptables -t nat -A OUTPUT -p tcp -d 127.0.0.1 --dport %d -j DNAT --to-destination %s 2>/dev/null", LED + i, to[i]);
+		if (system(rule))
+			return 77;
+		struct port_lease led = {"db", "5432/tcp", (uint16_t)(LED + i), 0}, beside = {"cache", "6379/tcp", (uint16_t)(LED + 2 + i), 0};
+		cleanup_free char *namespace_ = xasprintf("n%d", i);
+		if (store_ports_lease(s, namespace_, &led, 1, &err) < 0 || store_ports_lease(s, namespace_, &beside, 1, &err) < 0)
+			return report(&err, 1);
+		if (led.port == LED + i || !led.port || beside.port != LED + 2 + i)
+			return 2;
+	}
+	store_close(s);
+	return 0;
+}
+
+static void a_port_that_is_led_elsewhere_is_nobodys(void **state)
+{
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(beside_a_packet_filter(*state));
+	int status;
+	waitpid(pid, &status, 0);
+	if (WEXITSTATUS(status) == 77) {
+		printf("skip: a_port_that_is_led_elsewhere_is_nobodys: no network of our own, or no iptables\n");
+		skip();
+	}
+	assert_int_equal(status, 0);
 }
 
 static void preferred_ports_come_first(void **state)
@@ -708,6 +749,7 @@ int main(void)
 	    test(users_are_leased_under_root),
 	    test(ports_are_stable_and_distinct),
 	    test(preferred_ports_come_first),
+	    test(a_port_that_is_led_elsewhere_is_nobodys),
 	    test(ports_of_foreigners_are_passed_over),
 	    test(all_or_none_when_the_range_is_exhausted),
 	    test(range_avoids_the_kernels),
