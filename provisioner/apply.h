@@ -19,6 +19,7 @@
 #define APPLY_LOG_LINES 10        /* of a service's log that an error carries */
 #define APPLY_HEALTH_INTERVAL_MS 30000 /* Compose's defaults, */
 #define APPLY_HEALTH_RETRIES 3         /* https://docs.docker.com/reference/dockerfile/#healthcheck */
+#define APPLY_ENDING_MS 50        /* between looks at what is gone, until that is told */
 #define APPLY_PORT_TRIES 5        /* other numbers that are tried when foreigners sit on the leased ones */
 
 enum service_state {

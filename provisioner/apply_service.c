@@ -509,6 +509,8 @@ static void count_retries(const struct apply_service *s, struct config_probe *ch
 	params->exhausted = on_exhausted;
 }
 
+static void probe_for(struct apply_service *s, unsigned least_ms);
+
 /* What the file says of readiness counts alone; else the image is heard, too. */
 static void on_ready(void *arg)
 {
@@ -516,7 +518,7 @@ static void on_ready(void *arg)
 	struct config_probe check;
 	s->probe = NULL;
 	if (s->model && s->model->ready.kind == PROBE_NONE && s->apply->backend && !backend_lives(s->apply->backend, s->name, s->pid)) {
-		service_probe(s); /* it has ended, which is about to be told */
+		probe_for(s, APPLY_ENDING_MS); /* it has ended, which is about to be told, by this loop: not at once */
 		return;
 	}
 	if (!s->model || s->model->config->ready.kind != PROBE_NONE || !image_check(s, &check)) {
@@ -535,7 +537,8 @@ static unsigned left_to_settle(const struct apply_service *s, unsigned ms)
 	return ran < 0 || ran > ms ? 0 : ms - (unsigned)ran;
 }
 
-void service_probe(struct apply_service *s)
+/* What is asked of nothing takes at least so long. */
+static void probe_for(struct apply_service *s, unsigned least_ms)
 {
 	if (!s->model || s->probe || s->adaptation || service_adapts(s) || !may_probe(s, &s->model->ready))
 		return;
@@ -543,6 +546,8 @@ void service_probe(struct apply_service *s)
 	struct config_probe what = s->model->ready;
 	if (what.kind == PROBE_NONE)
 		what.linger_ms = left_to_settle(s, what.linger_ms);
+	if (what.kind == PROBE_NONE && what.linger_ms < least_ms)
+		what.linger_ms = least_ms;
 	struct probe_params params = {
 	    .loop = s->apply->params.loop,
 	    .what = &what,
@@ -557,6 +562,11 @@ void service_probe(struct apply_service *s)
 	if (what.argv && what.argv == s->model->config->healthcheck.argv)
 		count_retries(s, &what, &params);
 	s->probe = probe_start(&params);
+}
+
+void service_probe(struct apply_service *s)
+{
+	probe_for(s, 0);
 }
 
 /* ---- operations ---- */

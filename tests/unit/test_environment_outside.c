@@ -163,6 +163,25 @@ static void what_ends_with_its_engine_returns_with_it(void **state)
 	assert_string_equal(service_state("web"), "stopped");
 }
 
+/* A container that has run for long when a server finds it, and has ended since: the end is heard of all the same. */
+static void what_is_gone_as_it_is_found_keeps_nobody_busy(void **state)
+{
+	compose("services: {w: {image: 'e/w'}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	env_close(false);
+	alarm(20); /* where nothing else would end it */
+	scripted_get("w")->gone = true;
+	env_open();
+	run_for(300);
+	assert_string_equal(service_state("w"), "starting");
+	scripted_exit(scripted_get("w"), 3);
+	run_for(50);
+	assert_string_equal(service_state("w"), "failed");
+	alarm(0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +189,7 @@ int main(void)
 	    T(what_others_start_is_remembered),
 	    T(what_rests_is_remembered),
 	    T(what_ends_with_its_engine_returns_with_it),
+	    T(what_is_gone_as_it_is_found_keeps_nobody_busy),
 	};
 	return RUN(tests);
 }
