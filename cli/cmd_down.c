@@ -3,6 +3,7 @@
 #include "cli/mounting.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/registry.h"
 #include "cli/reports.h"
 
 static const struct option options[] = {
@@ -33,18 +34,33 @@ static int need_unused(const struct client *c, struct error *err)
 	return r;
 }
 
+/* Unmounted, nothing of it runs, unless its keeper was killed. */
+static int stop(struct client *c, bool force, struct error *err)
+{
+	if (!c->mounted || c->dead) {
+		cleanup_error struct error why = ERROR_INIT;
+		int r = registry_stop(&c->id, &why);
+		if (r && why.code == ERROR_IN_USE)
+			client_refresh(c);
+		if (!r || !c->mounted || c->dead) {
+			error_move(err, &why);
+			return r;
+		}
+	}
+	int r = force ? 0 : need_unused(c, err);
+	if (r)
+		return r;
+	cleanup_progress struct progress *progress = progress_start(c, "stopping");
+	return client_command(c, "down", err);
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
 	int r = client_find(NULL, &c, err);
 	if (r)
 		return r;
-	if (c.mounted && !arguments_flag(args, "force"))
-		r = need_unused(&c, err);
-	if (!r && c.mounted) { /* unmounted, nothing of it runs */
-		cleanup_progress struct progress *progress = progress_start(&c, "stopping");
-		r = client_command(&c, "down", err);
-	}
+	r = stop(&c, arguments_flag(args, "force"), err);
 	if (!r && c.native == NATIVE_PLAIN) /* nobody is asked there by reading: what stands there would be stale */
 		r = mounting_detach(&c, DETACH_UNUSED, err);
 	if (r)

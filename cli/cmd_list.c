@@ -63,7 +63,7 @@ const struct command command_list = {
 	.arguments = "",
 	.summary = "all environments of this user, whatever repository they belong to",
 	.help = "States besides those of an environment: `dead`, mounted but served by nobody, and `gone`, whose "
-	        "directory was removed; `ajj cleanup` is for both. `hung`: its server does not answer now.",
+	        "directory was removed; `ajj cleanup` is for both. `orphaned`: its keeper was killed and its containers are there; `ajj up`, `down` or `destroy` there, or `ajj cleanup`. `hung`: its server does not answer now.",
 	.looks_closely = true,
 	.run = run,
 };

@@ -109,6 +109,46 @@ int registry_discard(const struct identity *id, struct error *err)
 	return r ? r : discard_directories(id, err);
 }
 
+/* Whoever ends as he should says so in the record. */
+static bool was_killed(const struct store_environment *e)
+{
+	return e->backend && e->desired && strcmp(e->desired, "absent") && strcmp(e->desired, "stopped");
+}
+
+char **registry_orphans(const struct store_environment *e)
+{
+	char **names = NULL;
+	if (was_killed(e) && !registry_is_kept(e))
+		discard_orphans(e, false, &names, NULL);
+	return names;
+}
+
+static int stop_record(struct store *store, const struct store_environment *e, struct error *err)
+{
+	int r = leftovers_end(e->state_dir, err);
+	if (!r)
+		r = discard_orphans(e, true, NULL, err);
+	/* one that was being destroyed is to go on with that when it is served again */
+	return r < 0 || strcmp(e->desired, "up") ? r : store_environment_set_desired(store, e->namespace_, "stopped", err);
+}
+
+int registry_stop(const struct identity *id, struct error *err)
+{
+	cleanup_store struct store *store = NULL;
+	struct store_environment e = {0};
+	cleanup_close int lock = -1;
+	int r = registry_open(&store, err);
+	if (!r && store)
+		r = store_environment_get(store, id->namespace_, &e, err);
+	if (r == 1) {
+		r = was_killed(&e) ? lock_out_keepers(id, &lock, err) : 0;
+		if (!r && lock >= 0)
+			r = stop_record(store, &e, err);
+		store_environment_release(&e);
+	}
+	return r < 0 ? r : 0;
+}
+
 int registry_identity(const struct store_environment *e, struct identity *ret, struct error *err)
 {
 	return identity_stored(e->namespace_, e->root, e->repository, e->workspace, ret, err);

@@ -38,6 +38,12 @@ bool registry_is_kept(const struct store_environment *e);
  * somebody mounts it meanwhile. */
 int registry_discard(const struct identity *id, struct error *err);
 
+/* What runs, or may run, of one that nobody serves because its keeper was killed: new, NULL where there is nothing, where it was ended as it should be, or where its
+ * engine does not say. May block, at most for seconds. */
+char **registry_orphans(const struct store_environment *e);
+/* Ends that; data, ports and secrets stay. Success where there is nothing; IN_USE when somebody mounts it meanwhile. */
+int registry_stop(const struct identity *id, struct error *err);
+
 /* After a mounted environment was destroyed and unmounted: forgets its record and its directories. */
 int registry_forget(const struct identity *id, struct error *err);
 

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/strv.h"
 #include "cli/output.h"
 #include "cli/registry.h"
 
@@ -14,16 +15,23 @@ const char *report_string(const json_t *object, const char *key)
 	return s ? s : "";
 }
 
-/* What unmounting keeps is `stopped`: data, ports. Where nothing is kept, or ever was, `absent`. */
+/* What unmounting keeps is `stopped`: data, ports. Where nothing is kept, or ever was, `absent`; where its keeper was killed and containers are there, `orphaned`. */
 static json_t *unmounted(const struct client *c)
 {
 	cleanup_store struct store *store = NULL;
 	struct store_environment e = {0};
 	bool known = !registry_open(&store, NULL) && store && store_environment_get(store, c->id.namespace_, &e, NULL) == 1;
 	bool kept = known && e.backend && e.desired && strcmp(e.desired, "absent");
+	cleanup_strv char **orphans = known && !c->hung ? registry_orphans(&e) : NULL;
+	const char *state = orphans ? "orphaned" : kept ? "stopped" : "absent";
 	json_t *status = json_pack("{s:s, s:s?, s:s, s:{}, s:s, s:s}", "workspace_root", c->id.root, "backend",
-	                           known ? e.backend : NULL, "state", kept ? "stopped" : "absent", "resources", "namespace",
-	                           c->id.namespace_, "workspace", c->id.workspace);
+	                           known ? e.backend : NULL, "state", state, "resources", "namespace", c->id.namespace_, "workspace", c->id.workspace);
+	for (char **name = orphans; name && *name; name++) {
+		json_t *names = json_object_get(status, "orphans");
+		if (!names)
+			json_object_set_new(status, "orphans", names = json_array());
+		json_array_append_new(names, json_string(*name));
+	}
 	if (known)
 		store_environment_release(&e);
 	return status ? status : json_object(); /* a path that is no UTF-8 cannot be told in JSON */
@@ -52,6 +60,17 @@ char *report_resources(const json_t *status)
 	    buffer_printf(&out, "%s%s %s:%lld", out.len ? ", " : "", name, report_string(resource, "host"),
 	                  (long long)json_integer_value(json_object_get(resource, "external_port")));
 	return buffer_detach(&out);
+}
+
+static void print_orphans(const json_t *status)
+{
+	cleanup_buffer struct buffer line = BUFFER_INIT;
+	json_t *name;
+	size_t i;
+	json_array_foreach (json_object_get(status, "orphans"), i, name)
+		buffer_printf(&line, " %s", json_string_value(name));
+	if (i)
+		output_line("  nobody serves it, but its containers are there:%s: ajj up takes them over, ajj down stops them", line.data);
 }
 
 static void print_services(const json_t *status)
@@ -113,6 +132,7 @@ void report_print(const json_t *status)
 	            *backend ? " (" : "", backend, *backend ? ")" : "");
 	if (!mounted || !strcmp(report_string(status, "state"), "dead")) {
 		output_line(mounted ? "  mounted, but nobody serves it any more: ajj attach" : "  not mounted: ajj attach");
+		print_orphans(status);
 		return;
 	}
 	print_services(status);
