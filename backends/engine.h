@@ -341,6 +341,7 @@ void engine_slot_set(struct engine_slot *slot, const char *id, const char *confi
 /* ---- the network (engine_network.c) ---- */
 
 void engine_network_ensure(struct engine *e, backend_done *done, void *arg);
+void engine_network_plug(struct engine *e, const struct engine_plan *p, const char *id, engine_answer *done, void *arg); /* one that others have taken out, by the names that it has there */
 bool engine_network_is_in_use(const char *message, int status); /* by others: why it is not removed */
 /* What no service has: containers that were made ahead of need, then the network. */
 void engine_clear(struct backend *b, backend_done *done, void *arg);

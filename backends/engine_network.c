@@ -80,6 +80,14 @@ void engine_network_ensure(struct engine *e, backend_done *done, void *arg)
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_inspected, e);
 }
 
+void engine_network_plug(struct engine *e, const struct engine_plan *p, const char *id, engine_answer *done, void *arg)
+{
+	cleanup_free char *name = engine_network_name(e);
+	cleanup_free char *path = xasprintf("/networks/%s/connect", name);
+	json_t *endpoint = json_object_get(json_object_get(json_object_get(p->create, "NetworkingConfig"), "EndpointsConfig"), name);
+	engine_call(e, "POST", path, json_pack("{s:s, s:O*}", "Container", id, "EndpointConfig", endpoint), ENGINE_CHANGE_MS, done, arg);
+}
+
 /* ---- the end ---- */
 
 struct clearing {

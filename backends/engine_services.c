@@ -29,6 +29,7 @@ struct engine_op {
 	bool given_up; /* START: nobody wants what it builds */
 	bool again; /* START: its network had gone, and it was made once more */
 	bool stopped; /* START: what ran with another configuration */
+	bool plugged; /* START: into its network again */
 	bool looks; /* what is there is looked at first: what was known of it was wrong */
 	uv_timer_t timer;
 	struct error failed;
@@ -247,6 +248,8 @@ static bool begun_again(struct engine_op *op, unsigned most)
 	return true;
 }
 
+static bool was_plugged_in(struct engine_op *op, const json_t *container);
+
 static void on_started_seen(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
@@ -254,7 +257,8 @@ static void on_started_seen(void *arg, const struct error *err, int status, cons
 	cleanup_error struct error unknown = ERROR_INIT;
 	if (!err && engine_instance_of(op->e, json, &now)) {
 		instance_release(&now);
-		end_start(op, json);
+		if (!was_plugged_in(op, json))
+			end_start(op, json);
 		return;
 	}
 	if (status == 404 && begun_again(op, REMOVED_TRIES)) /* docker compose has made another in its place, or is about to */
@@ -351,6 +355,24 @@ static void on_joined(void *arg, const struct error *err)
 		fail(op, err);
 	else
 		engine_turn_take(&op->e->starts, starts_at_once(), on_turn, op);
+}
+
+/* It may have ended for want of it meanwhile: a start of what runs is none. */
+static void on_plugged(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (!err || !made_again(op, err, true))
+		on_joined(op, err);
+}
+
+/* Once: it was taken out while it did not run, of which nothing is told, and started without. Made anew its first start would be interrupted. */
+static bool was_plugged_in(struct engine_op *op, const json_t *container)
+{
+	if (op->plugged || op->e->closing || !engine_is_unplugged(op->e, container))
+		return false;
+	op->plugged = true;
+	engine_network_plug(op->e, op->plan, op->id, on_plugged, op);
+	return true;
 }
 
 static void on_network(void *arg, const struct error *err)
