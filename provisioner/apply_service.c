@@ -511,7 +511,23 @@ static void count_retries(const struct apply_service *s, struct config_probe *ch
 
 static void probe_for(struct apply_service *s, unsigned least_ms);
 
-/* What the file says of readiness counts alone; else the image is heard, too. */
+static void probe_more(struct apply_service *s, struct config_probe *what, bool counts)
+{
+	struct probe_params params = {
+	    .loop = s->apply->params.loop,
+	    .what = what,
+	    .host = MODEL_HOST,
+	    .port = model_external_port(s->model, what->port),
+	    .exec = probe_exec,
+	    .ready = on_proven,
+	    .arg = s,
+	};
+	if (counts)
+		count_retries(s, what, &params);
+	s->probe = probe_start(&params);
+}
+
+/* What the file says of readiness counts alone, but that its check may find what is not reached; else the image is heard, too. */
 static void on_ready(void *arg)
 {
 	struct apply_service *s = arg;
@@ -521,13 +537,14 @@ static void on_ready(void *arg)
 		probe_for(s, APPLY_ENDING_MS); /* it has ended, which is about to be told, by this loop: not at once */
 		return;
 	}
-	if (!s->model || s->model->config->ready.kind != PROBE_NONE || !image_check(s, &check)) {
+	if (s->model && s->model->reached.kind != PROBE_NONE) {
+		check = s->model->reached;
+		probe_more(s, &check, false);
+	} else if (s->model && s->model->config->ready.kind == PROBE_NONE && image_check(s, &check)) {
+		probe_more(s, &check, true);
+	} else {
 		on_proven(s);
-		return;
 	}
-	struct probe_params params = {.loop = s->apply->params.loop, .what = &check, .host = MODEL_HOST, .exec = probe_exec, .ready = on_proven, .arg = s};
-	count_retries(s, &check, &params);
-	s->probe = probe_start(&params);
 }
 
 /* What was found running has run for a while. */

@@ -36,6 +36,7 @@ struct model_service {
 	const char *host;          /* where these are, borrowed; NULL: MODEL_HOST */
 	char *url;                 /* NULL: it has no port, or none is leased */
 	struct config_probe ready; /* borrowed strings, but for an expanded argv and path; kind NONE: running is ready */
+	struct config_probe reached; /* as ready: asked when that has said yes; kind NONE: nothing more is */
 	bool one_shot;             /* nothing to connect to and nothing to ask: may end with success */
 	struct error unsupported;  /* set: it cannot run here, and why; model_is_refused tells some apart */
 	bool strict_ports;         /* of the configuration */

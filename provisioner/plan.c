@@ -6,8 +6,21 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 
+static bool runs(const struct plan_service *s)
+{
+	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
+}
+
+/* What runs of it now is about to go, and it comes again: that one is meant. */
+static bool is_replaced(const struct plan_service *s)
+{
+	return !s->stuck && (s->restart || s->recreate || (s->busy && runs(s)));
+}
+
 static bool dependency_holds(const struct plan_service *on, enum depends_condition condition)
 {
+	if (is_replaced(on))
+		return false;
 	switch (condition) {
 	case DEPENDS_STARTED:
 		return on->present == PRESENT_RUNNING || on->present == PRESENT_READY || on->present == PRESENT_COMPLETED;
@@ -19,10 +32,6 @@ static bool dependency_holds(const struct plan_service *on, enum depends_conditi
 	return false;
 }
 
-static bool runs(const struct plan_service *s)
-{
-	return s->present == PRESENT_RUNNING || s->present == PRESENT_READY;
-}
 
 /* The other one goes: it does, too. What it lives in may also have gone. */
 static bool goes_with(const struct plan_service *services, const struct plan_dependency *d)

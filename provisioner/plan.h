@@ -61,7 +61,7 @@ struct plan_step {
  * `count`. */
 size_t plan_steps(const struct plan_service *services, size_t count, struct plan_step *ret);
 
-/* Do all of its dependencies hold, so that it may start? */
+/* Do all of its dependencies hold, so that it may start? One that is being replaced does not, until it runs again. */
 bool plan_may_start(const struct plan_service *services, size_t service);
 
 /* ---- which services ---- */

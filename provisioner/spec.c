@@ -496,7 +496,29 @@ static int build_process(const struct build *b)
 	return 0;
 }
 
-/* ---- readiness: x-aether.ready, the recipe's own for its process, healthcheck, the first port, "it runs" ---- */
+/* ---- readiness: x-aether.ready, the recipe's own for its process, healthcheck (then the recipe's own), the first port, "it runs" ---- */
+
+static int recipe_ready(const struct build *b, struct config_probe *ret)
+{
+	int r = 0;
+	*ret = b->s->recipe->ready;
+	ret->argv = ret->argv ? expand_argv(b, "", ret->argv, &r) : NULL;
+	ret->path = ret->path ? expand(b, "", ret->path, &r) : NULL;
+	return r;
+}
+
+/* A healthcheck runs within the container and may find what nobody else does: Postgres' image makes its database by a server of the socket alone,
+ * which pg_isready takes for the one. Where other ports are named than the recipe's, it listens there perhaps. */
+static bool is_reached_by_recipe(const struct model_service *s)
+{
+	const struct config_service *c = s->config;
+	bool named = !c->n_ports && !c->n_expose;
+	for (size_t i = 0; i < c->n_ports; i++)
+		named = named || c->ports[i].internal == s->recipe->port;
+	for (size_t i = 0; i < c->n_expose; i++)
+		named = named || c->expose[i].internal == s->recipe->port;
+	return named && !s->spec.process && model_external_port(s, s->recipe->ready.port ? s->recipe->ready.port : s->recipe->port);
+}
 
 static int build_ready(const struct build *b)
 {
@@ -510,10 +532,10 @@ static int build_ready(const struct build *b)
 		s->ready = c->ready;
 	} else if (c->healthcheck.kind != PROBE_NONE && !c->healthcheck_disabled && !(by_recipe && recipe_process)) {
 		s->ready = c->healthcheck;
+		if (by_recipe && is_reached_by_recipe(s))
+			r = recipe_ready(b, &s->reached);
 	} else if (by_recipe) {
-		s->ready = s->recipe->ready;
-		s->ready.argv = s->ready.argv ? expand_argv(b, "", s->recipe->ready.argv, &r) : NULL;
-		s->ready.path = s->ready.path ? expand(b, "", s->recipe->ready.path, &r) : NULL;
+		r = recipe_ready(b, &s->ready);
 	} else {
 		for (size_t i = 0; s->ready.kind == PROBE_NONE && i < s->n_ports; i++)
 			if (!strcmp(s->ports[i].protocol, "tcp"))
@@ -706,6 +728,7 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	}
 	if (r == 0)
 		r = build_ready(&b);
+	s->reached.linger_ms = PROXY_MS;
 	s->ready.linger_ms = as_process ? 0 : s->ready.kind == PROBE_NONE ? SETTLE_MS : PROXY_MS;
 	s->spec.config_hash = keep(s, hash_spec(&s->spec));
 	return r;

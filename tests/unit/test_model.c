@@ -494,6 +494,30 @@ static void readiness_is_asked_in_this_order(void **state)
 	workspace_release(&w);
 }
 
+/* A container's check may find what nobody else does. */
+static void what_a_check_has_found_is_reached_too(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  checked: { image: fakedb, healthcheck: { test: 'true' } }\n"
+	              "  named: { image: fakedb, ports: ['1234'], healthcheck: { test: 'true' } }\n"
+	              "  other: { image: fakedb, ports: ['4321'], healthcheck: { test: 'true' } }\n"
+	              "  own: { image: fakedb, x-aether: { ready: { log: 'up' } } }\n"
+	              "  disabled: { image: fakedb, healthcheck: { disable: true } }\n"
+	              "x-aether: { backend: 'unix:///nowhere.sock' }\n");
+	struct model *m = load(&w, true, "");
+	static const struct {
+		enum probe_kind ready, reached;
+	} expected[] = {{PROBE_EXEC, PROBE_TCP}, {PROBE_EXEC, PROBE_TCP}, {PROBE_EXEC, PROBE_NONE}, {PROBE_LOG, PROBE_NONE}, {PROBE_TCP, PROBE_NONE}};
+	for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+		assert_int_equal(m->services[i].ready.kind, expected[i].ready);
+		assert_int_equal(m->services[i].reached.kind, expected[i].reached);
+	}
+	model_free(m);
+	workspace_release(&w);
+}
+
 static void a_client_of_a_database_is_none(void **state)
 {
 	struct workspace w;
@@ -855,6 +879,7 @@ int main(void)
 	    cmocka_unit_test(a_published_number_is_the_main_checkouts_alone),
 	    cmocka_unit_test(a_strict_number_is_had_or_refused),
 	    cmocka_unit_test(readiness_is_asked_in_this_order),
+	    cmocka_unit_test(what_a_check_has_found_is_reached_too),
 	    cmocka_unit_test(a_client_of_a_database_is_none),
 	    cmocka_unit_test(a_command_gets_what_env_gives),
 	    cmocka_unit_test(a_commands_peers_are_where_they_are),

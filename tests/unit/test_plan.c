@@ -107,6 +107,9 @@ static const struct situation table[] = {
 
     {"restart: stop first", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "mr", "m", "m"}, "stop db!"},
     {"restart: it is stopped", {U, U, U, U}, {RDY, STO, RDY, DON}, {"m", "m", "m", "m"}, "start db!"},
+    {"replaced: who waits for it waits for the new one", {U, U, U, U}, {ABS, RDY, RDY, DON}, {NULL, "mc", "m", "m"}, "stop db! start web"},
+    {"replaced: also while it is being stopped", {U, U, U, U}, {ABS, RDY, RDY, DON}, {NULL, "mb", "m", "m"}, "start web"},
+    {"replaced: but for what cannot be brought down", {U, U, U, U}, {ABS, RDY, RDY, DON}, {NULL, "mcs", "m", "m"}, "stop db start web!"},
     {"recreate: stop", {U, U, U, U}, {RDY, RDY, RDY, DON}, {"m", "m", "mc", "m"}, "stop cache!"},
     {"recreate: remove", {U, U, U, U}, {RDY, RDY, STO, DON}, {"m", "m", "mc", "m"}, "remove cache!"},
     {"recreate: start", {U, U, U, U}, {RDY, RDY, ABS, DON}, {"m", "m", NULL, "m"}, "start cache!"},
