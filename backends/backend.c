@@ -274,6 +274,16 @@ int64_t backend_measure(const char *path, json_t *told)
 	return result;
 }
 
+char *backend_lost(const char *path)
+{
+	json_t *record = read_record(path);
+	const char *name = json_string_value(json_object_get(record, "backend")), *volume = json_string_value(json_object_get(record, "volume"));
+	const struct backend_ops *ops = name && volume ? backend_find(name) : NULL;
+	char *lost = ops && ops->holds && !ops->holds(record, NULL) ? xstrdup(volume) : NULL;
+	json_decref(record);
+	return lost;
+}
+
 int backend_open(const struct backend_params *params, struct backend **ret, struct error *err)
 {
 	const char *target = params->target ? params->target : "";

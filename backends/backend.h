@@ -230,6 +230,8 @@ struct backend_ops {
 	/* What the data in that record's place takes: *ret, new, is an object of volumes and their bytes, -1: it does not say. May block, at most for seconds; any thread.
 	 * NULL: data is files. */
 	int (*usage)(const json_t *record, json_t **ret, struct error *err);
+	/* Is the data that a record stands for still there? 1, 0: it is not, -errno: nobody says. May block, at most for seconds; any thread. NULL: data is files. */
+	int (*holds)(const json_t *record, struct error *err);
 	/* Reports every field that it cannot honour. Synchronous, no I/O beyond looking for programs. */
 	void (*check)(struct backend *b, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 	/* Work ahead of need (templates, spare copies, images). Starts nothing. May be NULL. */
@@ -309,6 +311,9 @@ int backend_discard(const char *path, const char *namespace_, struct error *err)
 /* Bytes of the volume that the record at `path` names; 0: it names none, or one that is gone; -1: nobody says. `told`, an object, keeps between calls what each
  * place has said: it is asked once. May block. */
 int64_t backend_measure(const char *path, json_t *told);
+
+/* The name of the volume that the record at `path` stands for and that is gone: new. NULL: it is there, nobody says, or it is no record of a volume. May block. */
+char *backend_lost(const char *path);
 
 int backend_open(const struct backend_params *params, struct backend **ret, struct error *err);
 void backend_close(struct backend *b, void (*closed)(void *arg), void *arg); /* NULL b: calls closed at once */

@@ -273,6 +273,7 @@ void engine_reply_release(struct engine_reply *r);
 int engine_sweep(const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 int engine_discard(const json_t *record, const char *namespace_, struct error *err);
 int engine_usage(const json_t *record, json_t **ret, struct error *err);
+int engine_holds(const json_t *record, struct error *err);
 
 /* ---- images (engine_images.c) ---- */
 

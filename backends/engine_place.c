@@ -258,6 +258,23 @@ int engine_discard(const json_t *record, const char *namespace_, struct error *e
 	return r < 0 ? r : volume ? discard_volume(&t, volume, namespace_, err) : discard_image(&t, image, namespace_, err);
 }
 
+int engine_holds(const json_t *record, struct error *err)
+{
+	const char *backend = json_string_value(json_object_get(record, "backend")), *url = json_string_value(json_object_get(record, "engine"));
+	cleanup_free char *name = engine_escape(json_string_value(json_object_get(record, "volume"))), *path = xasprintf("/volumes/%s", name);
+	cleanup_engine_target struct engine_target t = ENGINE_TARGET_INIT;
+	struct engine_reply a;
+	int r = engine_target_resolve(backend, url, &t, err);
+	if (r == 0)
+		r = engine_ask(&t, "GET", path, NULL, DISCARD_MS, &a, err);
+	if (r < 0)
+		return r;
+	if (a.status != 200 && a.status != 404)
+		r = failed(&t, path, &a, err);
+	json_decref(a.json);
+	return r < 0 ? r : a.status == 200;
+}
+
 static int ask_usage(const struct engine_target *t, const char *version, json_t **ret, struct error *err)
 {
 	cleanup_free char *path = xasprintf("%s/system/df?type=volume", version);

@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/strv.h"
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -123,12 +125,33 @@ static int place_env(const struct client *c, struct store *store, const struct t
 	return trash_empty(store, entry->id, NULL, err);
 }
 
+/* Before anything is torn down for it. An entry of which nothing is left is no data, but its .env lines can be had. */
+static int check_lost(const struct trash_entry *e, bool env, struct error *err)
+{
+	cleanup_strv char **lost = NULL;
+	cleanup_buffer struct buffer names = BUFFER_INIT;
+	size_t count = trash_lost(e, &lost);
+	if (!lost)
+		return 0;
+	for (char **name = lost; *name; name++)
+		buffer_printf(&names, "%s%s", name == lost ? "" : ", ", *name);
+	bool all = strv_len(lost) == count;
+	if (!all || (env && e->has_env)) {
+		output_note("Warning: %s of entry %lld was removed by others (docker volume prune?): what was in it is lost", buffer_str(&names), (long long)e->id);
+		return 0;
+	}
+	error_set(err, ERROR_TRASH_NOT_FOUND, "nothing is left of the data of entry %lld: others have removed %s (docker volume prune?)", (long long)e->id, buffer_str(&names));
+	return error_hint(err, "ajj trash empty %lld", (long long)e->id);
+}
+
 static int restore(const struct client *c, struct store *store, const struct trash_entry *entry, bool env,
                    struct error *err)
 {
 	cleanup_close int root = c->mounted ? -1 : open(c->id.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	uint32_t generation = 0;
-	int r = make_room(c, store, &generation, err);
+	int r = check_lost(entry, env, err);
+	if (!r)
+		r = make_room(c, store, &generation, err);
 	if (!r)
 		r = trash_restore(store, &c->id, entry->id, generation, env && !c->mounted, root, err);
 	if (!r && env && entry->has_env && c->mounted)

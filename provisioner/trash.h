@@ -43,6 +43,9 @@ int trash_restore(struct store *s, const struct identity *id, int64_t trash_id, 
 int64_t trash_measure(const struct trash_entry *e, json_t *told);
 uint64_t trash_measure_known(const struct trash_entry *e, json_t *told); /* without what nobody says */
 
+/* Adds to `lost` the names of an entry's volumes that their engines do not have any more (`docker volume prune`). Returns how many it had. May block. */
+size_t trash_lost(const struct trash_entry *e, char ***lost);
+
 /* Of an environment in which nothing was ever started: volumes that were made ahead of need and are empty, as their engine says, go for good, and the trash
  * gets nothing of them. Restored data stays. After its containers are gone; may block. */
 void trash_drop_empty(const struct identity *id, uint32_t generation);

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/path.h"
+#include "base/strv.h"
 #include "provisioner/model.h"
 #include "provisioner/trash_private.h"
 
@@ -67,6 +68,30 @@ int64_t trash_measure(const struct trash_entry *e, json_t *told)
 uint64_t trash_measure_known(const struct trash_entry *e, json_t *told)
 {
 	return measure(e, told).bytes;
+}
+
+struct losing {
+	char ***lost;
+	size_t count;
+};
+
+static void look_for_one(const char *path, void *arg)
+{
+	struct losing *l = arg;
+	if (!strcmp(strrchr(path, '/') + 1, BACKEND_IMAGE_RECORD))
+		return;
+	char *name = backend_lost(path);
+	if (name)
+		strv_push(l->lost, name);
+	l->count++;
+}
+
+size_t trash_lost(const struct trash_entry *e, char ***lost)
+{
+	cleanup_free char *data = xasprintf("%s/data", e->path);
+	struct losing l = {lost, 0};
+	trash_each_record(data, look_for_one, &l);
+	return l.count;
 }
 
 struct dropping {
