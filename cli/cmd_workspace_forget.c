@@ -85,6 +85,18 @@ static int find_here(struct forget *f, struct error *err)
 	return r;
 }
 
+static void say_done(const struct forget *f)
+{
+	json_t *one;
+	size_t i;
+	json_array_foreach (f->done, i, one) {
+		const char *path = json_string_value(json_object_get(one, "path"));
+		output_line("Forgot %s%s%s: its data, if it had any, rests in the trash (ajj trash list)", json_string_value(json_object_get(one, "workspace")), path ? ", at " : "",
+		            path ? path : "");
+	}
+	output_document(json_pack("{s:O}", "forgotten", f->done));
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	struct forget f = {.args = args, .done = json_array()};
@@ -105,7 +117,7 @@ static int run(const struct arguments *args, struct error *err)
 	if (!r)
 		r = forget_in_jj(&f, err);
 	if (!r)
-		output_document(json_pack("{s:O}", "forgotten", f.done));
+		say_done(&f);
 	jj_workspaces_free(list, count);
 	identity_release(&f.here);
 	free(f.elsewhere);
