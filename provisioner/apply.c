@@ -323,7 +323,8 @@ bool apply_has_changes(const struct apply *a)
 {
 	for (size_t i = 0; i < a->count; i++) {
 		const struct apply_service *s = a->services[i];
-		if ((is_changed(s) && is_of_use(s)) || (!s->model && s->made))
+		bool goes = !s->model && s->made && s->goal != GOAL_ABSENT; /* what ends already, or is about to be made anew, is no change that waits for `up` */
+		if (goes || (is_changed(s) && is_of_use(s) && !s->recreate))
 			return true;
 	}
 	return false;

@@ -97,6 +97,31 @@ static void what_still_stops_is_waited_for(void **state)
 	error_release(&out.error);
 }
 
+static bool is_changed(void)
+{
+	json_t *json = status();
+	bool changed = json_is_true(json_object_get(json, "config_changed"));
+	json_decref(json);
+	return changed;
+}
+
+/* What is read again while that which `up` has taken out still ends is no change that another `up` would apply. */
+static void what_up_is_about_is_no_change(void **state)
+{
+	compose(TWO("one"));
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	scripted_get("cache")->stop_ms = 4000;
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {P: one}, frobnicate: 1}}\n" TAIL);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_true(scripted_get("cache")->running);
+	assert_false(is_changed());
+	compose("services: {db: {image: 'e/db', ports: ['5432'], environment: {P: one}, frobnicate: 22}}\n" TAIL);
+	run_for(1500);
+	assert_true(scripted_get("cache")->running);
+	assert_false(is_changed());
+}
+
 static void what_stands_still_begins_with_the_new_configuration(void **state)
 {
 	compose(TWO("one"));
@@ -344,6 +369,7 @@ int main(void)
 	    T(an_unknown_backend_is_named),
 	    T(a_changed_configuration_is_said_and_applied_by_up_alone),
 	    T(what_still_stops_is_waited_for),
+	    T(what_up_is_about_is_no_change),
 	    T(what_stands_still_begins_with_the_new_configuration),
 	    T(a_broken_change_lets_what_runs_run),
 	    T(a_published_number_that_is_added_later_is_taken_by_up),
