@@ -245,6 +245,16 @@ static int load(struct loading *l)
 	return read_top(&root, l->config);
 }
 
+/* What is wrong with those that nobody has asked for (an env_file that is not there) is no reason to have no shape of the others. */
+static int shape_of(struct loading *l, json_t **ret)
+{
+	int r = config_shape(l, l->params->whole_shape, ret);
+	if (r == 0 || !l->params->whole_shape)
+		return r;
+	error_release(l->reader.err);
+	return config_shape(l, false, ret);
+}
+
 /* Whether somebody wants the shape must not change what is approved, nor what is warned of. */
 static int load_shape(struct loading *l, json_t **ret_shape)
 {
@@ -255,7 +265,7 @@ static int load_shape(struct loading *l, json_t **ret_shape)
 	reader_tell_unused(&l->reader);
 	c->n_own_warnings = c->n_warnings;
 	if (r == 0 && ret_shape)
-		r = config_shape(l, ret_shape);
+		r = shape_of(l, ret_shape);
 	reader_finish(&l->reader);
 	return r;
 }

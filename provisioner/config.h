@@ -231,6 +231,7 @@ struct config_params {
 	bool search_upwards;     /* plain directories */
 	const struct keyvals *variables; /* for interpolation: the user's `.env` layers; the process environment wins over them, as in Compose. NULL: none */
 	const char *profiles; /* between commas, instead of COMPOSE_PROFILES of the user's lines; NULL: those */
+	bool whole_shape;     /* with the services of all profiles; if that cannot be had, of the active ones alone */
 	const char *tracked_text; /* lines of theirs that came with a commit, a stranger's perhaps; NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
 	struct digests *digests; /* of mounted scripts, remembered (base/digest.h); NULL: none */

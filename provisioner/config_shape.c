@@ -352,10 +352,10 @@ static int add_service(const struct field *f, json_t *services)
 	return r;
 }
 
-static bool is_chosen(const struct config *c, const char *name)
+static bool is_chosen(const struct config *c, const char *name, bool all)
 {
 	const struct config_service *s = config_service(c, name);
-	return s && config_in_profiles(s, c->profiles);
+	return s && (all || config_in_profiles(s, c->profiles));
 }
 
 /* ---- what they use ---- */
@@ -479,7 +479,7 @@ static json_t *escaped(json_t *value)
 	return copy;
 }
 
-static int add_all(const struct field *root, const char *project, json_t *whole)
+static int add_all(const struct field *root, const char *project, bool inactive, json_t *whole)
 {
 	struct field services;
 	json_t *all = json_object();
@@ -489,7 +489,7 @@ static int add_all(const struct field *root, const char *project, json_t *whole)
 	bool given = field_find(root, "services", &services);
 	for (size_t i = 0; r == 0 && given && i < services.node->count; i++) {
 		struct field service = field_child(&services, i);
-		if (is_chosen(loading_of(root)->config, service.key))
+		if (is_chosen(loading_of(root)->config, service.key, inactive))
 			r = add_service(&service, all);
 	}
 	for (size_t i = 0; r == 0 && i < sizeof sections / sizeof *sections; i++)
@@ -505,12 +505,12 @@ static int add_all(const struct field *root, const char *project, json_t *whole)
 	return r;
 }
 
-int config_shape(struct loading *l, json_t **ret)
+int config_shape(struct loading *l, bool inactive, json_t **ret)
 {
 	struct field root = field_root(&l->reader, l->root);
 	json_t *whole = json_object();
 	const char *project = loading_variable(l, "COMPOSE_PROJECT_NAME");
-	int r = add_all(&root, project ? project : "", whole);
+	int r = add_all(&root, project ? project : "", inactive, whole);
 	if (r == 0)
 		*ret = escaped(whole);
 	json_decref(whole);

@@ -38,7 +38,7 @@ shape_make shape_map;     /* of any keys, each to an object, or null */
 shape_make shape_ports, shape_volumes, shape_depends_on, shape_networks, shape_devices, shape_file_mounts, shape_secret_mounts, shape_ulimits,
 	shape_hosts, shape_test, shape_context, shape_contexts, shape_args, shape_gpus, shape_ssh, shape_environment, shape_device_requests;
 
-/* The whole, once the configuration has been read. new */
-int config_shape(struct loading *l, json_t **ret);
+/* The whole, once the configuration has been read; `inactive`: with the services of profiles that are not active. new */
+int config_shape(struct loading *l, bool inactive, json_t **ret);
 
 #endif

@@ -625,6 +625,7 @@ static int read_config(const struct model_params *params, const struct keyvals *
 	    .digests = params->digests,
 	    .recipes = params->recipes,
 	    .environ_ = environ,
+	    .whole_shape = true, /* what runs because somebody has asked for it must not be an orphan to docker compose */
 	};
 	return ret_shape ? config_load_shape(&config, ret, ret_shape, err) : config_load(&config, ret, err);
 }

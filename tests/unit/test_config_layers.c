@@ -372,6 +372,42 @@ static void the_users_env_names_profiles(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fresh, tidy)
 
+/* The names of the services in the shape, a blank behind each. new */
+static char *shaped(bool whole)
+{
+	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root, .variables = &user, .recipes = recipes, .whole_shape = whole};
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *c = NULL;
+	json_t *shape = NULL, *service;
+	const char *name;
+	char *names = xstrdup("");
+	if (config_load_shape(&params, &c, &shape, &err) < 0)
+		fail_msg("%s", err.message);
+	json_object_foreach (json_object_get(shape, "services"), name, service) {
+		cleanup_free char *before = names;
+		names = xasprintf("%s%s ", before, name);
+	}
+	json_decref(shape);
+	config_free(c);
+	return names;
+}
+
+static void a_whole_shape_has_what_is_not_active(void **state)
+{
+	put(root, "compose.yaml", "services: { db: { image: a }, debug: { image: b, profiles: [tools] } }\n");
+	cleanup_free char *active = shaped(false), *whole = shaped(true);
+	assert_string_equal(active, "db ");
+	assert_string_equal(whole, "db debug ");
+}
+
+static void what_is_wrong_with_the_inactive_costs_no_other_its_shape(void **state)
+{
+	put(root, "compose.yaml", "services: { db: { image: a }, debug: { image: b, profiles: [tools], logging: [1] } }\n");
+	cleanup_free char *whole = shaped(true);
+	assert_string_equal(whole, "db ");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -388,6 +424,8 @@ int main(void)
 	    CASE(a_named_file_outside_is_a_matter_of_trust),
 	    CASE(what_is_included_is_found_like_the_rest),
 	    CASE(the_users_env_names_profiles),
+	    CASE(a_whole_shape_has_what_is_not_active),
+	    CASE(what_is_wrong_with_the_inactive_costs_no_other_its_shape),
 	};
 	const char *build = getenv("BUILD");
 	cleanup_strv char **directories = NULL;
