@@ -49,7 +49,7 @@ const char *engine_view_mend(void)
 {
 	return fuse_conf_allows_other()
 	           ? "it was mounted before /etc/fuse.conf had user_allow_other: ajj detach, then ajj attach"
-	           : "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Or use a rootless engine";
+	           : "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Without root: ajj detach, then ajj attach -o overlay=off, or a rootless engine";
 }
 
 /* The directory of this machine that it shows; borrowed; NULL: none */

@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include "base/buffer.h"
 #include "cli/commands.h"
 #include "cli/mounting.h"
 #include "cli/output.h"
@@ -36,13 +37,20 @@ static int destroy(struct client *c, struct error *err)
 	return r;
 }
 
+/* Of the real files of `up --plain` they come back instead. */
+static bool takes_own_lines(const struct client *c)
+{
+	cleanup_buffer struct buffer lines = BUFFER_INIT;
+	return c->mounted && c->native != NATIVE_PLAIN && !client_read(c, "env.own", &lines, NULL) && lines.len;
+}
+
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
 	int r = client_find(NULL, &c, err);
 	if (r)
 		return r;
-	bool known = c.mounted || is_known(&c);
+	bool known = c.mounted || is_known(&c), own = takes_own_lines(&c);
 	r = destroy(&c, err);
 	if (!r && c.native == NATIVE_PLAIN) /* nothing would make a fresh one by itself */
 		r = mounting_detach(&c, DETACH_UNUSED, err);
@@ -50,7 +58,8 @@ static int run(const struct arguments *args, struct error *err)
 		return r;
 	json_t *status = report_status(&c);
 	if (known)
-		output_line("%s: %s; the data rests in the trash (ajj trash list)", c.id.root, report_string(status, "state"));
+		output_line("%s: %s; the data%s%s rest%s in the trash (ajj trash list)", c.id.root, report_string(status, "state"),
+		            own ? " and your own lines of " : "", own ? c.id.env_name : "", own ? "" : "s");
 	else
 		output_line("%s: there is nothing to destroy: it was never mounted, or is destroyed already", c.id.root);
 	output_document(status);
