@@ -1,4 +1,5 @@
 // engines: docker? podman?
+// once
 /* What every backend promises, over real container engines. */
 #include "tests/contract/backend_suite.h"
 

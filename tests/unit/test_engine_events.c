@@ -1,3 +1,4 @@
+// once
 /* What an engine's events tell of others' doings: who has had a container ended, put another in its place, or taken it out of the network. */
 #include <setjmp.h>
 #include <stdarg.h>

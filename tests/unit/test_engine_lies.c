@@ -1,3 +1,4 @@
+// once
 /* The engine backends before an engine that is broken, or lies, in each call of a service's life: they say so in bounded time and words, and
  * all is well, and nothing left, once the engine is. */
 #include <setjmp.h>
