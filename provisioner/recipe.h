@@ -83,6 +83,8 @@ bool recipe_arguments(const struct recipe *r, const struct config_service *s, ch
 /* False for a client of another server, made from the same image: its `command` or `entrypoint` names none of the recipe's programs, and it
  * has neither the recipe's port nor, where a script is started, a health check or a mount where a server has its data. */
 bool recipe_serves(const struct recipe *r, const struct config_service *s);
+/* Does the service publish, expose or answer on it? */
+bool recipe_has_its_port(const struct recipe *r, const struct config_service *s);
 /* The recipe of its image where it serves. borrowed; NULL: none */
 const struct recipe *recipe_for_service(const struct recipes *rs, const struct config_service *s);
 

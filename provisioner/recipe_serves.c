@@ -111,7 +111,7 @@ static enum says look(const struct recipe *r, const struct config_service *c)
 	return s.at_image ? SAYS_SERVER : s.says;
 }
 
-static bool has_its_port(const struct recipe *r, const struct config_service *c)
+bool recipe_has_its_port(const struct recipe *r, const struct config_service *c)
 {
 	for (size_t i = 0; i < c->n_ports; i++)
 		if (c->ports[i].internal == r->port)
@@ -141,7 +141,7 @@ static bool is_kept_as_server(const struct recipe *r, const struct config_servic
 
 bool recipe_serves(const struct recipe *r, const struct config_service *c)
 {
-	if (!r->programs || !r->programs[0] || has_its_port(r, c))
+	if (!r->programs || !r->programs[0] || recipe_has_its_port(r, c))
 		return true;
 	enum says says = look(r, c);
 	return says == SAYS_SERVER || (says == SAYS_SCRIPT && is_kept_as_server(r, c));

@@ -512,12 +512,8 @@ static int recipe_ready(const struct build *b, struct config_probe *ret)
 static bool is_reached_by_recipe(const struct model_service *s)
 {
 	const struct config_service *c = s->config;
-	bool named = !c->n_ports && !c->n_expose;
-	for (size_t i = 0; i < c->n_ports; i++)
-		named = named || c->ports[i].internal == s->recipe->port;
-	for (size_t i = 0; i < c->n_expose; i++)
-		named = named || c->expose[i].internal == s->recipe->port;
-	return named && !s->spec.process && model_external_port(s, s->recipe->ready.port ? s->recipe->ready.port : s->recipe->port);
+	bool elsewhere = (c->n_ports || c->n_expose) && !recipe_has_its_port(s->recipe, c);
+	return !elsewhere && !s->spec.process && model_external_port(s, s->recipe->ready.port ? s->recipe->ready.port : s->recipe->port);
 }
 
 static int build_ready(const struct build *b)

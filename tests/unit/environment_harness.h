@@ -172,6 +172,17 @@ static inline int demand(const char *service, struct answer *a)
 	return demand_by(&me, service, a);
 }
 
+/* Once, and never again. */
+static inline enum error_code answered(struct answer *a)
+{
+	wait_answer(a);
+	run_for(5);
+	assert_int_equal(a->times, 1);
+	enum error_code code = a->error.code;
+	error_release(&a->error);
+	return code;
+}
+
 /* Asks and waits; ERROR_NONE: ready */
 static inline enum error_code ask(const char *service)
 {
@@ -180,12 +191,7 @@ static inline enum error_code ask(const char *service)
 	if (r == 0)
 		return ERROR_NONE;
 	assert_int_equal(r, 1);
-	wait_answer(&a);
-	run_for(5);
-	assert_int_equal(a.times, 1);
-	enum error_code code = a.error.code;
-	error_release(&a.error);
-	return code;
+	return answered(&a);
 }
 
 static inline enum error_code command(const char *line)
@@ -193,12 +199,7 @@ static inline enum error_code command(const char *line)
 	struct answer a = {0};
 	environment_command(env, line, &me, on_answer, &a);
 	assert_int_equal(a.times, 0);
-	wait_answer(&a);
-	run_for(5);
-	assert_int_equal(a.times, 1);
-	enum error_code code = a.error.code;
-	error_release(&a.error);
-	return code;
+	return answered(&a);
 }
 
 /* ---- looking ---- */
