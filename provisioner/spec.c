@@ -513,7 +513,7 @@ static bool is_reached_by_recipe(const struct model_service *s)
 {
 	const struct config_service *c = s->config;
 	bool elsewhere = (c->n_ports || c->n_expose) && !recipe_has_its_port(s->recipe, c);
-	return !elsewhere && !s->spec.process && model_external_port(s, s->recipe->ready.port ? s->recipe->ready.port : s->recipe->port);
+	return !elsewhere && !s->spec.process && model_external_port(s, s->recipe->port);
 }
 
 static int build_ready(const struct build *b)
@@ -528,8 +528,10 @@ static int build_ready(const struct build *b)
 		s->ready = c->ready;
 	} else if (c->healthcheck.kind != PROBE_NONE && !c->healthcheck_disabled && !(by_recipe && recipe_process)) {
 		s->ready = c->healthcheck;
-		if (by_recipe && is_reached_by_recipe(s))
+		if (by_recipe && is_reached_by_recipe(s)) {
 			r = recipe_ready(b, &s->reached);
+			s->reached.port = s->recipe->port; /* wherever it stands among its ports */
+		}
 	} else if (by_recipe) {
 		r = recipe_ready(b, &s->ready);
 	} else {

@@ -501,7 +501,7 @@ static void what_a_check_has_found_is_reached_too(void **state)
 	workspace_new(&w, false,
 	              "services:\n"
 	              "  checked: { image: fakedb, healthcheck: { test: 'true' } }\n"
-	              "  named: { image: fakedb, ports: ['1234'], healthcheck: { test: 'true' } }\n"
+	              "  named: { image: fakedb, ports: ['80', '1234'], healthcheck: { test: 'true' } }\n"
 	              "  other: { image: fakedb, ports: ['4321'], healthcheck: { test: 'true' } }\n"
 	              "  own: { image: fakedb, x-aether: { ready: { log: 'up' } } }\n"
 	              "  disabled: { image: fakedb, healthcheck: { disable: true } }\n"
@@ -513,6 +513,7 @@ static void what_a_check_has_found_is_reached_too(void **state)
 	for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
 		assert_int_equal(m->services[i].ready.kind, expected[i].ready);
 		assert_int_equal(m->services[i].reached.kind, expected[i].reached);
+		assert_int_equal(m->services[i].reached.port, expected[i].reached == PROBE_NONE ? 0 : 1234);
 	}
 	model_free(m);
 	workspace_release(&w);
