@@ -19,6 +19,9 @@
 #define AREA "engine"
 #define STAMP_MAX 40
 #define PIECE_BYTES (16u << 10) /* of dockerd: daemon/logger/copier.go */
+#define UNREADABLE                                                                                                     \
+	"ajj: what this service says goes to its logging driver, which lets nobody read it\n"                               \
+	"Hint: logging: !reset null in aether.local.yaml brings it here\n"
 #define LAST_WORDS_MS 500 /* that an exit is told later: its log says why */
 
 struct engine_log {
@@ -232,9 +235,34 @@ static bool runs_again(const struct engine_log *l)
 	return l->again && !l->dropped && !l->e->closing && slot->state == INSTANCE_RUNNING && slot->id && !strcmp(slot->id, l->id);
 }
 
+/* Docker's words, and Podman's. */
+static bool is_unreadable(const struct error *err)
+{
+	return err && err->message && (strstr(err->message, "does not support reading") || strstr(err->message, "cannot read logs"));
+}
+
+static bool ends_with(const struct engine_log *l, const char *text)
+{
+	cleanup_free char *path = engine_log_path(&l->e->base, l->service);
+	cleanup_close int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	char last[sizeof UNREADABLE];
+	size_t len = strlen(text);
+	struct stat st;
+	return fd >= 0 && !fstat(fd, &st) && st.st_size >= (off_t)len && pread(fd, last, len, st.st_size - (off_t)len) == (ssize_t)len && !memcmp(last, text, len);
+}
+
+/* Else an empty log says that the service has nothing to say. */
+static void tell_unreadable(struct engine_log *l)
+{
+	if (!ends_with(l, UNREADABLE))
+		put(l, UNREADABLE, strlen(UNREADABLE));
+}
+
 static void on_end(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_log *l = arg;
+	if (is_unreadable(err) && !l->e->closing && !l->dropped)
+		tell_unreadable(l);
 	if (!l->e->closing && !l->dropped)
 		note_heard(l);
 	for (struct engine_log **at = &l->e->logs; *at; at = &(*at)->next)

@@ -907,6 +907,49 @@ static void test_log_after_a_restart(void **state)
 	close_backend(w);
 }
 
+static bool refuse_logs(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	if (!strstr(r->path, "/logs"))
+		return false;
+	*keep = fake_refuse(fd, 501, arg);
+	return true;
+}
+
+/* What a driver keeps to itself is said in the log's place, once for however many times it is asked for. */
+static void test_log_that_cannot_be_read(void **state)
+{
+	struct world *w = *state;
+	static char *const words[] = {"configured logging driver does not support reading", "this container is using the 'none' log driver, cannot read logs: this container is not logging output"};
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		struct outcome o[5] = {{0}};
+		char data[128];
+		struct volume_spec volume;
+		struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+		cleanup_free char *log = xasprintf("%s/services/web/log", w->dir);
+		anew(w);
+		w->engine.spoil = refuse_logs;
+		w->engine.arg = words[i];
+		open_backend(w);
+		for (size_t k = 0; k < 4; k += 2) {
+			backend_start(w->b, &spec, on_done, &o[k]);
+			assert_int_equal(await(w, &o[k]), ERROR_NONE);
+			backend_settled(w->b, &spec);
+			pause_ms(w, 50);
+			backend_stop(w->b, "web", 15, 100, on_done, &o[k + 1]);
+			assert_int_equal(await(w, &o[k + 1]), ERROR_NONE);
+		}
+		assert_int_equal(file_read(AT_FDCWD, log, 1000, &text), 0);
+		assert_memory_equal(buffer_str(&text), "ajj: what this service says goes to its logging driver", 54);
+		char *hint = strstr(buffer_str(&text), "\nHint: ");
+		assert_non_null(hint);
+		assert_null(strstr(hint + 1, "ajj: what"));
+		backend_remove(w->b, "web", on_done, &o[4]);
+		assert_int_equal(await(w, &o[4]), ERROR_NONE);
+		close_backend(w);
+	}
+}
+
 /* ---- what is not ours ---- */
 
 static void test_foreign_network(void **state)
@@ -958,6 +1001,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_after_a_restart, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_log_that_cannot_be_read, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_device_requests, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_network, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_container, setup, teardown),
