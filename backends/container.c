@@ -5,6 +5,8 @@
 #include "base/hash.h"
 
 #define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->cgroup_parent, (o)->network}
+#define LATER_TEXTS(o) {(o)->log_driver, (o)->mac_address, (o)->blkio}
+#define LATER_MAPS(o) {&(o)->annotations, &(o)->log_options}
 #define LISTS(o)                                                                                                       \
 	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->device_requests, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->network_names, (o)->volumes_from, (o)->check.test}
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -21,6 +23,20 @@ static uint64_t hash_map(uint64_t h, const struct keyvals *map)
 	for (size_t i = 0; i < map->count; i++)
 		h = hash_str(hash_str(h, map->items[i].key), map->items[i].value ? map->items[i].value : "");
 	return hash_str(h, "");
+}
+
+/* What came to be honoured later counts where it is used: a new version alone makes no container anew. */
+static uint64_t hash_later(uint64_t h, const struct container_options *o)
+{
+	const char *const texts[] = LATER_TEXTS(o);
+	const struct keyvals *const maps[] = LATER_MAPS(o);
+	for (size_t i = 0; i < COUNT(texts); i++)
+		if (texts[i])
+			h = hash_str(hash_bytes(h, &i, sizeof i), texts[i]);
+	for (size_t i = 0; i < COUNT(maps); i++)
+		if (maps[i]->count)
+			h = hash_map(hash_bytes(h, &i, sizeof i), maps[i]);
+	return h;
 }
 
 uint64_t container_options_hash(uint64_t h, const struct container_options *o)
@@ -40,7 +56,7 @@ uint64_t container_options_hash(uint64_t h, const struct container_options *o)
 		h = hash_bytes(h, &o->ulimits[i].soft, sizeof o->ulimits[i].soft);
 		h = hash_bytes(h, &o->ulimits[i].hard, sizeof o->ulimits[i].hard);
 	}
-	return hash_bytes(h, numbers, sizeof numbers);
+	return hash_later(hash_bytes(h, numbers, sizeof numbers), o);
 }
 
 void ulimit_options_free(struct ulimit_option *list, size_t count)
@@ -52,12 +68,17 @@ void ulimit_options_free(struct ulimit_option *list, size_t count)
 
 void container_options_release(struct container_options *o)
 {
-	char *const texts[] = TEXTS(o);
+	char *const texts[] = TEXTS(o), *const later_texts[] = LATER_TEXTS(o);
+	struct keyvals *const later_maps[] = LATER_MAPS(o);
 	char **const lists[] = LISTS(o);
 	for (size_t i = 0; i < COUNT(texts); i++)
 		free(texts[i]);
 	for (size_t i = 0; i < COUNT(lists); i++)
 		strv_free(lists[i]);
+	for (size_t i = 0; i < COUNT(later_texts); i++)
+		free(later_texts[i]);
+	for (size_t i = 0; i < COUNT(later_maps); i++)
+		keyvals_release(later_maps[i]);
 	keyvals_release(&o->labels);
 	keyvals_release(&o->sysctls);
 	keyvals_release(&o->storage);

@@ -39,7 +39,11 @@ struct container_options {
 	char **network_names; /* NETWORK NAME: what it is called there, beside its container's own name */
 	char **dns, **dns_search, **dns_options;
 	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */
-	struct keyvals labels, sysctls, storage;
+	struct keyvals labels, sysctls, storage, annotations;
+	char *log_driver;    /* NULL: the engine's */
+	struct keyvals log_options;
+	char *mac_address;   /* on the environment's network */
+	char *blkio;         /* JSON: what HostConfig says of it */
 	struct ulimit_option *ulimits;
 	size_t n_ulimits;
 	uint64_t shm_bytes, memory_reservation_bytes;

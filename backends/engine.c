@@ -146,6 +146,7 @@ static void engine_check(struct backend *b, const struct service_spec *spec, bac
 	if (far)
 		report(arg, DIAGNOSTIC_WARNING, spec->name, "ports", far, NULL);
 	engine_check_binds(e, spec, report, arg);
+	engine_check_options(e, spec, report, arg);
 }
 
 #define ENGINE_OPS                                                                                                     \

@@ -219,6 +219,8 @@ struct engine_plan {
 };
 
 #define ENGINE_START_INTERVAL "StartInterval"
+#define ENGINE_API_MAC_ADDRESS 44 /* of an endpoint, where Docker 25 wants it */
+#define ENGINE_API_ANNOTATIONS 43 /* 1.43: Docker 24; the others pass over them */
 #define ENGINE_API_START_INTERVAL 44 /* 1.44: Docker 25 */
 #define ENGINE_API_SUBPATH 45 /* 1.45: Docker 26 */
 
@@ -250,6 +252,8 @@ void engine_check_binds(const struct engine *e, const struct service_spec *spec,
 
 /* Into the body of a create call, and its "HostConfig". */
 void engine_container_options(const struct container_options *o, json_t *create, json_t *host);
+/* What this engine, as far as it is known, does not do of them. */
+void engine_check_options(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg);
 /* What depends on the engine, once its version is known. */
 void engine_options_settle(const struct engine *e, json_t *create);
 

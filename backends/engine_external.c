@@ -50,9 +50,10 @@ void engine_plan_spaces(const struct engine *e, const struct container_options *
 	set_mode(e, p, host, "PidMode", o->pid);
 	set_mode(e, p, host, "IpcMode", o->ipc);
 	set_mode(e, p, host, "NetworkMode", network);
-	if (network) { /* ports and names are whose network it is */
+	if (network) { /* ports, names and addresses are whose network it is */
 		json_object_del(create, "NetworkingConfig");
 		json_object_del(create, "ExposedPorts");
+		json_object_del(create, "MacAddress");
 		json_object_set_new(host, "PortBindings", json_object());
 	}
 	for (char **name = o->networks; !network && name && *name; name++)

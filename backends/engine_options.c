@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/backends.h"
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -107,6 +108,24 @@ static void set_security(json_t *host, const struct container_options *o)
 	set_list(host, "GroupAdd", o->group_add);
 }
 
+/* Without a driver the options are the engine's own one's. */
+static void set_logging(json_t *host, const struct container_options *o)
+{
+	if (!o->log_driver && !o->log_options.count)
+		return;
+	json_t *logging = json_pack("{s:s}", "Type", o->log_driver ? o->log_driver : "");
+	set_map(logging, "Config", &o->log_options);
+	json_object_set_new(host, "LogConfig", logging);
+}
+
+static void set_blkio(json_t *host, const char *blkio)
+{
+	json_t *limits = blkio ? json_loads(blkio, 0, NULL) : NULL;
+	if (limits)
+		json_object_update(host, limits);
+	json_decref(limits);
+}
+
 static void set_nanoseconds(json_t *object, const char *key, unsigned ms)
 {
 	set_number(object, key, (int64_t)ms * 1000000);
@@ -126,9 +145,40 @@ static void set_check(json_t *create, const struct container_check *c)
 	json_decref(check);
 }
 
+/* Of a container it became one of what it is in a network: https://docs.docker.com/reference/api/engine/version-history/#v144-api-changes */
+static void settle_mac_address(const struct engine *e, json_t *create)
+{
+	const char *network;
+	json_t *address = json_object_get(create, "MacAddress"), *endpoint;
+	if (!address || (!e->podman && e->api < ENGINE_API_MAC_ADDRESS))
+		return;
+	json_object_foreach (json_object_get(json_object_get(create, "NetworkingConfig"), "EndpointsConfig"), network, endpoint)
+		json_object_set(endpoint, "MacAddress", address);
+	json_object_del(create, "MacAddress");
+}
+
+static bool is_podmans_driver(const char *driver)
+{
+	static const char *const known[] = {"", "json-file", "k8s-file", "journald", "none", "passthrough"};
+	size_t i = 0, n = sizeof known / sizeof *known;
+	while (driver && i < n && strcmp(known[i], driver))
+		i++;
+	return !driver || i < n;
+}
+
+/* Podman refuses a container whose driver it has not, and nobody's service is not to run for that. */
+static void settle_logging(const struct engine *e, json_t *create)
+{
+	json_t *host = json_object_get(create, "HostConfig");
+	if (e->podman && !is_podmans_driver(json_string_value(json_object_get(json_object_get(host, "LogConfig"), "Type"))))
+		json_object_del(host, "LogConfig");
+}
+
 /* Podman takes the words of a test apart and wants a systemd to run it: there it is run by us alone. */
 void engine_options_settle(const struct engine *e, json_t *create)
 {
+	settle_mac_address(e, create);
+	settle_logging(e, create);
 	json_t *check = json_object_get(create, "Healthcheck");
 	if (e->podman && json_object_get(check, "Test"))
 		json_object_set_new(create, "Healthcheck", json_pack("{s:[s]}", "Test", "NONE"));
@@ -138,11 +188,23 @@ void engine_options_settle(const struct engine *e, json_t *create)
 		json_object_del(check, ENGINE_START_INTERVAL);
 }
 
+void engine_check_options(const struct engine *e, const struct service_spec *spec, backend_diagnostic *report, void *arg)
+{
+	const struct container_options *o = spec->container;
+	bool podman = e->podman || e->base.ops == &backend_podman;
+	cleanup_free char *other = o && podman && !is_podmans_driver(o->log_driver) ? xasprintf("Podman has no driver %s, and logs as it does by itself", o->log_driver) : NULL;
+	if (other)
+		report(arg, DIAGNOSTIC_WARNING, spec->name, "logging", other, NULL);
+	if (o && o->annotations.count && (podman || (e->api && e->api < ENGINE_API_ANNOTATIONS)))
+		report(arg, DIAGNOSTIC_WARNING, spec->name, "annotations", "not used, for that takes Docker 24", NULL);
+}
+
 void engine_container_options(const struct container_options *o, json_t *create, json_t *host)
 {
 	set_text(create, "User", o->user);
 	set_text(create, "Hostname", o->hostname);
 	set_text(create, "Domainname", o->domainname);
+	set_text(create, "MacAddress", o->mac_address);
 	set_true(create, "Tty", o->tty);
 	set_true(create, "OpenStdin", o->stdin_open);
 	set_check(create, &o->check);
@@ -155,6 +217,10 @@ void engine_container_options(const struct container_options *o, json_t *create,
 	set_device_requests(host, o->device_requests);
 	set_ulimits(host, o);
 	set_map(host, "Sysctls", &o->sysctls);
+	if (o->annotations.count)
+		set_map(host, "Annotations", &o->annotations);
+	set_logging(host, o);
+	set_blkio(host, o->blkio);
 	if (o->storage.count)
 		set_map(host, "StorageOpt", &o->storage);
 	set_list(host, "DeviceCgroupRules", o->device_rules);

@@ -58,6 +58,7 @@ TEXT(cgroup)
 TEXT(runtime)
 TEXT(cpuset)
 TEXT(cgroup_parent)
+TEXT(mac_address)
 LIST(cap_add)
 LIST(cap_drop)
 LIST(group_add)
@@ -100,6 +101,11 @@ static int take_labels(const struct field *f, void *out)
 	return read_variables(f, &options(f, out)->labels);
 }
 
+static int take_annotations(const struct field *f, void *out)
+{
+	return read_variables(f, &options(f, out)->annotations);
+}
+
 static int take_sysctls(const struct field *f, void *out)
 {
 	return read_variables(f, &options(f, out)->sysctls);
@@ -108,6 +114,135 @@ static int take_sysctls(const struct field *f, void *out)
 static int take_storage(const struct field *f, void *out)
 {
 	return read_variables(f, &options(f, out)->storage);
+}
+
+/* ---- logging ---- */
+
+static int take_log_driver(const struct field *f, void *out)
+{
+	return field_text(f, &((struct container_options *)out)->log_driver);
+}
+
+static int take_log_options(const struct field *f, void *out)
+{
+	return read_variables(f, &((struct container_options *)out)->log_options);
+}
+
+static const struct field_reader logging_fields[] = {{"driver", take_log_driver}, {"options", take_log_options}, {NULL, NULL}};
+
+static int take_logging(const struct field *f, void *out)
+{
+	return field_read_map(f, logging_fields, UNKNOWN_WARNS, "a mapping with driver and options", options(f, out));
+}
+
+/* ---- label_file: what labels says lies above ---- */
+
+static int read_label_file(const struct field *f, struct config_service *s, const char *path, struct keyvals *labels)
+{
+	bool outside = false;
+	struct error *err = f->reader->err;
+	int r = loading_read_env_file(loading_of(f), path, false, labels, &outside);
+	if (outside && r == 0)
+		approve_text(f, path);
+	if (r == 0 || error_is_set(&s->fault))
+		return 0;
+	f->reader->err = &s->fault;
+	field_error(f, "%s: %s", path, strerror(-r));
+	f->reader->err = err;
+	return 0;
+}
+
+static int take_label_file(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	cleanup_strv char **paths = NULL;
+	cleanup_keyvals struct keyvals labels = KEYVALS_INIT;
+	struct keyvals *own = &options(f, out)->labels;
+	int r = field_strings_or_one(f, &paths);
+	for (char **path = paths; r == 0 && path && *path; path++)
+		r = read_label_file(f, s, *path, &labels);
+	keyvals_copy(&labels, own);
+	keyvals_release(own);
+	*own = labels;
+	labels = (struct keyvals)KEYVALS_INIT;
+	return r;
+}
+
+/* ---- blkio_config ---- */
+
+struct device_rate {
+	char *path;
+	int64_t weight;
+	uint64_t bytes;
+};
+
+static int take_rate_path(const struct field *f, void *out)
+{
+	return field_text(f, &((struct device_rate *)out)->path);
+}
+
+static int take_weight(const struct field *f, void *out)
+{
+	return field_int(f, 0, 1000, &((struct device_rate *)out)->weight);
+}
+
+static int take_rate(const struct field *f, void *out)
+{
+	return field_bytes(f, &((struct device_rate *)out)->bytes);
+}
+
+static const struct field_reader weight_fields[] = {{"path", take_rate_path}, {"weight", take_weight}, {NULL, NULL}};
+static const struct field_reader rate_fields[] = {{"path", take_rate_path}, {"rate", take_rate}, {NULL, NULL}};
+
+static int take_rates(const struct field *f, json_t *list, bool weights)
+{
+	int r = f->node->type == YAML_LIST ? 0 : field_expected(f, "a list of devices");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		struct device_rate rate = {NULL, 0, 0};
+		r = field_read_map(&child, weights ? weight_fields : rate_fields, UNKNOWN_WARNS, weights ? "path and weight" : "path and rate", &rate);
+		if (r == 0)
+			json_array_append_new(list, json_pack("{s:s, s:I}", "Path", rate.path ? rate.path : "", weights ? "Weight" : "Rate",
+			                                      weights ? (json_int_t)rate.weight : (json_int_t)rate.bytes));
+		free(rate.path);
+	}
+	return r;
+}
+
+static int take_blkio_weight(const struct field *f, void *out)
+{
+	struct device_rate rate = {NULL, 0, 0};
+	int r = take_weight(f, &rate);
+	json_object_set_new(out, "BlkioWeight", json_integer(rate.weight));
+	return r;
+}
+
+/* https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate, HostConfig */
+static int take_blkio_devices(const struct field *f, void *out)
+{
+	static const char *const names[][2] = {{"weight_device", "BlkioWeightDevice"},       {"device_read_bps", "BlkioDeviceReadBps"},   {"device_read_iops", "BlkioDeviceReadIOps"},
+	                                       {"device_write_bps", "BlkioDeviceWriteBps"}, {"device_write_iops", "BlkioDeviceWriteIOps"}};
+	size_t i = 0;
+	while (strcmp(names[i][0], f->key))
+		i++;
+	json_t *list = json_array();
+	json_object_set_new(out, names[i][1], list);
+	return take_rates(f, list, i == 0);
+}
+
+static const struct field_reader blkio_fields[] = {
+    {"weight", take_blkio_weight},            {"weight_device", take_blkio_devices},    {"device_read_bps", take_blkio_devices}, {"device_read_iops", take_blkio_devices},
+    {"device_write_bps", take_blkio_devices}, {"device_write_iops", take_blkio_devices}, {NULL, NULL}};
+
+static int take_blkio(const struct field *f, void *out)
+{
+	struct container_options *o = options(f, out);
+	json_t *host = json_object();
+	int r = field_read_map(f, blkio_fields, UNKNOWN_WARNS, "a mapping", host);
+	free(o->blkio);
+	o->blkio = r == 0 && json_object_size(host) ? json_dumps(host, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	json_decref(host);
+	return r;
 }
 
 static int take_memory_swap(const struct field *f, void *out)
@@ -350,6 +485,8 @@ static int take_ulimits(const struct field *f, void *out)
 }
 
 const struct field_reader container_fields[] = {
+    {"annotations", take_annotations},
+    {"blkio_config", take_blkio},
     {"cap_add", take_cap_add},
     {"cap_drop", take_cap_drop},
     {"cgroup", take_cgroup},
@@ -370,7 +507,10 @@ const struct field_reader container_fields[] = {
     {"hostname", take_hostname},
     {"init", take_init},
     {"ipc", take_ipc},
+    {"label_file", take_label_file},
     {"labels", take_labels},
+    {"logging", take_logging},
+    {"mac_address", take_mac_address},
     {"mem_reservation", take_memory_reservation_bytes},
     {"mem_swappiness", take_memory_swappiness},
     {"memswap_limit", take_memory_swap},

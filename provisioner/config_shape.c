@@ -76,6 +76,17 @@ static const struct shape healthcheck_fields[] = {
     {"disable", shape_bool},
     {NULL},
 };
+static const struct shape weight_fields[] = {{"path", shape_text}, {"weight", shape_integer}, {NULL}};
+static const struct shape rate_fields[] = {{"path", shape_text}, {"rate", shape_bytes}, {NULL}};
+static const struct shape blkio_fields[] = {
+    {"weight", shape_integer},
+    {"weight_device", shape_objects, weight_fields},
+    {"device_read_bps", shape_objects, rate_fields},
+    {"device_read_iops", shape_objects, rate_fields},
+    {"device_write_bps", shape_objects, rate_fields},
+    {"device_write_iops", shape_objects, rate_fields},
+    {NULL},
+};
 static const struct shape logging_fields[] = {{"driver", shape_text}, {"options", shape_mapping}, {NULL}};
 static const struct shape hook_fields[] = {
     {"command", shape_words, NULL, true}, {"user", shape_text}, {"privileged", shape_bool}, {"working_dir", shape_text},
@@ -99,6 +110,7 @@ static int pull_policy(const struct field *f, const struct shape *shape, json_t 
 static const struct shape service_fields[] = {
     {"annotations", shape_mapping},
     {"attach", shape_bool, NULL, true},
+    {"blkio_config", shape_object, blkio_fields},
     {"build", NULL},
     {"cap_add", shape_texts},
     {"cap_drop", shape_texts},

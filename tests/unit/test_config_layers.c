@@ -403,7 +403,7 @@ static void a_whole_shape_has_what_is_not_active(void **state)
 
 static void what_is_wrong_with_the_inactive_costs_no_other_its_shape(void **state)
 {
-	put(root, "compose.yaml", "services: { db: { image: a }, debug: { image: b, profiles: [tools], logging: [1] } }\n");
+	put(root, "compose.yaml", "services: { db: { image: a }, debug: { image: b, profiles: [tools], develop: [1] } }\n");
 	cleanup_free char *whole = shaped(true);
 	assert_string_equal(whole, "db ");
 }

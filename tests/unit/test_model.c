@@ -13,10 +13,12 @@
 
 #include <cmocka.h>
 
+#include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "provisioner/model.h"
 
 static char *scratch, *recipe_dir;
@@ -649,6 +651,130 @@ static const struct volume_spec *volume_at(const struct model *m, const char *se
 	return &model_service(m, service)->spec.volumes[0];
 }
 
+/* What POST /containers/create gets of the service. new */
+static json_t *created(const struct model *m, const char *service, unsigned api)
+{
+	const struct engine e = {.namespace_ = (char *)"ns", .workspace_root = (char *)"/w", .api = api};
+	struct engine_plan *p = engine_plan_new(&e, &model_service(m, service)->spec);
+	engine_options_settle(&e, p->create);
+	json_t *create = json_incref(p->create);
+	engine_plan_free(p);
+	return create;
+}
+
+static void assert_json(json_t *value, const char *expected)
+{
+	cleanup_free char *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+	assert_string_equal(text ? text : "", expected);
+}
+
+static void what_only_a_container_has_reaches_it(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  a:\n"
+	              "    image: x\n"
+	              "    logging: { driver: local, options: { max-size: 1m, max-file: 3 } }\n"
+	              "    annotations: { com.example: 'yes' }\n"
+	              "    mac_address: 02:42:ac:11:65:43\n"
+	              "    labels: { own: above }\n"
+	              "    label_file: [one.labels, ./two.labels]\n"
+	              "    blkio_config:\n"
+	              "      weight: 300\n"
+	              "      weight_device: [{ path: /dev/sda, weight: 400 }]\n"
+	              "      device_read_bps: [{ path: /dev/sda, rate: 1mb }]\n"
+	              "      device_write_iops: [{ path: /dev/sda, rate: 30 }]\n"
+	              "  plain: { image: x, logging: { options: { tag: t } } }\n"
+	              "  none: { image: x }\n"
+	              "  lacks: { image: x, label_file: absent }\n"
+	              "x-aether: { backend: docker }\n");
+	assert_int_equal(file_write_atomic(w.root_fd, "one.labels", "one=1\nown=beneath\n", 18, 0644), 0);
+	assert_int_equal(file_write_atomic(w.root_fd, "two.labels", "one=2\n", 6, 0644), 0);
+	struct model *m = load(&w, true, "");
+	json_t *a = created(m, "a", 41), *newer = created(m, "a", 44), *plain = created(m, "plain", 41), *none = created(m, "none", 41);
+	json_t *host = json_object_get(a, "HostConfig"), *labels = json_object_get(a, "Labels"), *bare = json_object_get(none, "HostConfig");
+	assert_json(json_object_get(host, "LogConfig"), "{\"Config\":{\"max-file\":\"3\",\"max-size\":\"1m\"},\"Type\":\"local\"}");
+	assert_json(json_object_get(json_object_get(plain, "HostConfig"), "LogConfig"), "{\"Config\":{\"tag\":\"t\"},\"Type\":\"\"}");
+	assert_json(json_object_get(host, "Annotations"), "{\"com.example\":\"yes\"}");
+	assert_json(json_object_get(labels, "one"), "\"2\"");
+	assert_json(json_object_get(labels, "own"), "\"above\"");
+	assert_json(json_object_get(host, "BlkioWeight"), "300");
+	assert_json(json_object_get(host, "BlkioWeightDevice"), "[{\"Path\":\"/dev/sda\",\"Weight\":400}]");
+	assert_json(json_object_get(host, "BlkioDeviceReadBps"), "[{\"Path\":\"/dev/sda\",\"Rate\":1048576}]");
+	assert_json(json_object_get(host, "BlkioDeviceWriteIOps"), "[{\"Path\":\"/dev/sda\",\"Rate\":30}]");
+	assert_json(json_object_get(a, "MacAddress"), "\"02:42:ac:11:65:43\"");
+	assert_null(json_object_get(newer, "MacAddress"));
+	assert_json(json_object_get(json_object_get(json_object_get(json_object_get(newer, "NetworkingConfig"), "EndpointsConfig"), "ns"), "MacAddress"), "\"02:42:ac:11:65:43\"");
+	assert_null(json_object_get(bare, "LogConfig"));
+	assert_null(json_object_get(bare, "Annotations"));
+	assert_null(json_object_get(none, "MacAddress"));
+	assert_non_null(strstr(model_service(m, "lacks")->unsupported.message, "absent"));
+	assert_int_equal(strv_len(m->warnings), 0);
+	json_decref(a);
+	json_decref(newer);
+	json_decref(plain);
+	json_decref(none);
+	model_free(m);
+	workspace_release(&w);
+}
+
+static void hear(void *arg, enum diagnostic_level level, const char *service, const char *field, const char *text, const char *hint)
+{
+	char **said = arg, *before = *said;
+	*said = xasprintf("%s%s: %s; ", before ? before : "", field, text);
+	free(before);
+}
+
+/* Who has no network of its own has no address on it, and Podman is told of the drivers that it has. */
+static void what_an_engine_would_refuse_it_is_not_told(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false, "services: { a: { image: x, network_mode: host, mac_address: 02:42:ac:11:65:43, logging: { driver: syslog } }, b: { image: x, logging: { driver: none }, annotations: { a: b } } }\n"
+	                         "x-aether: { backend: docker }\n");
+	struct model *m = load(&w, true, "");
+	struct engine podman = {.namespace_ = (char *)"ns", .workspace_root = (char *)"/w", .api = 41, .podman = true};
+	json_t *docker = created(m, "a", 41);
+	struct engine_plan *a = engine_plan_new(&podman, &model_service(m, "a")->spec), *b = engine_plan_new(&podman, &model_service(m, "b")->spec);
+	engine_options_settle(&podman, a->create);
+	engine_options_settle(&podman, b->create);
+	char *said = NULL;
+	engine_check_options(&podman, &model_service(m, "a")->spec, hear, &said);
+	engine_check_options(&podman, &model_service(m, "b")->spec, hear, &said);
+	assert_string_equal(said, "logging: Podman has no driver syslog, and logs as it does by itself; annotations: not used, for that takes Docker 24; ");
+	free(said);
+	assert_null(json_object_get(docker, "MacAddress"));
+	assert_non_null(json_object_get(json_object_get(docker, "HostConfig"), "LogConfig"));
+	assert_null(json_object_get(json_object_get(a->create, "HostConfig"), "LogConfig"));
+	assert_non_null(json_object_get(json_object_get(b->create, "HostConfig"), "LogConfig"));
+	engine_plan_free(a);
+	engine_plan_free(b);
+	json_decref(docker);
+	model_free(m);
+	workspace_release(&w);
+}
+
+/* Each of them is another container; who has none of them is the same as before they were known. */
+static void what_came_later_counts_where_it_is_used(void **state)
+{
+	static const char *const options[] = {"logging: { driver: none }", "logging: { options: { none: '' } }", "annotations: { none: '' }", "mac_address: none", "blkio_config: { weight: 1 }"};
+	struct container_options o = CONTAINER_OPTIONS_INIT;
+	uint64_t seen[8] = {container_options_hash(HASH_INIT, &o)};
+	assert_true(seen[0] == 0x60b75cffb8905467); /* as of containers that are there */
+	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+		cleanup_free char *compose = xasprintf("services: { a: { image: x, %s } }\nx-aether: { backend: docker }\n", options[i]);
+		struct workspace w;
+		workspace_new(&w, false, compose);
+		struct model *m = load(&w, true, "");
+		seen[i + 1] = container_options_hash(HASH_INIT, model_service(m, "a")->spec.container);
+		for (size_t k = 0; k <= i; k++)
+			if (seen[k] == seen[i + 1])
+				fail_msg("%s", options[i]);
+		model_free(m);
+		workspace_release(&w);
+	}
+}
+
 /* Whatever way it is written, no process gets a directory of the user's to keep its data in, and nothing is warned of twice. */
 static void bound_data_lies_in_our_state(void **state)
 {
@@ -886,6 +1012,9 @@ int main(void)
 	    cmocka_unit_test(a_commands_peers_are_where_they_are),
 	    cmocka_unit_test(volumes_lie_in_the_generation),
 	    cmocka_unit_test(bound_data_lies_in_our_state),
+	    cmocka_unit_test(what_only_a_container_has_reaches_it),
+	    cmocka_unit_test(what_an_engine_would_refuse_it_is_not_told),
+	    cmocka_unit_test(what_came_later_counts_where_it_is_used),
 	    cmocka_unit_test(names_on_networks_of_others_are_the_main_checkouts),
 	    cmocka_unit_test(what_others_made_is_warned_of),
 	    cmocka_unit_test(containers_have_their_peers_by_name),
