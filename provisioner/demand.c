@@ -295,11 +295,12 @@ static int find_needed(struct demand *d, struct error *err)
 static bool is_loaded(struct demand *d)
 {
 	struct environment *e = d->e;
-	if (d->load_seq && e->load_done >= d->load_seq && (!e->model || e->model->planned))
+	bool moves = e->model && e->model->moves && !error_is_set(&e->config_error); /* it is applied: now its ports are taken */
+	if (d->load_seq && e->load_done >= d->load_seq && (!e->model || e->model->planned) && !moves)
 		return true;
 	if (!d->load_seq || e->load_done >= d->load_seq) {
 		e->plan = true;
-		d->load_seq = environment_load(e, d->load | LOAD_NEEDED);
+		d->load_seq = environment_load(e, d->load | LOAD_NEEDED | (moves ? LOAD_FORCE | LOAD_APPLY : 0));
 	}
 	return false;
 }
@@ -380,6 +381,8 @@ static void admit_ready(struct demand *d)
 		return;
 	if (d->apply)
 		environment_take_next(e);
+	if (!is_loaded(d))
+		return;
 	d->admitted = true;
 	error_release(&e->failure);
 	note_requester(e, d);
@@ -578,7 +581,7 @@ void demands_judge(struct environment *e)
 /* All that is asked for is there: nothing is parked. */
 static bool is_satisfied(struct environment *e, const char *service, const char *file)
 {
-	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned ||
+	if (e->teardown != TEARDOWN_NONE || e->teardown_failed || !e->model || !e->model->planned || e->model->moves ||
 	    !environment_is_known(e))
 		return false;
 	if (e->load_done < e->user_load)

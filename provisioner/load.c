@@ -137,7 +137,7 @@ static void load_work(struct job *base)
 	    .uid = job->stored.uid,
 	    .beside_compose = !e->params.keep_own_lines,
 	    .plan = job->plan,
-	    .move = job->flags & (LOAD_APPLY | LOAD_OFFER),
+	    .move = job->flags & LOAD_APPLY ? LEASE_MOVES : job->flags & LOAD_OFFER ? LEASE_MAY_MOVE : LEASE_STAYS,
 	    .approve = job->approves,
 	    .digests = &e->digests,
 	    .tracked_files = job->tracked,

@@ -290,6 +290,8 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 		r = warn_of_others(m, params, leases, count, err);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < count; i++)
+		m->moves = m->moves || leases[i].moves;
 	n = 0;
 	for (size_t i = 0; i < m->n_services; i++)
 		for (size_t p = 0; p < leased_ports(&m->services[i]); p++, n++) {

@@ -67,6 +67,7 @@ struct model {
 	struct model_service *services; /* parallel to config->services */
 	size_t n_services;
 	bool planned;                 /* ports are leased */
+	bool moves;                   /* but for numbers that are had as soon as it is applied (LEASE_MAY_MOVE) */
 	struct trust trust;           /* of its configuration; not given: nothing of it is started */
 	struct keyvals app_ports;     /* x-aether.ports: variable -> leased number; empty when not planned */
 	struct keyvals app_preferred; /* and -> the number in the file */
@@ -97,7 +98,7 @@ struct model_params {
 	uid_t uid;
 	bool beside_compose; /* .env leads docker compose to what runs, where that is on an engine */
 	bool plan;    /* lease ports */
-	bool move;    /* to the numbers that the file publishes, where others are held and those are free */
+	enum lease_move move; /* to the numbers that the file publishes, where others are held and those are free */
 	const char *approve; /* as in trust_look */
 	struct digests *digests; /* as in config_params */
 	char *const *tracked_files; /* of x-aether.env_files, those that a commit tracks: left alone; NULL: none */

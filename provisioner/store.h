@@ -66,12 +66,20 @@ void store_environment_release(struct store_environment *e);
 #define PORT_RANGE_FIRST 20000
 #define PORT_RANGE_COUNT 10000
 
+/* What becomes of a number that is held already where the preferred one is free. */
+enum lease_move {
+	LEASE_STAYS,
+	LEASE_MAY_MOVE, /* it is told, and nothing is given up */
+	LEASE_MOVES
+};
+
 struct port_lease {
 	const char *service; /* "" for x-aether.ports of the application */
 	const char *key;     /* "5432/tcp", or the variable's name */
 	uint16_t preferred;  /* tried first when not 0 */
 	uint16_t port;       /* result */
-	bool move;           /* what is held already is given up for the preferred one, when that is free */
+	enum lease_move move;
+	bool moves;          /* result: `port` is what LEASE_MAY_MOVE has found free, and is not held yet */
 	bool strict;         /* `preferred` or nothing: then `port` is 0, what is held already stays, and nothing fails */
 };
 

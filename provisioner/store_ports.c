@@ -214,6 +214,11 @@ static int move(struct leasing *l, struct port_lease *lease, struct error *err)
 	int r = store_port_holder(l->s, lease->preferred, &holder, err);
 	if (r < 0 || holder)
 		return r;
+	if (lease->move == LEASE_MAY_MOVE) {
+		lease->port = lease->preferred;
+		lease->moves = true;
+		return 0;
+	}
 	r = sql_run(l->s, err, "UPDATE ports SET port=? WHERE namespace=? AND service=? AND key=?", "isss",
 	            (int64_t)lease->preferred, l->namespace_, lease->service, lease->key);
 	if (r >= 0)

@@ -121,10 +121,49 @@ static void the_last_change_is_the_one_that_is_applied(void **state)
 		run_for(5);
 }
 
+static uint16_t free_port(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof a;
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(bind(fd, (struct sockaddr *)&a, size) == 0 && getsockname(fd, (struct sockaddr *)&a, &size) == 0);
+	return ntohs(a.sin_port);
+}
+
+static void a_number_is_given_up_when_another_is_used(void **state)
+{
+	char text[512];
+	compose(POSTGRES("postgres:16", "5432", "first"));
+	env_open();
+	struct scripted *db = scripted_get("db");
+	assert_int_equal(command("up"), ERROR_NONE);
+	int port = port_of("db"), wanted = free_port();
+	snprintf(text, sizeof text, POSTGRES("postgres:99", "%d:5432", "first"), wanted);
+	compose(text);
+	db->build_error = ERROR_IMAGE_NOT_FOUND;
+	assert_int_equal(command("up"), ERROR_IMAGE_NOT_FOUND);
+	assert_int_equal(port_of("db"), port);
+	compose(POSTGRES("postgres:16", "5432", "first"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db"), port);
+	assert_int_equal(db->starts, 1);
+
+	db->build_error = ERROR_NONE;
+	compose(text);
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db"), wanted);
+	env_close(false);
+	env_open();
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db"), wanted);
+	assert_int_equal(db->starts, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(what_runs_is_told_of_as_it_runs),
+	    T(a_number_is_given_up_when_another_is_used),
 	    T(what_is_replaced_beside_is_had_first_too),
 	    T(the_last_change_is_the_one_that_is_applied),
 	};
