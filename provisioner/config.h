@@ -11,6 +11,7 @@
 #ifndef PROVISIONER_CONFIG_H
 #define PROVISIONER_CONFIG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -235,6 +236,8 @@ struct config_params {
 	const char *tracked_text; /* lines of theirs that came with a commit, a stranger's perhaps; NULL: none */
 	char *const *environ_;   /* the environment to interpolate from; NULL: none */
 	struct digests *digests; /* of mounted scripts, remembered (base/digest.h); NULL: none */
+	json_t *record;          /* gets the texts of all that is read: an object, path -> text; NULL: nobody keeps them */
+	bool again;              /* read from these, whatever stands in the files now */
 	const struct recipes *recipes; /* what x-aether.env may name of a well-known image; NULL: the default ones, loaded if need be, and
 	                                * no approvals are made out */
 };

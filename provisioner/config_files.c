@@ -27,8 +27,10 @@ static const char *const file_names[] = {"aether.yaml",         "compose.yaml", 
 
 /* A link may lead into a mount of ours (`.env -> .aether/env`), where reading would start services: such a file is on a
  * FUSE file system other than the directory's, and is as if it were not there. Looking costs no open (O_PATH). */
-static int open_to_look(int dirfd, const char *path, struct stat *ret)
+static int open_to_look(const struct loading *l, int dirfd, const char *path, struct stat *ret)
 {
+	if (l->params->again)
+		return config_record_open(l, dirfd, path, ret);
 	struct stat dir;
 	struct statfs fs;
 	cleanup_close int fd = openat(dirfd, path, O_PATH | O_CLOEXEC);
@@ -45,7 +47,7 @@ static int read_file(struct loading *l, int dirfd, const char *path, struct buff
 {
 	struct stat st;
 	char proc[40];
-	cleanup_close int fd = open_to_look(dirfd, path, &st);
+	cleanup_close int fd = open_to_look(l, dirfd, path, &st);
 	if (fd < 0)
 		return fd;
 	snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
@@ -55,6 +57,7 @@ static int read_file(struct loading *l, int dirfd, const char *path, struct buff
 		return r;
 	l->hash = hash_str(l->hash, path);
 	l->hash = hash_bytes(l->hash, out->data ? out->data + before : "", out->len - before);
+	config_record_add(l, dirfd, path, buffer_str(out) + before);
 	return 0;
 }
 
@@ -255,7 +258,7 @@ static int first_of(struct loading *l, int dirfd, const char *directory, const c
 {
 	struct stat st;
 	for (; *names; names++) {
-		cleanup_close int fd = open_to_look(dirfd, *names, &st);
+		cleanup_close int fd = open_to_look(l, dirfd, *names, &st);
 		if (fd == -EACCES)
 			return error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/%s", directory, *names);
 		if (fd < 0)
@@ -366,10 +369,10 @@ static int open_listed(struct loading *l, const char *relative, int *ret_fd, boo
 	const struct config_params *p = l->params;
 	struct stat st;
 	*ret_main = false;
-	int fd = open_to_look(p->root_fd, relative, &st);
+	int fd = open_to_look(l, p->root_fd, relative, &st);
 	if (fd == -ENOENT && has_main(p)) {
 		cleanup_close int main_fd = open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		fd = main_fd < 0 ? -ENOENT : open_to_look(main_fd, relative, &st);
+		fd = main_fd < 0 ? -ENOENT : open_to_look(l, main_fd, relative, &st);
 		*ret_main = fd >= 0;
 	}
 	*ret_fd = fd;
@@ -455,7 +458,7 @@ static int read_from_outside(struct loading *l, const char *text, bool first)
 	cleanup_free char *directory = xstrndup(path, name - path > 1 ? (size_t)(name - path) - 1 : 1);
 	struct yaml_document *doc;
 	struct stat st;
-	cleanup_close int dirfd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = dirfd < 0 ? -errno : open_to_look(dirfd, name, &st);
+	cleanup_close int dirfd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = dirfd < 0 ? -errno : open_to_look(l, dirfd, name, &st);
 	if (fd < 0)
 		return cannot_take(l, NULL, text, strerror(-fd));
 	if (first) {
@@ -521,7 +524,7 @@ static int read_named(struct loading *l)
 static int read_local(struct loading *l, int dirfd, const char *directory, bool own, struct yaml_document **ret)
 {
 	struct stat st;
-	cleanup_close int fd = dirfd < 0 ? -1 : open_to_look(dirfd, LOCAL_FILE, &st);
+	cleanup_close int fd = dirfd < 0 ? -1 : open_to_look(l, dirfd, LOCAL_FILE, &st);
 	if (fd < 0)
 		return fd == -EACCES ? error_set_errno(l->reader.err, ERROR_CONFIG_INVALID, EACCES, "%s/" LOCAL_FILE, directory) : 0;
 	cleanup_free char *path = join(directory, LOCAL_FILE);
@@ -544,7 +547,7 @@ static int read_locals(struct loading *l, struct yaml_document *locals[2])
 static bool has_aether_yaml(const struct loading *l)
 {
 	struct stat st;
-	cleanup_close int fd = open_to_look(l->params->root_fd, file_names[0], &st);
+	cleanup_close int fd = open_to_look(l, l->params->root_fd, file_names[0], &st);
 	return fd >= 0;
 }
 
@@ -671,14 +674,14 @@ static int locate(struct loading *l, const char *path, struct whereabouts *ret)
 		ret->shown = xstrdup(l->place == ABOVE && !inside ? ret->path : relative);
 		ret->outside = leads_out(ret->dirfd, relative);
 	}
-	cleanup_close int fd = open_to_look(ret->dirfd, ret->name, &st);
+	cleanup_close int fd = open_to_look(l, ret->dirfd, ret->name, &st);
 	if (fd != -ENOENT || above || given[0] == '/' || l->place != IN_WORKSPACE || !has_main(p))
 		return fd < 0 ? fd : 0;
 	close(ret->dirfd);
 	ret->dirfd = open(p->main_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	free(ret->path);
 	ret->path = join(p->main_root, relative);
-	cleanup_close int main_fd = open_to_look(ret->dirfd, ret->name, &st);
+	cleanup_close int main_fd = open_to_look(l, ret->dirfd, ret->name, &st);
 	return main_fd < 0 ? main_fd : 0;
 }
 

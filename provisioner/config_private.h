@@ -12,12 +12,15 @@
  *   config_approval.c   what runs code, for the user to approve
  *   config_files.c      which files, and reading below the workspace
  *   config_merge.c      one laid on another
+ *   config_record.c     the same from what was read before
  *   config_related.c    extends and include
  *   config_paths.c      the paths of a file that lies elsewhere
  *   config_shape*.c     all of it as docker compose prints it
  */
 #ifndef PROVISIONER_CONFIG_PRIVATE_H
 #define PROVISIONER_CONFIG_PRIVATE_H
+
+#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "provisioner/config_reader.h"
@@ -70,6 +73,13 @@ bool loading_is_outside(const struct loading *l, const char *path);
 char *loading_digest(struct loading *l, const char *source, int *ret_why);
 /* The environment, then the user's variables, then what Compose itself sets; PWD is the workspace. What is asked for is noted. borrowed; NULL: not set */
 const char *loading_variable(void *arg, const char *name);
+
+/* ---- config_record.c ---- */
+
+void config_record_add(const struct loading *l, int dirfd, const char *path, const char *text);
+/* As open(O_RDONLY) with fstat: what was read at `path` then; -ENOENT: nothing was, -EILSEQ: it
+ * could not be kept. */
+int config_record_open(const struct loading *l, int dirfd, const char *path, struct stat *ret);
 
 /* ---- config_merge.c ---- */
 

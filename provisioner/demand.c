@@ -115,7 +115,7 @@ void demands_finish(struct environment *e)
 	}
 	for (d = e->demands; d && (!d->apply || d->admitted); d = d->next)
 		;
-	if (!d)
+	if (!d && !e->recalled)
 		environment_drop_next(e); /* nobody waits for it any more */
 }
 

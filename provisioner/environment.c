@@ -252,6 +252,7 @@ static void on_turn(uv_timer_t *timer)
 		environment_backend_turn(e);
 		teardown_turn(e);
 		demands_admit(e);
+		applied_turn(e);
 		size_t services = apply_count(e->apply);
 		discard_turn(e);
 		apply_turn(e->apply);
@@ -333,6 +334,7 @@ static void environment_free(struct environment *e)
 	events_free(e->events);
 	json_decref(e->requested_by);
 	json_decref(e->resting);
+	json_decref(e->applied);
 	error_release(&e->config_error);
 	trust_release(&e->trust);
 	free(e->approves);

@@ -177,6 +177,7 @@ static void on_adopted(void *arg, const struct error *err, const struct instance
 	apply_adopt(e->apply, list, !strcmp(desired, "up"), e->resting);
 	if (!strcmp(desired, "stopped"))
 		environment_want_all(e, GOAL_STOPPED);
+	environment_settle_recalled(e);
 	if (apply_has_changes(e->apply))
 		environment_notice_change(e, NULL);
 	environment_mark(e, CHANGED_STATUS | CHANGED_SERVICES);

@@ -117,6 +117,7 @@ struct environment {
 	char *stored_backend, *stored_target, *stored_reason, *desired;
 	uint32_t generation;
 	uid_t uid;
+	json_t *applied; /* of applied.c, the same; NULL: nothing */
 	json_t *resting; /* of resting.c, as it is written, or about to be */
 
 	struct job *jobs, *running_job;
@@ -131,6 +132,7 @@ struct environment {
 	bool plan; /* ports may be leased: false from a teardown to the next demand */
 	bool config_changed;
 	bool adopted, adopting;
+	bool recalled; /* the model is what was applied once; whether anything runs by it is not known yet, and what the files say is `next` */
 	bool up_stored, storing_up;
 	bool prepared;
 	struct error backend_error;
@@ -182,6 +184,7 @@ void environment_port_taken(void *arg, const char *service, const struct port_bi
 uint64_t environment_load(struct environment *e, enum load_flags flags); /* done when load_done is that far */
 void environment_notice_change(struct environment *e, const struct error *err); /* what runs is not what is configured; err: which cannot be read */
 void environment_take_next(struct environment *e); /* it becomes the model */
+void environment_settle_recalled(struct environment *e); /* what runs is known now */
 void environment_drop_next(struct environment *e);
 void environment_notice_failure(struct environment *e, const struct error *err); /* what is next cannot be applied */
 void environment_set_user_text(struct environment *e, const struct buffer *text); /* as it stands in the file now */
@@ -219,6 +222,11 @@ void demand_builds_anew(struct environment *e);     /* that is another now */
 bool demand_builds(struct demand *d); /* true: the images are there */
 void demand_builds_give_up(struct demand *d);
 bool demand_is_building(const struct demand *d);
+
+/* applied.c */
+struct model *applied_load(const struct environment *e, const struct model_params *params, const struct model *other); /* worker; new; NULL: there is none, or none but `other` */
+void applied_remove(const struct environment *e); /* worker */
+void applied_turn(struct environment *e); /* writes down what has changed */
 
 /* resting.c */
 void resting_read(struct environment *e);

@@ -27,6 +27,7 @@ struct load_job {
 	bool approved;
 	struct store_environment stored;
 	struct model *model;
+	struct model *applied; /* before it; NULL: as ever */
 	struct error error;
 };
 
@@ -143,6 +144,8 @@ static void load_work(struct job *base)
 	    .tracked_files = job->tracked,
 	};
 	model_load(&params, &job->model, &job->error);
+	if (job->first && job->stored.desired && !strcmp(job->stored.desired, "up"))
+		job->applied = applied_load(e, &params, job->model);
 }
 
 static void take_stored(struct environment *e, struct load_job *job)
@@ -275,6 +278,8 @@ static void take_over_and_compare(struct environment *e, struct model *model)
 static bool may_take_over(const struct environment *e, const struct load_job *job, const struct model *model)
 {
 	bool stranger = !trust_is_given(&model->trust);
+	if (e->recalled)
+		return false;
 	bool offered = (job->flags & LOAD_OFFER) && !apply_contradicts(e->apply, model);
 	if (e->model && stranger && trust_is_given(&e->model->trust) && apply_is_active(e->apply))
 		return false; /* what runs goes on as it was approved */
@@ -285,7 +290,7 @@ static bool may_take_over(const struct environment *e, const struct load_job *jo
 
 static void take_model(struct environment *e, struct load_job *job)
 {
-	bool keeps = e->model && apply_is_active(e->apply);
+	bool keeps = e->model && (e->recalled || apply_is_active(e->apply));
 	if (error_is_set(&job->error)) {
 		error_move(&e->config_error, &job->error);
 		if (keeps)
@@ -297,20 +302,42 @@ static void take_model(struct environment *e, struct load_job *job)
 	if (error_is_set(&e->config_error) && e->failure.code == e->config_error.code)
 		error_release(&e->failure);
 	error_release(&e->config_error);
-	environment_backend_check(e, job->model);
+	if (!e->recalled)
+		environment_backend_check(e, job->model);
 	if (!may_take_over(e, job, job->model)) {
 		if (e->model->trust.hash && !strcmp(e->model->trust.hash, job->model->trust.hash))
 			trust_copy(&e->model->trust, &job->model->trust);
-		if (job->flags & LOAD_OFFER && trust_is_given(&job->model->trust))
+		if (e->recalled || (job->flags & LOAD_OFFER && trust_is_given(&job->model->trust)))
 			set_next(e, job->model);
 		else
 			model_free(job->model);
-		environment_notice_change(e, NULL);
+		if (!e->recalled)
+			environment_notice_change(e, NULL);
 		return;
 	}
 	strv_free(e->warnings);
 	e->warnings = NULL;
 	take_over_and_compare(e, job->model);
+}
+
+/* Another server has started services by it, and the files say something else now. */
+static void recall(struct environment *e, struct model *applied)
+{
+	take_over(e, applied);
+	e->recalled = true;
+}
+
+void environment_settle_recalled(struct environment *e)
+{
+	bool recalled = e->recalled;
+	e->recalled = false;
+	if (!recalled || !e->next)
+		return;
+	environment_backend_check(e, e->next);
+	if (apply_contradicts(e->apply, e->next))
+		environment_notice_change(e, NULL);
+	else
+		environment_take_next(e);
 }
 
 static void take_trust(struct environment *e, const struct model *model)
@@ -361,10 +388,12 @@ static void load_after(struct job *base)
 	take_name(e, job);
 	take_user_text(e, job);
 	take_main_text(e, job);
-	take_trust(e, job->model);
+	take_trust(e, job->model ? job->model : job->applied);
 	if (!job->unchanged) {
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
+		if (job->applied)
+			recall(e, job->applied);
 		take_model(e, job);
 		take_files(e);
 		if (was_error != error_is_set(&e->config_error))

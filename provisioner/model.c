@@ -59,6 +59,7 @@ void model_free(struct model *m)
 	strv_free(m->warnings);
 	free(m->signature);
 	json_decref(m->shape);
+	json_decref(m->record);
 	free(m);
 }
 
@@ -615,8 +616,38 @@ static void sign(struct model *m)
 	m->signature = xasprintf("%016llx", (unsigned long long)h);
 }
 
-static int read_config(const struct model_params *params, const struct keyvals *user, struct config **ret, json_t **ret_shape, struct error *err)
+/* borrowed */
+static const char *in_surroundings(const char *name)
 {
+	size_t len = strlen(name);
+	for (char *const *e = environ; *e; e++)
+		if (!strncmp(*e, name, len) && (*e)[len] == '=')
+			return *e;
+	return NULL;
+}
+
+static void record_surroundings(struct model *m)
+{
+	json_t *variables = json_array();
+	for (char **name = m->config->asked; name && *name; name++)
+		if (in_surroundings(*name))
+			json_array_append_new(variables, json_string(in_surroundings(*name)));
+	json_object_set_new(m->record, "variables", variables);
+}
+
+/* new: of the strings, which are borrowed */
+static char **recorded_surroundings(const json_t *record)
+{
+	const json_t *variables = json_object_get(record, "variables");
+	char **list = xcalloc(json_array_size(variables) + 1, sizeof *list);
+	for (size_t i = 0; i < json_array_size(variables); i++)
+		list[i] = (char *)(uintptr_t)json_string_value(json_array_get(variables, i));
+	return list;
+}
+
+static int read_config(struct model *m, const struct model_params *params, const struct keyvals *user, struct config **ret, json_t **ret_shape, struct error *err)
+{
+	cleanup_free char **then = params->again ? recorded_surroundings(params->again) : NULL;
 	const struct config_params config = {
 	    .root_fd = params->root_fd,
 	    .root = params->id->root,
@@ -626,7 +657,9 @@ static int read_config(const struct model_params *params, const struct keyvals *
 	    .tracked_text = params->tracked_text,
 	    .digests = params->digests,
 	    .recipes = params->recipes,
-	    .environ_ = environ,
+	    .environ_ = then ? then : environ,
+	    .record = json_object_get(m->record, "files"),
+	    .again = params->again,
 	    .whole_shape = true, /* what runs because somebody has asked for it must not be an orphan to docker compose */
 	};
 	return ret_shape ? config_load_shape(&config, ret, ret_shape, err) : config_load(&config, ret, err);
@@ -641,9 +674,9 @@ static bool is_engine(const char *backend)
 static int read_all(struct model *m, const struct model_params *params, const struct keyvals *user, bool shape, struct error *err)
 {
 	cleanup_error struct error ignored = ERROR_INIT;
-	if (shape && !read_config(params, user, &m->config, &m->shape, &ignored))
+	if (shape && !read_config(m, params, user, &m->config, &m->shape, &ignored))
 		return 0;
-	return read_config(params, user, &m->config, NULL, err);
+	return read_config(m, params, user, &m->config, NULL, err);
 }
 
 /* Which backend it is was not known when the configuration was read: read again. Nobody misses it where there is no engine. */
@@ -653,10 +686,17 @@ static void settle_shape(struct model *m, const struct model_params *params, con
 	cleanup_error struct error ignored = ERROR_INIT;
 	bool wanted = params->beside_compose && is_engine(m->backend);
 	if (wanted && !m->shape)
-		read_config(params, user, &again, &m->shape, &ignored);
+		read_config(m, params, user, &again, &m->shape, &ignored);
 	else if (!wanted)
 		json_decref(move_ptr(m->shape));
 	config_free(again);
+}
+
+/* Also of what is no UTF-8. new */
+static json_t *text_or_null(const char *text)
+{
+	json_t *value = json_string(text ? text : "");
+	return value ? value : json_null();
 }
 
 /* Interpolation sees the user's layers as they are written. The main checkout's is one of them until the configuration says otherwise. */
@@ -665,6 +705,7 @@ static int load(struct model *m, const struct model_params *params, struct error
 	cleanup_keyvals struct keyvals user = KEYVALS_INIT;
 	bool shape = params->beside_compose && is_engine(params->backend);
 	envset_user(params->main_text, params->user_text, &user);
+	m->record = params->again ? json_deep_copy(params->again) : json_pack("{s:{}, s:o, s:o, s:o}", "files", "own", text_or_null(params->user_text), "main", text_or_null(params->main_text), "tracked", text_or_null(params->tracked_text));
 	int r = read_all(m, params, &user, shape, err);
 	if (r == 0 && !m->config->inherit && *params->main_text) {
 		config_free(move_ptr(m->config));
@@ -692,9 +733,13 @@ static int load(struct model *m, const struct model_params *params, struct error
 		r = build_services(m, params, &user, err);
 	if (r == 0)
 		r = trust_look(params->store, params->id->repository, m->config, params->approve, &m->trust, err);
-	if (r == 0)
-		sign(m);
-	return r;
+	if (r < 0)
+		return r;
+	sign(m);
+	if (!params->again)
+		record_surroundings(m);
+	json_object_set_new(m->record, "signature", json_string(m->signature));
+	return 0;
 }
 
 int model_load(const struct model_params *params, struct model **ret, struct error *err)

@@ -64,6 +64,7 @@ struct model_inside;
 
 struct model {
 	struct config *config;
+	json_t *record;               /* what it was made from (model_params.again); with its signature */
 	struct model_service *services; /* parallel to config->services */
 	size_t n_services;
 	bool planned;                 /* ports are leased */
@@ -100,6 +101,7 @@ struct model_params {
 	bool plan;    /* lease ports */
 	enum lease_move move; /* to the numbers that the file publishes, where others are held and those are free */
 	const char *approve; /* as in trust_look */
+	json_t *again; /* a record of a model: its files and the variables that they asked for are as they were; NULL: as they are */
 	struct digests *digests; /* as in config_params */
 	char *const *tracked_files; /* of x-aether.env_files, those that a commit tracks: left alone; NULL: none */
 };

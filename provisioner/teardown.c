@@ -39,6 +39,7 @@ static void done(struct environment *e)
 	json_array_clear(e->requested_by);
 	error_release(&e->failure);
 	environment_drop_next(e);
+	json_decref(move_ptr(e->applied));
 	if (e->model)
 		model_unplan(e->model);
 	apply_forget(e->apply);
@@ -77,6 +78,7 @@ static void trash_work(struct job *base)
 		r = store_environment_next_generation(e->store, ns, &job->next, &job->error);
 	if (r == 0)
 		r = store_ports_release(e->store, ns, &job->error);
+	applied_remove(e);
 	if (r == 0)
 		r = store_secrets_release(e->store, ns, &job->error);
 	if (r == 0)

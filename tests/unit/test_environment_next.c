@@ -46,6 +46,16 @@ static void what_runs_is_told_of_as_it_runs(void **state)
 	assert_true(errors_have("as the test says") && warns_of("could not be applied") && warns_of("as the test says"));
 	assert_string_equal(state_now(), "ready");
 
+	env_close(false); /* a new server is told by the files of what is next alone */
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	cleanup_free char *by_another = served();
+	assert_string_equal(before, by_another);
+	assert_true(warns_of("has changed"));
+	run_for(1200); /* the clock has looked, too */
+	cleanup_free char *later = served();
+	assert_string_equal(before, later);
+
 	db->build_error = ERROR_NONE;
 	assert_int_equal(command("up"), ERROR_NONE);
 	assert_true(env_has("PGPASSWORD=second"));
@@ -159,10 +169,45 @@ static void a_number_is_given_up_when_another_is_used(void **state)
 	assert_int_equal(db->starts, 2);
 }
 
+static void what_runs_is_recalled_as_long_as_it_runs(void **state)
+{
+	compose(POSTGRES("postgres:16", "5432", "first"));
+	env_open();
+	assert_int_equal(command("up"), ERROR_NONE);
+	env_close(false);
+	compose("services: [\n");
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_true(env_has("PGPASSWORD=first"));
+	assert_true(warns_of("cannot be read"));
+	assert_int_equal(command("up"), ERROR_CONFIG_INVALID);
+
+	env_close(false);
+	compose(POSTGRES("postgres:16", "5432", "second"));
+	env_open();
+	assert_int_equal(command("up"), ERROR_NONE); /* at once */
+	assert_true(env_has("PGPASSWORD=second"));
+	assert_int_equal(scripted_get("db")->starts, 2);
+	assert_int_equal(scripted_get("cache")->starts, 1);
+
+	env_close(false);
+	scripted_exit(scripted_get("db"), 0);
+	scripted_exit(scripted_get("cache"), 0);
+	compose(POSTGRES("postgres:16", "5432", "third"));
+	env_open();
+	run_for(100);
+	assert_true(env_has("PGPASSWORD=third"));
+	assert_false(warns_of("has changed"));
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	cleanup_free char *applied = xasprintf("%s/applied.json", id.state_dir);
+	assert_int_equal(access(applied, F_OK), -1); /* the user's values are in it */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(what_runs_is_told_of_as_it_runs),
+	    T(what_runs_is_recalled_as_long_as_it_runs),
 	    T(a_number_is_given_up_when_another_is_used),
 	    T(what_is_replaced_beside_is_had_first_too),
 	    T(the_last_change_is_the_one_that_is_applied),
