@@ -24,13 +24,23 @@ static const char *text_of(const json_t *record, const char *key)
 	return json_string_value(json_object_get(record, key));
 }
 
-struct model *applied_load(const struct environment *e, const struct model_params *params, const struct model *other)
+json_t *applied_read(const struct environment *e)
 {
 	cleanup_free char *path = path_of(e);
 	cleanup_buffer struct buffer text = BUFFER_INIT;
+	return file_read(AT_FDCWD, path, APPLIED_MAX, &text) ? NULL : json_loads(buffer_str(&text), 0, NULL);
+}
+
+bool applied_is(const json_t *record, const char *signature)
+{
+	const char *own = text_of(record, "signature");
+	return own && !strcmp(own, signature);
+}
+
+struct model *applied_load(json_t *record, const struct model_params *params)
+{
 	cleanup_error struct error err = ERROR_INIT;
 	struct model *m = NULL;
-	json_t *record = file_read(AT_FDCWD, path, APPLIED_MAX, &text) ? NULL : json_loads(buffer_str(&text), 0, NULL);
 	struct model_params again = *params;
 	again.again = record;
 	again.user_text = text_of(record, "own");
@@ -38,10 +48,8 @@ struct model *applied_load(const struct environment *e, const struct model_param
 	again.tracked_text = text_of(record, "tracked");
 	again.move = LEASE_STAYS;
 	again.approve = NULL;
-	bool same = other && text_of(record, "signature") && !strcmp(text_of(record, "signature"), other->signature);
-	if (again.user_text && again.main_text && again.tracked_text && !same && model_load(&again, &m, &err) < 0)
-		log_warning("environment", "%s: %s", path, err.message);
-	json_decref(record);
+	if (again.user_text && again.main_text && again.tracked_text && model_load(&again, &m, &err) < 0)
+		log_warning("environment", APPLIED_FILE ": %s", err.message);
 	return m;
 }
 

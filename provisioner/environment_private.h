@@ -41,6 +41,7 @@ enum load_flags {
 	LOAD_APPLY = 2,  /* the new configuration is taken over while services run by the old one */
 	LOAD_APPROVE = 4,
 	LOAD_REVOKE = 16,
+	LOAD_AGAIN = 64, /* the model is made anew from what it was made from: its ports are others; then the files are looked at as ever */
 	LOAD_OFFER = 32 /* the same where that contradicts nothing that runs, else it is environment.next */
 };
 
@@ -224,7 +225,9 @@ void demand_builds_give_up(struct demand *d);
 bool demand_is_building(const struct demand *d);
 
 /* applied.c */
-struct model *applied_load(const struct environment *e, const struct model_params *params, const struct model *other); /* worker; new; NULL: there is none, or none but `other` */
+json_t *applied_read(const struct environment *e); /* worker; new; NULL: there is none */
+bool applied_is(const json_t *record, const char *signature); /* of that model? */
+struct model *applied_load(json_t *record, const struct model_params *params); /* worker; new; NULL: it cannot be read any more */
 void applied_remove(const struct environment *e); /* worker */
 void applied_turn(struct environment *e); /* writes down what has changed */
 

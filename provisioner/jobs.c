@@ -184,7 +184,7 @@ static void port_after(struct job *base)
 		            job->port);
 		environment_event(e, "port_replaced",
 		                  json_pack("{s:s, s:i, s:i}", "service", job->service, "from", job->old, "to", job->port));
-		environment_load(e, LOAD_FORCE | LOAD_APPLY); /* the new model lets it go on */
+		environment_load(e, LOAD_FORCE | LOAD_AGAIN); /* the new model lets it go on */
 	}
 	error_release(&job->error);
 	free(job->service);

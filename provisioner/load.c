@@ -28,6 +28,7 @@ struct load_job {
 	struct store_environment stored;
 	struct model *model;
 	struct model *applied; /* before it; NULL: as ever */
+	char *current; /* the signature of the model when it began */
 	struct error error;
 };
 
@@ -95,6 +96,16 @@ static bool is_as_trusted(const struct load_job *job)
 	return !job->hash || !*job->hash || store_is_approved(e->store, e->id->repository, job->hash, NULL) == job->approved;
 }
 
+static void load_applied(struct load_job *job, const struct model_params *params)
+{
+	bool up = job->first && job->stored.desired && !strcmp(job->stored.desired, "up"), again = job->flags & LOAD_AGAIN;
+	json_t *record = up || again ? applied_read(job->job.e) : NULL;
+	bool wanted = again ? job->current && applied_is(record, job->current) : !job->model || !applied_is(record, job->model->signature);
+	if (record && wanted)
+		job->applied = applied_load(record, params);
+	json_decref(record);
+}
+
 static void load_work(struct job *base)
 {
 	struct load_job *job = (struct load_job *)base;
@@ -144,8 +155,7 @@ static void load_work(struct job *base)
 	    .tracked_files = job->tracked,
 	};
 	model_load(&params, &job->model, &job->error);
-	if (job->first && job->stored.desired && !strcmp(job->stored.desired, "up"))
-		job->applied = applied_load(e, &params, job->model);
+	load_applied(job, &params);
 }
 
 static void take_stored(struct environment *e, struct load_job *job)
@@ -327,6 +337,23 @@ static void recall(struct environment *e, struct model *applied)
 	e->recalled = true;
 }
 
+/* Nothing but what has to be: what was written into the files since waits for an `up` as before. */
+static void renew(struct environment *e, struct load_job *job)
+{
+	struct model *next = move_ptr(e->next);
+	bool changed = e->config_changed;
+	if (!job->applied || !e->model || !applied_is(e->model->record, job->current)) { /* it is another one by now, or cannot be had again */
+		model_free(job->applied);
+		e->next = next;
+		job->flags |= LOAD_APPLY;
+		return;
+	}
+	environment_backend_check(e, job->applied);
+	take_over(e, job->applied);
+	e->next = next;
+	e->config_changed = changed;
+}
+
 void environment_settle_recalled(struct environment *e)
 {
 	bool recalled = e->recalled;
@@ -392,7 +419,9 @@ static void load_after(struct job *base)
 	if (!job->unchanged) {
 		e->config_stamp = job->stamp;
 		take_stored(e, job);
-		if (job->applied)
+		if (job->flags & LOAD_AGAIN)
+			renew(e, job);
+		else if (job->applied)
 			recall(e, job->applied);
 		take_model(e, job);
 		take_files(e);
@@ -407,6 +436,7 @@ static void load_after(struct job *base)
 	buffer_release(&job->main_base);
 	strv_free(job->files);
 	strv_free(job->tracked);
+	free(job->current);
 	free(job->approves);
 	free(job->hash);
 	free(job);
@@ -433,6 +463,7 @@ static void load_begin(struct job *base)
 	job->first = !e->registered;
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
+	job->current = e->model ? xstrdup(e->model->signature) : NULL;
 	bool refused = false;
 	for (size_t i = 0; e->model && i < e->model->n_services; i++)
 		refused = refused || model_is_refused(&e->model->services[i]);

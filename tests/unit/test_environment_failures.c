@@ -82,21 +82,47 @@ static void an_exit_during_the_start_fails_at_once(void **state)
 	assert_int_equal(scripted_get("db")->starts, 1);
 }
 
+static int listen_at(int port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	return fd;
+}
+
 static void a_port_of_a_foreigner_is_replaced(void **state)
 {
 	compose(ONE TAIL);
 	env_open();
 	run_for(200);
-	int port = port_of("db"), on = 1;
-	struct sockaddr_in a = {
-	    .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	cleanup_close int foreigner = socket(AF_INET, SOCK_STREAM, 0);
-	setsockopt(foreigner, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	assert_int_equal(bind(foreigner, (struct sockaddr *)&a, sizeof a), 0);
-	assert_int_equal(listen(foreigner, 1), 0);
+	int port = port_of("db");
+	cleanup_close int foreigner = listen_at(port);
 	assert_int_equal(ask(NULL), ERROR_NONE);
 	assert_true(port_of("db") != port);
 	assert_true(events_have("port_replaced"));
+}
+
+static void a_replaced_port_brings_no_other_change(void **state)
+{
+	compose("services: {db: {image: 'e/db', ports: ['5432'], restart: always, environment: {P: one}}, cache: {image: 'e/c', ports: ['6379']}}\n" TAIL);
+	env_open();
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	int port = port_of("db");
+	cleanup_free char *cache = xasprintf("CACHE_PORT=%d", port_of("cache"));
+	compose("services: {db: {image: 'e/db', ports: ['5432'], restart: always, environment: {P: two}}}\n" TAIL);
+	scripted_exit(scripted_get("db"), 1);
+	cleanup_close int foreigner = listen_at(port);
+	while (scripted_get("db")->starts < 2)
+		run_for(5);
+	wait_state("ready");
+	assert_true(port_of("db") != port);
+	assert_true(env_has(cache));
+	run_for(1200);
+	assert_true(env_has(cache) && warns_of("has changed"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_false(env_has(cache) || warns_of("has changed"));
 }
 
 /* An engine that has not forgotten who had it. */
@@ -119,7 +145,7 @@ static void a_port_of_its_own_is_kept(void **state)
 	compose(ONE TAIL);
 	env_open();
 	assert_int_equal(ask(NULL), ERROR_NONE);
-	int port = port_of("db"), on = 1;
+	int port = port_of("db");
 	env_close(false);
 	struct scripted *db = scripted_get("db");
 	db->rises = true;
@@ -132,11 +158,7 @@ static void a_port_of_its_own_is_kept(void **state)
 
 	scripted_down(db); /* somebody else has it after all */
 	db->rises = true;
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	cleanup_close int foreigner = socket(AF_INET, SOCK_STREAM, 0);
-	setsockopt(foreigner, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	assert_int_equal(bind(foreigner, (struct sockaddr *)&a, sizeof a), 0);
-	assert_int_equal(listen(foreigner, 1), 0);
+	cleanup_close int foreigner = listen_at(port);
 	env_open();
 	assert_int_equal(ask(NULL), ERROR_NONE);
 	assert_true(port_of("db") != port);
@@ -303,6 +325,7 @@ int main(void)
 	    T(secrets_in_logs_are_masked),
 	    T(an_exit_during_the_start_fails_at_once),
 	    T(a_port_of_a_foreigner_is_replaced),
+	    T(a_replaced_port_brings_no_other_change),
 	    T(a_port_that_the_backend_refuses_is_replaced),
 	    T(a_port_of_its_own_is_kept),
 	    T(a_crash_loop_backs_off_and_is_given_up),
