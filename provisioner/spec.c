@@ -498,22 +498,29 @@ static int build_process(const struct build *b)
 
 /* ---- readiness: x-aether.ready, the recipe's own for its process, healthcheck (then the recipe's own), the first port, "it runs" ---- */
 
+/* Where other ports of a container are named than the recipe's, it listens there perhaps. */
+static bool is_elsewhere(const struct model_service *s)
+{
+	const struct config_service *c = s->config;
+	return !s->spec.process && (c->n_ports || c->n_expose) && !recipe_has_its_port(s->recipe, c);
+}
+
+/* At the recipe's port, wherever that stands among the service's; else at the first. */
 static int recipe_ready(const struct build *b, struct config_probe *ret)
 {
 	int r = 0;
 	*ret = b->s->recipe->ready;
+	ret->port = ret->port || is_elsewhere(b->s) ? ret->port : b->s->recipe->port;
 	ret->argv = ret->argv ? expand_argv(b, "", ret->argv, &r) : NULL;
 	ret->path = ret->path ? expand(b, "", ret->path, &r) : NULL;
 	return r;
 }
 
 /* A healthcheck runs within the container and may find what nobody else does: Postgres' image makes its database by a server of the socket alone,
- * which pg_isready takes for the one. Where other ports are named than the recipe's, it listens there perhaps. */
+ * which pg_isready takes for the one. */
 static bool is_reached_by_recipe(const struct model_service *s)
 {
-	const struct config_service *c = s->config;
-	bool elsewhere = (c->n_ports || c->n_expose) && !recipe_has_its_port(s->recipe, c);
-	return !elsewhere && !s->spec.process && model_external_port(s, s->recipe->port);
+	return !is_elsewhere(s) && !s->spec.process && model_external_port(s, s->recipe->port);
 }
 
 static int build_ready(const struct build *b)
@@ -528,10 +535,8 @@ static int build_ready(const struct build *b)
 		s->ready = c->ready;
 	} else if (c->healthcheck.kind != PROBE_NONE && !c->healthcheck_disabled && !(by_recipe && recipe_process)) {
 		s->ready = c->healthcheck;
-		if (by_recipe && is_reached_by_recipe(s)) {
+		if (by_recipe && is_reached_by_recipe(s))
 			r = recipe_ready(b, &s->reached);
-			s->reached.port = s->recipe->port; /* wherever it stands among its ports */
-		}
 	} else if (by_recipe) {
 		r = recipe_ready(b, &s->ready);
 	} else {

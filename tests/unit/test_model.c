@@ -477,7 +477,7 @@ static void readiness_is_asked_in_this_order(void **state)
 	workspace_new(&w, false,
 	              "services:\n"
 	              "  own: { image: fakedb, healthcheck: { test: 'true' }, x-aether: { ready: { log: 'up' } } }\n"
-	              "  recipe: { image: fakedb, healthcheck: { test: 'true' } }\n"
+	              "  recipe: { image: fakedb, ports: ['80'], healthcheck: { test: 'true' } }\n"
 	              "  health: { healthcheck: { test: ['CMD', 'check'] }, x-aether: { command: ./run }, ports: ['80'] }\n"
 	              "  port: { x-aether: { command: ./run }, ports: ['53/udp', '80'] }\n"
 	              "  none: { x-aether: { command: ./run } }\n" PROCESS);
@@ -485,6 +485,7 @@ static void readiness_is_asked_in_this_order(void **state)
 	assert_int_equal(m->services[0].ready.kind, PROBE_LOG);
 	assert_int_equal(m->services[1].ready.kind, PROBE_TCP);
 	assert_string_equal(m->services[1].ready.send, "hi");
+	assert_int_equal(m->services[1].ready.port, 1234);
 	assert_int_equal(m->services[2].ready.kind, PROBE_EXEC);
 	assert_int_equal(m->services[3].ready.kind, PROBE_TCP);
 	assert_int_equal(m->services[3].ready.port, 80);
@@ -507,14 +508,18 @@ static void what_a_check_has_found_is_reached_too(void **state)
 	              "  other: { image: fakedb, ports: ['4321'], healthcheck: { test: 'true' } }\n"
 	              "  own: { image: fakedb, x-aether: { ready: { log: 'up' } } }\n"
 	              "  disabled: { image: fakedb, healthcheck: { disable: true } }\n"
+	              "  second: { image: fakedb, ports: ['80', '1234'] }\n"
+	              "  elsewhere: { image: fakedb, ports: ['4321'] }\n"
 	              "x-aether: { backend: 'unix:///nowhere.sock' }\n");
 	struct model *m = load(&w, true, "");
 	static const struct {
 		enum probe_kind ready, reached;
-	} expected[] = {{PROBE_EXEC, PROBE_TCP}, {PROBE_EXEC, PROBE_TCP}, {PROBE_EXEC, PROBE_NONE}, {PROBE_LOG, PROBE_NONE}, {PROBE_TCP, PROBE_NONE}};
+		uint16_t port;
+	} expected[] = {{PROBE_EXEC, PROBE_TCP}, {PROBE_EXEC, PROBE_TCP}, {PROBE_EXEC, PROBE_NONE}, {PROBE_LOG, PROBE_NONE}, {PROBE_TCP, PROBE_NONE, 1234}, {PROBE_TCP, PROBE_NONE, 1234}, {PROBE_TCP, PROBE_NONE}};
 	for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
 		assert_int_equal(m->services[i].ready.kind, expected[i].ready);
 		assert_int_equal(m->services[i].reached.kind, expected[i].reached);
+		assert_int_equal(m->services[i].ready.port, expected[i].port);
 		assert_int_equal(m->services[i].reached.port, expected[i].reached == PROBE_NONE ? 0 : 1234);
 	}
 	model_free(m);
