@@ -216,6 +216,15 @@ static int sweep_record(const char *path, const char *namespace_, bool remove, c
 	return r;
 }
 
+bool backend_has_made(const char *state_dir)
+{
+	cleanup_closedir DIR *dir = opendir(state_dir);
+	for (struct dirent *d; dir && (d = readdir(dir));)
+		if (!strncmp(d->d_name, BACKEND_MADE, strlen(BACKEND_MADE)))
+			return true;
+	return false;
+}
+
 int backend_sweep_made(const char *state_dir, const char *namespace_, bool remove, char ***found, struct error *err)
 {
 	cleanup_closedir DIR *dir = opendir(state_dir);

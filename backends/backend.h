@@ -303,6 +303,7 @@ int backend_locate(const char *asked, bool answering, char **address, char **fro
 int backend_sweep(const char *backend, const char *address, const char *namespace_, bool remove, char ***found, struct error *err);
 /* The same of every place of which a file in `state_dir`, BACKEND_MADE*, says that something was made there: ahead of need, before the store knows where. */
 int backend_sweep_made(const char *state_dir, const char *namespace_, bool remove, char ***found, struct error *err);
+bool backend_has_made(const char *state_dir); /* is there such a file? */
 #define BACKEND_IMAGE_RECORD "image.record" /* of an image that was built, in service_spec.data */
 /* new: what a record names and where it was mounted first; 0, or -ENOENT: it is no record. */
 int backend_record_read(const char *path, char **volume, char **target);

@@ -310,6 +310,13 @@ static void verify(struct environment *e)
 
 /* ---- the way down ---- */
 
+/* Neither started, nor ahead of need: then it does not matter what its backend says. */
+static bool is_nothing_made(const struct environment *e)
+{
+	cleanup_strv char **names = discard_data_names(e->id, e->generation);
+	return !e->stored_backend && !names && !backend_has_made(e->id->state_dir);
+}
+
 void teardown_begin(struct environment *e)
 {
 	if (e->teardown > TEARDOWN_PENDING)
@@ -336,7 +343,9 @@ void teardown_turn(struct environment *e)
 	if (e->teardown != TEARDOWN_STOPPING || !stored)
 		return;
 	if (!environment_is_known(e)) {
-		if (error_is_set(&e->backend_error))
+		if (error_is_set(&e->backend_error) && is_nothing_made(e))
+			trash_begin(e);
+		else if (error_is_set(&e->backend_error))
 			failed(e, &e->backend_error);
 		return;
 	}

@@ -82,6 +82,7 @@ static unsigned scripted_order;
 static struct scripted_backend *scripted_open_backend; /* one at a time */
 static struct scripted_operation *scripted_pending;
 static const char *scripted_logs = "/tmp";
+static bool scripted_unreachable; /* it does not say what is there */
 
 static struct scripted *scripted_get(const char *name)
 {
@@ -371,7 +372,10 @@ static void scripted_listed(void *arg)
 		                                             .started_ms = 1,
 		                                             .unplugged = s->running && s->unplugged};
 	}
-	l->done(l->arg, NULL, &list);
+	cleanup_error struct error err = ERROR_INIT;
+	if (scripted_unreachable)
+		error_set(&err, ERROR_BACKEND_UNREACHABLE, "nobody answers");
+	l->done(l->arg, scripted_unreachable ? &err : NULL, &list);
 	instances_release(&list);
 	free(l);
 }

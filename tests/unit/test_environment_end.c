@@ -125,6 +125,29 @@ static void what_survives_is_reported_and_not_forgotten(void **state)
 	assert_int_equal(generation(), old + 1);
 }
 
+static void what_was_never_made_is_destroyed_without_its_backend(void **state)
+{
+	compose(ONE TAIL);
+	scripted_unreachable = true;
+	env_open();
+	assert_int_equal(command("up"), ERROR_BACKEND_UNREACHABLE);
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	assert_string_equal(state_now(), "absent");
+	scripted_unreachable = false;
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db") > 0, 1);
+	env_close(false);
+
+	scripted_unreachable = true;
+	env_open();
+	assert_int_equal(command("destroy"), ERROR_BACKEND_UNREACHABLE);
+	env_close(false);
+	scripted_unreachable = false;
+	env_open();
+	assert_int_equal(command("destroy"), ERROR_NONE);
+	assert_false(scripted_get("db")->made);
+}
+
 static void down_keeps_and_up_resumes(void **state)
 {
 	compose(ONE TAIL);
@@ -316,6 +339,7 @@ int main(void)
 	    T(a_demand_during_a_teardown_waits_and_starts_afresh),
 	    T(an_unlink_waits_its_time_or_for_somebody_elses_demand),
 	    T(what_survives_is_reported_and_not_forgotten),
+	    T(what_was_never_made_is_destroyed_without_its_backend),
 	    T(down_keeps_and_up_resumes),
 	    T(one_service_is_commanded),
 	    T(a_new_server_finds_what_runs),
