@@ -102,7 +102,7 @@ enum restart_policy { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UN
 struct config_service {
 	char *name;
 	char *image;         /* NULL: none */
-	bool no_instances;   /* `scale: 0`, `replicas: 0`: none runs but where it is named, or needed */
+	bool no_instances;   /* `scale: 0`, `replicas: 0`: none runs but where it is named */
 	bool has_build;      /* its image is built, by itself or by another one's `build` */
 	struct build_options build;
 	const char *built_by; /* the service whose `build` makes its image: the same `image`; borrowed; NULL: its own, or none does */

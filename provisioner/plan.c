@@ -175,6 +175,16 @@ static int choose_named(const struct config *config, char *const *names, bool *c
 	return 0;
 }
 
+/* Of which no instance is wanted, and that were not named themselves: as for docker compose nobody waits for them, and what they need is started. */
+static void leave_out_empty(const struct config *config, char *const *names, char *const *also, bool *chosen)
+{
+	for (size_t i = 0; i < config->n_services; i++) {
+		const struct config_service *s = &config->services[i];
+		if (s->no_instances && !strv_contains(names, s->name) && !strv_contains(also, s->name))
+			chosen[i] = false;
+	}
+}
+
 int plan_select(const struct config *config, const struct plan_selection *selection, bool *ret, bool *named,
                 struct error *err)
 {
@@ -187,6 +197,7 @@ int plan_select(const struct config *config, const struct plan_selection *select
 		r = choose_named(config, selection->also, chosen, err);
 	if (r < 0)
 		return r;
+	leave_out_empty(config, names, selection->also, chosen);
 	if (named)
 		memcpy(named, chosen, config->n_services * sizeof *chosen);
 	for (size_t i = 0; !selection->names && i < config->n_services; i++) {
@@ -197,6 +208,7 @@ int plan_select(const struct config *config, const struct plan_selection *select
 		if (by_default || config_has_profile_of(s, selection->profiles))
 			choose(config, i, chosen);
 	}
+	leave_out_empty(config, names, selection->also, chosen);
 	memcpy(ret, chosen, config->n_services * sizeof *chosen);
 	return 0;
 }

@@ -299,10 +299,11 @@ static void selections(void **state)
 	services[0].is_copy = true;
 	expect_selection(&c, (struct plan_selection){.all = true}, "..1.1", ".....");
 	services[0].is_copy = services[1].is_copy = false;
-	/* nor one of which the file wants no instance, but where it is named or needed */
+	/* nor one of which the file wants no instance, needed or not, but where it is named */
 	services[1].no_instances = services[2].no_instances = true;
 	expect_selection(&c, (struct plan_selection){0}, ".....", ".....");
-	expect_selection(&c, (struct plan_selection){.all = true}, "11..1", ".....");
+	expect_selection(&c, (struct plan_selection){.all = true}, "1...1", ".....");
+	expect_selection(&c, (struct plan_selection){.names = web}, "1...1", "1...1");
 	expect_selection(&c, (struct plan_selection){.names = mail}, "..1..", "..1..");
 	services[1].no_instances = services[2].no_instances = false;
 	/* the configuration's own set */
