@@ -125,18 +125,33 @@ static void choose_backend(struct model *m)
 	m->backend_reason = xasprintf("auto: no container engine, so host processes%s", buffer_str(&why));
 }
 
+/* Who names an engine that cannot be used, by DOCKER_HOST or a context, expects no other. Asked of files and variables alone. */
+static void warn_of_unusable(struct model *m)
+{
+	for (const struct backend_ops *const *ops = backend_all(); *ops; ops++) {
+		cleanup_error struct error err = ERROR_INIT;
+		cleanup_free char *address = NULL, *from = NULL;
+		if (!(*ops)->find)
+			continue;
+		if (!strcmp((*ops)->name, m->backend))
+			return; /* those behind it were not asked for */
+		if (backend_locate((*ops)->name, false, &address, &from, &err) < 0 && err.code == ERROR_CONFIG_INVALID)
+			strv_pushf(&m->warnings, "backend auto: %s; services run on %s instead", err.message, m->backend);
+	}
+}
+
 static int decide_backend(struct model *m, const struct model_params *params, struct error *err)
 {
 	const char *asked = m->config->backend ? m->config->backend : "auto";
 	const struct backend_ops *ops = backend_find(asked);
-	if (params->backend) {
+	if (params->backend)
 		keep_backend(m, params, asked);
-		return 0;
-	}
-	if (!strcmp(asked, "auto")) {
+	else if (!strcmp(asked, "auto"))
 		choose_backend(m);
+	if (m->backend && !strcmp(asked, "auto"))
+		warn_of_unusable(m);
+	if (m->backend)
 		return 0;
-	}
 	if (ops) {
 		cleanup_error struct error later = ERROR_INIT; /* its first use says it, with the place that is tried */
 		cleanup_free char *from = NULL;

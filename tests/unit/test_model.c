@@ -88,13 +88,14 @@ static void workspace_release(struct workspace *w)
 	free(w->id.state_dir);
 }
 
-static struct model *load(const struct workspace *w, bool plan, const char *user_text)
+static struct model *load_with(const struct workspace *w, bool plan, const char *user_text, const char *backend)
 {
 	const struct model_params params = {.id = &w->id,
 	                                    .root_fd = w->root_fd,
 	                                    .recipes = recipes,
 	                                    .store = store,
 	                                    .user_text = user_text,
+	                                    .backend = backend,
 	                                    .generation = 3,
 	                                    .uid = (uid_t)-1,
 	                                    .plan = plan};
@@ -103,6 +104,11 @@ static struct model *load(const struct workspace *w, bool plan, const char *user
 	if (model_load(&params, &m, &err) < 0)
 		fail_msg("model_load: %s", err.message);
 	return m;
+}
+
+static struct model *load(const struct workspace *w, bool plan, const char *user_text)
+{
+	return load_with(w, plan, user_text, NULL);
 }
 
 #define PROCESS "x-aether: { backend: process }\n"
@@ -523,6 +529,28 @@ static void what_a_check_has_found_is_reached_too(void **state)
 		assert_int_equal(m->services[i].reached.port, expected[i].reached == PROBE_NONE ? 0 : 1234);
 	}
 	model_free(m);
+	workspace_release(&w);
+}
+
+static void an_engine_that_cannot_be_used_is_said(void **state)
+{
+	static const char *const values[][2] = {{"DOCKER_HOST", "ssh://me@nowhere"}, {"DOCKER_CONTEXT", "of-yesterday"}};
+	struct workspace w;
+	workspace_new(&w, false, "services: { db: { image: fakedb } }\nx-aether: { backend: auto }\n");
+	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+		setenv(values[i][0], values[i][1], 1);
+		const char *chosen = NULL;
+		for (int again = 0; again < 2; again++) { /* also when it has been decided */
+			struct model *m = load_with(&w, false, "", chosen);
+			cleanup_free char *warnings = joined(m->warnings);
+			assert_non_null(strstr(warnings, "backend auto: "));
+			assert_non_null(strstr(warnings, values[i][1]));
+			chosen = strcmp(m->backend, "podman") ? "process" : "podman";
+			assert_string_equal(m->backend, chosen);
+			model_free(m);
+		}
+		unsetenv(values[i][0]);
+	}
 	workspace_release(&w);
 }
 
@@ -1012,6 +1040,7 @@ int main(void)
 	    cmocka_unit_test(a_strict_number_is_had_or_refused),
 	    cmocka_unit_test(readiness_is_asked_in_this_order),
 	    cmocka_unit_test(what_a_check_has_found_is_reached_too),
+	    cmocka_unit_test(an_engine_that_cannot_be_used_is_said),
 	    cmocka_unit_test(a_client_of_a_database_is_none),
 	    cmocka_unit_test(a_command_gets_what_env_gives),
 	    cmocka_unit_test(a_commands_peers_are_where_they_are),
