@@ -252,9 +252,11 @@ static int warn_of_others(struct model *m, const struct model_params *params, co
 		int r = store_port_holder(params->store, l->preferred, &holder, err);
 		if (r < 0)
 			return r;
-		strv_pushf(&m->warnings, "%s: has port %u, not %u: %s; `ajj up` takes it when it is free",
-		           *l->service ? l->service : l->key, l->port, l->preferred,
-		           holder ? holder : "that one is free now, and was not asked for when the ports were leased");
+		const char *name = *l->service ? l->service : l->key;
+		if (holder)
+			strv_pushf(&m->warnings, "%s: has port %u, not %u: %s; `ajj up` takes it when it is free", name, l->port, l->preferred, holder);
+		else
+			strv_pushf(&m->warnings, "%s: has port %u; the file's own, %u, is free: `ajj up` takes it", name, l->port, l->preferred);
 	}
 	return 0;
 }

@@ -179,6 +179,8 @@ static void a_published_number_that_is_added_later_is_taken_by_up(void **state)
 	close(fd);
 	assert_int_equal(ask(NULL), ERROR_NONE);
 	assert_int_equal(port_of("db"), port); /* a read moves nothing */
+	assert_int_equal(command("reload"), ERROR_NONE);
+	assert_true(warns_of("is free: `ajj up` takes it") && !warns_of("was not asked for"));
 	assert_int_equal(command("up"), ERROR_NONE);
 	assert_int_equal(port_of("db"), wanted);
 	assert_int_equal(scripted_get("db")->starts, 2);
