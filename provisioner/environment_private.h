@@ -16,6 +16,8 @@
 #include "provisioner/store.h"
 
 #define WATCH_INTERVAL_MS 1000 /* between looks at the configuration file */
+#define REFUSED_MAX 16
+#define REFUSED_MS (10 * 60 * 1000) /* how long a number that the backend would not publish is left alone */
 #define REQUESTED_BY_MAX 8     /* of those who started something that status.json names */
 
 /* In the store's `desired`: a teardown has begun; whoever finds it finishes it. */
@@ -143,6 +145,12 @@ struct environment {
 	char *desired_before; /* an unlink that may yet turn out to be a replacement */
 	struct requester unlinker;
 	uv_timer_t unlink_timer;
+
+	struct {
+		uint16_t port;
+		uint64_t until_ms; /* monotonic */
+	} refused[REFUSED_MAX]; /* as in model_params; the oldest goes first */
+	unsigned next_refused;
 
 	struct demand *demands;
 	uint64_t refreshed_ms; /* when pids and memory were last asked for */

@@ -162,12 +162,14 @@ struct port_job {
 	struct job job;
 	char *service, *key;
 	uint16_t old, port;
+	bool unseen; /* who has it */
 	struct error error;
 };
 
 static void port_work(struct job *base)
 {
 	struct port_job *job = (struct port_job *)base;
+	job->unseen = store_port_is_free(job->old);
 	store_port_replace(base->e->store, base->e->id->namespace_, job->service, job->key, &job->port, &job->error);
 }
 
@@ -180,6 +182,10 @@ static void port_after(struct job *base)
 		if (s)
 			apply_port_failed(s, &job->error);
 	} else {
+		if (job->unseen) {
+			e->refused[e->next_refused % REFUSED_MAX].port = job->old;
+			e->refused[e->next_refused++ % REFUSED_MAX].until_ms = now_monotonic_ms() + REFUSED_MS;
+		}
 		log_warning("environment", "%s: port %u is taken by another program, now %u", job->service, job->old,
 		            job->port);
 		environment_event(e, "port_replaced",

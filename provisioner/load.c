@@ -28,6 +28,7 @@ struct load_job {
 	struct store_environment stored;
 	struct model *model;
 	struct model *applied; /* before it; NULL: as ever */
+	uint16_t refused[REFUSED_MAX + 1]; /* as in model_params */
 	char *current; /* the signature of the model when it began */
 	struct error error;
 };
@@ -148,6 +149,7 @@ static void load_work(struct job *base)
 	    .generation = job->stored.generation,
 	    .uid = job->stored.uid,
 	    .beside_compose = !e->params.keep_own_lines,
+	    .refused = job->refused,
 	    .plan = job->plan,
 	    .move = job->flags & LOAD_APPLY ? LEASE_MOVES : job->flags & LOAD_OFFER ? LEASE_MAY_MOVE : LEASE_STAYS,
 	    .approve = job->approves,
@@ -464,6 +466,9 @@ static void load_begin(struct job *base)
 	job->plan = e->plan;
 	job->old_stamp = e->config_stamp;
 	job->current = e->model ? xstrdup(e->model->signature) : NULL;
+	for (size_t i = 0, n = 0; i < REFUSED_MAX; i++)
+		if (e->refused[i].until_ms > now_monotonic_ms())
+			job->refused[n++] = e->refused[i].port;
 	bool refused = false;
 	for (size_t i = 0; e->model && i < e->model->n_services; i++)
 		refused = refused || model_is_refused(&e->model->services[i]);

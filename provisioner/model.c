@@ -240,6 +240,14 @@ static uint16_t app_preferred(const struct model_params *params, const char *num
 	return (uint16_t)strtoul(number ? number : "0", NULL, 10);
 }
 
+static bool is_refused_number(const struct model_params *params, uint16_t port)
+{
+	for (const uint16_t *refused = params->refused; refused && *refused; refused++)
+		if (*refused == port)
+			return true;
+	return false;
+}
+
 /* A number that the file asks for and does not get is never passed over in silence. */
 static int warn_of_others(struct model *m, const struct model_params *params, const struct port_lease *leases, size_t count,
                           struct error *err)
@@ -253,7 +261,9 @@ static int warn_of_others(struct model *m, const struct model_params *params, co
 		if (r < 0)
 			return r;
 		const char *name = *l->service ? l->service : l->key;
-		if (holder)
+		if (is_refused_number(params, l->preferred))
+			strv_pushf(&m->warnings, "%s: has port %u, not %u: that one was refused a while ago, somebody has it who is not seen from here", name, l->port, l->preferred);
+		else if (holder)
 			strv_pushf(&m->warnings, "%s: has port %u, not %u: %s; `ajj up` takes it when it is free", name, l->port, l->preferred, holder);
 		else
 			strv_pushf(&m->warnings, "%s: has port %u; the file's own, %u, is free: `ajj up` takes it", name, l->port, l->preferred);
@@ -302,7 +312,7 @@ static int lease_ports(struct model *m, const struct model_params *params, struc
 		leases[n] = (struct port_lease){"", app->key, app_preferred(params, app->value)};
 	}
 	for (size_t i = 0; i < count; i++)
-		leases[i].move = params->move;
+		leases[i].move = is_refused_number(params, leases[i].preferred) ? LEASE_STAYS : params->move;
 	int r = store_ports_lease(params->store, params->id->namespace_, leases, count, err);
 	if (r == 0)
 		r = warn_of_others(m, params, leases, count, err);

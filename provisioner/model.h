@@ -100,6 +100,7 @@ struct model_params {
 	bool beside_compose; /* .env leads docker compose to what runs, where that is on an engine */
 	bool plan;    /* lease ports */
 	enum lease_move move; /* to the numbers that the file publishes, where others are held and those are free */
+	const uint16_t *refused; /* numbers that the backend would not publish lately, though nobody is seen to have them: they are not tried again. 0 ends it; NULL: none */
 	const char *approve; /* as in trust_look */
 	json_t *again; /* a record of a model: its files and the variables that they asked for are as they were; NULL: as they are */
 	struct digests *digests; /* as in config_params */

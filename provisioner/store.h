@@ -94,6 +94,7 @@ int store_ports_lease(struct store *s, const char *namespace_, struct port_lease
 int store_port_holder(struct store *s, uint16_t port, char **ret, struct error *err);
 /* A number that turned out to be taken by a foreigner: it is marked for a while and the next one leased. */
 int store_port_replace(struct store *s, const char *namespace_, const char *service, const char *key, uint16_t *ret, struct error *err);
+bool store_port_is_free(uint16_t port); /* as far as this process can tell */
 int store_ports_release(struct store *s, const char *namespace_, struct error *err);
 
 /* ---- generated secrets: stable per environment until teardown ---- */

@@ -111,6 +111,11 @@ static bool probe(uint16_t port)
 	return can_listen(AF_INET6, (const struct sockaddr *)&v6, sizeof v6, &taken) || !taken;
 }
 
+bool store_port_is_free(uint16_t port)
+{
+	return probe(port);
+}
+
 /* ---- leasing ---- */
 
 struct leasing {

@@ -139,6 +139,30 @@ static void a_port_that_the_backend_refuses_is_replaced(void **state)
 	assert_true(events_have("port_replaced"));
 }
 
+/* Nobody is seen to have it: who said that another up takes it would say so after that one, too. */
+static void a_published_number_that_the_backend_refuses_is_not_tried_again(void **state)
+{
+	char text[256];
+	int fd = listen_at(0);
+	struct sockaddr_in a;
+	socklen_t size = sizeof a;
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &size), 0);
+	close(fd);
+	snprintf(text, sizeof text, "services: {db: {image: 'example/db:1', ports: ['%u:5432']}}\n" TAIL, ntohs(a.sin_port));
+	compose(text);
+	env_open();
+	struct scripted *db = scripted_get("db");
+	db->refuses_port = true;
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(db->refused, ntohs(a.sin_port));
+	int port = port_of("db");
+	unsigned starts = db->starts;
+	assert_true(warns_of("was refused") && !warns_of("`ajj up` takes it"));
+	assert_int_equal(command("up"), ERROR_NONE);
+	assert_int_equal(port_of("db"), port);
+	assert_int_equal(db->starts, starts);
+}
+
 /* The server was killed while it was started: nobody else has its port. */
 static void a_port_of_its_own_is_kept(void **state)
 {
@@ -327,6 +351,7 @@ int main(void)
 	    T(a_port_of_a_foreigner_is_replaced),
 	    T(a_replaced_port_brings_no_other_change),
 	    T(a_port_that_the_backend_refuses_is_replaced),
+	    T(a_published_number_that_the_backend_refuses_is_not_tried_again),
 	    T(a_port_of_its_own_is_kept),
 	    T(a_crash_loop_backs_off_and_is_given_up),
 	    T(a_crash_is_restarted_and_counted),
