@@ -23,7 +23,7 @@ static int command(const char *verb, const char *what, const struct arguments *a
 	}
 	if (r)
 		return r;
-	report_tell(&c);
+	report_tell(report_status(&c));
 	return 0;
 }
 

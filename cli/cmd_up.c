@@ -64,7 +64,7 @@ static bool is_undone(const struct error *err)
 	return err->code == ERROR_CANCELED || err->code == ERROR_CONFIG_NOT_FOUND || err->code == ERROR_CONFIG_INVALID;
 }
 
-static int mount_and_start(struct client *c, const struct arguments *args, struct error *err)
+static int mount_and_start(struct client *c, const struct arguments *args, bool *ret_mounted_now, struct error *err)
 {
 	cleanup_error struct error why = ERROR_INIT;
 	bool mounted_now = false;
@@ -81,8 +81,6 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 		r = error_set(&why, ERROR_CANCELED, "interrupted");
 	if (!r)
 		r = up(c, args, &why);
-	if (!mounted_now && c->mounted)
-		surroundings_note(c);
 	if (r && mounted_now && is_undone(&why)) {
 		cleanup_error struct error undoing = ERROR_INIT;
 		interrupts_forget();
@@ -91,20 +89,30 @@ static int mount_and_start(struct client *c, const struct arguments *args, struc
 	}
 	if (r)
 		error_move(err, &why);
+	*ret_mounted_now = mounted_now;
 	return r;
 }
 
 static int run(const struct arguments *args, struct error *err)
 {
 	cleanup_client struct client c = CLIENT_INIT;
+	json_t *status = NULL;
+	bool mounted_now = false;
 	interrupts_note();
 	int r = client_find(NULL, &c, err);
 	if (!r)
-		r = mount_and_start(&c, args, err);
+		r = mount_and_start(&c, args, &mounted_now, err);
+	bool noted = c.mounted && !mounted_now;
+	if (!r || noted)
+		status = report_status(&c);
+	if (noted)
+		surroundings_note(&c, status);
 	interrupts_end(!r);
-	if (r)
+	if (r) {
+		json_decref(status);
 		return r;
-	report_tell(&c);
+	}
+	report_tell(status);
 	client_note_beneath(&c);
 	return 0;
 }

@@ -165,9 +165,8 @@ void report_warn_of_permissions(const json_t *status)
 		output_note("Hint: %s", hint);
 }
 
-void report_tell(const struct client *c)
+void report_tell(json_t *status)
 {
-	json_t *status = report_status(c);
 	if (!output_is_json())
 		report_print(status);
 	output_document(status);

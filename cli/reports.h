@@ -10,8 +10,9 @@ json_t *report_status(const struct client *c);
 char *report_resources(const json_t *status);
 /* Several lines on stdout: root, state, services, warnings, last errors. */
 void report_print(const json_t *status);
-/* What a command that changed the environment ends with: status.json for people, or as the document. */
-void report_tell(const struct client *c);
+/* What a command that changed the environment ends with: status.json for people, or as the document.
+ * Takes status over. */
+void report_tell(json_t *status);
 /* On stderr: services that could run here, were it not for a permission, and what mends it. */
 void report_warn_of_permissions(const json_t *status);
 /* borrowed; "" when missing */

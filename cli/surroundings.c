@@ -63,14 +63,12 @@ static bool is_other(const struct identity *id, const char *name, const struct b
 	return differ(mine ? mine : line, used ? used : line);
 }
 
-void surroundings_note(const struct client *c)
+void surroundings_note(const struct client *c, const json_t *status)
 {
 	cleanup_buffer struct buffer environment = BUFFER_INIT, others = BUFFER_INIT;
 	cleanup_keyvals struct keyvals lines = KEYVALS_INIT;
-	json_t *status = NULL, *variable;
+	json_t *variable;
 	size_t i;
-	if (client_status(c, &status, NULL))
-		return;
 	bool known = environment_in_use(status, &environment);
 	json_array_foreach (json_object_get(status, "variables"), i, variable) {
 		const char *name = json_string_value(variable);
@@ -81,5 +79,4 @@ void surroundings_note(const struct client *c)
 		output_note("Warning: this shell's variables are not used: %s. The configuration sees those of the shell in which the workspace was attached, and "
 		            "lines of .env where that has none; `ajj detach`, then `ajj up` takes these",
 		            others.data);
-	json_decref(status);
 }

@@ -4,7 +4,8 @@
 
 #include "cli/client.h"
 
-/* Names on stderr those that the configuration asks for and that are other ones here. What the shell has from `.env` itself does not count. */
-void surroundings_note(const struct client *c);
+/* Names on stderr those that the configuration asks for and that are other ones here. What the shell has from `.env` itself does not count.
+ * status: as report_status() has it. */
+void surroundings_note(const struct client *c, const json_t *status);
 
 #endif

@@ -72,7 +72,7 @@ static int look(const struct identity *id, const char *approve, json_t **ret, st
 static int read_file(const struct client *c, json_t **ret, struct error *err)
 {
 	cleanup_buffer struct buffer text = BUFFER_INIT;
-	int r = client_command(c, "reload", err);
+	int r = client_command(c, "refresh", err);
 	if (!r)
 		r = client_read(c, "trust.json", &text, err);
 	if (r)

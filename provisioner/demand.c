@@ -686,6 +686,7 @@ static const struct command commands[] = {
     {"stop", "stop SERVICE...    stop services", WAIT_STOPPED, true, false, false, 0},
     {"restart", "restart SERVICE... stop and start services, wait until ready", WAIT_READY, true, true, false, 0},
     {"reload", "reload             read the configuration again", WAIT_LOADED, false, false, false, LOAD_FORCE},
+    {"refresh", "refresh            read the configuration again where one of its files has changed", WAIT_LOADED, false, false, false, 0},
     {"approve", "approve [HASH]     approve what the configuration could run, for this repository; with the HASH of trust.json nothing else",
      WAIT_LOADED, false, false, false, LOAD_FORCE | LOAD_APPROVE},
     {"revoke", "revoke             approve nothing any more for this repository", WAIT_LOADED, false, false, false,
@@ -744,7 +745,7 @@ void environment_command(struct environment *e, const char *line, const struct r
 	const struct command *c = r == 0 ? command_find(words ? words[0] : NULL) : NULL;
 	if (r == 0 && !c) {
 		r = error_set(&err, ERROR_USAGE, "there is no command '%s'", words && words[0] ? words[0] : "");
-		error_hint(&err, "the commands are: up, down, destroy, settle, start, stop, restart, reload, approve, revoke");
+		error_hint(&err, "the commands are: up, down, destroy, settle, start, stop, restart, reload, refresh, approve, revoke");
 	}
 	if (r == 0 && c)
 		r = parse_words(d, c, words + 1, &err);

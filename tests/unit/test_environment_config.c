@@ -319,6 +319,19 @@ static void what_is_approved_is_what_was_shown(void **state)
 	assert_int_equal(ask(NULL), ERROR_NONE);
 }
 
+static void a_refresh_reads_what_has_changed(void **state)
+{
+	compose("services: {w: {x-aether: {command: [./w]}}}\n" TAIL);
+	env_open();
+	assert_int_equal(command("approve"), ERROR_NONE);
+	assert_int_equal(ask(NULL), ERROR_NONE);
+	assert_int_equal(command("refresh"), ERROR_NONE);
+	assert_true(trust_is("approved", "true"));
+	compose("services: {w: {x-aether: {command: [./evil]}}}\n" TAIL);
+	assert_int_equal(command("refresh"), ERROR_NONE);
+	assert_true(trust_is("approved", "false"));
+}
+
 /* What runs goes on by the approved one; nothing is started by the other, not even by itself; the old text is approved still. */
 static void an_unapproved_change_starts_nothing(void **state)
 {
@@ -382,6 +395,7 @@ int main(void)
 	    T(a_mended_configuration_disturbs_nobody),
 	    T(what_was_not_approved_does_not_run),
 	    T(what_is_approved_is_what_was_shown),
+	    T(a_refresh_reads_what_has_changed),
 	    T(an_unapproved_change_starts_nothing),
 	    T(what_is_revoked_is_asked_of_the_store),
 	};
