@@ -1,11 +1,13 @@
 #include "backends/container.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 #include "base/hash.h"
 
 #define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->cgroup_parent, (o)->network}
 #define LATER_TEXTS(o) {(o)->log_driver, (o)->mac_address, (o)->blkio}
+#define LATER_LISTS(o) {(o)->post_start, (o)->pre_stop}
 #define LATER_MAPS(o) {&(o)->annotations, &(o)->log_options}
 #define LISTS(o)                                                                                                       \
 	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->device_requests, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->network_names, (o)->volumes_from, (o)->check.test}
@@ -29,10 +31,14 @@ static uint64_t hash_map(uint64_t h, const struct keyvals *map)
 static uint64_t hash_later(uint64_t h, const struct container_options *o)
 {
 	const char *const texts[] = LATER_TEXTS(o);
+	char *const *const lists[] = LATER_LISTS(o);
 	const struct keyvals *const maps[] = LATER_MAPS(o);
 	for (size_t i = 0; i < COUNT(texts); i++)
 		if (texts[i])
 			h = hash_str(hash_bytes(h, &i, sizeof i), texts[i]);
+	for (size_t i = 0; i < COUNT(lists); i++)
+		if (lists[i])
+			h = hash_list(hash_bytes(h, &i, sizeof i), lists[i]);
 	for (size_t i = 0; i < COUNT(maps); i++)
 		if (maps[i]->count)
 			h = hash_map(hash_bytes(h, &i, sizeof i), maps[i]);
@@ -59,6 +65,16 @@ uint64_t container_options_hash(uint64_t h, const struct container_options *o)
 	return hash_later(hash_bytes(h, numbers, sizeof numbers), o);
 }
 
+char *container_hooks_text(char *const *hooks)
+{
+	json_t *list = json_array();
+	for (; hooks && *hooks; hooks++)
+		json_array_append_new(list, json_loads(*hooks, 0, NULL));
+	char *text = json_array_size(list) ? json_dumps(list, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	json_decref(list);
+	return text;
+}
+
 void ulimit_options_free(struct ulimit_option *list, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
@@ -70,13 +86,15 @@ void container_options_release(struct container_options *o)
 {
 	char *const texts[] = TEXTS(o), *const later_texts[] = LATER_TEXTS(o);
 	struct keyvals *const later_maps[] = LATER_MAPS(o);
-	char **const lists[] = LISTS(o);
+	char **const lists[] = LISTS(o), **const later_lists[] = LATER_LISTS(o);
 	for (size_t i = 0; i < COUNT(texts); i++)
 		free(texts[i]);
 	for (size_t i = 0; i < COUNT(lists); i++)
 		strv_free(lists[i]);
 	for (size_t i = 0; i < COUNT(later_texts); i++)
 		free(later_texts[i]);
+	for (size_t i = 0; i < COUNT(later_lists); i++)
+		strv_free(later_lists[i]);
 	for (size_t i = 0; i < COUNT(later_maps); i++)
 		keyvals_release(later_maps[i]);
 	keyvals_release(&o->labels);

@@ -44,6 +44,7 @@ struct container_options {
 	struct keyvals log_options;
 	char *mac_address;   /* on the environment's network */
 	char *blkio;         /* JSON: what HostConfig says of it */
+	char **post_start, **pre_stop; /* each as JSON: the body of POST /containers/ID/exec */
 	struct ulimit_option *ulimits;
 	size_t n_ulimits;
 	uint64_t shm_bytes, memory_reservation_bytes;
@@ -58,6 +59,10 @@ struct container_options {
 
 #define CONTAINER_UNSET INT64_MIN
 #define CONTAINER_OPTIONS_INIT {.memory_swappiness = CONTAINER_UNSET}
+
+#define CONTAINER_LABEL_PRE_STOP "aether.pre-stop" /* whoever stops it need not know what it was made from */
+/* new: the value of that label, a JSON list; NULL: there are none */
+char *container_hooks_text(char *const *hooks);
 
 /* base/hash.h, of all of it */
 uint64_t container_options_hash(uint64_t h, const struct container_options *o);

@@ -54,6 +54,8 @@ struct clearing;
 struct engine_op;
 struct pull;
 struct build_job;
+struct exec;
+struct hooks;
 struct build_known;
 
 /* A service, as far as it is known here. */
@@ -76,6 +78,7 @@ struct engine_slot {
 	uint64_t successor_ms;     /* monotonic: when */
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
+	char **pre_stop;            /* of what was seen: bodies of exec calls, as JSON */
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy} (engine_made.c) */
 	bool rises; /* it did not run at the first look of this process, nor was anything done with it since */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
@@ -126,6 +129,7 @@ struct engine {
 	struct pull *pulls;
 	struct clearing *clearings; /* wait, or are under way */
 	struct build_job *builds;
+	struct hooks *hooks;
 	struct build_known *known_contexts;
 	char **stale_images; /* IDs of ours that have lost their names; removed when nothing uses them */
 	/* events */
@@ -206,6 +210,7 @@ struct engine_plan {
 	char *platform; /* NULL: the engine's */
 	enum pull_policy pull;
 	unsigned pull_after_s; /* PULL_OLD */
+	char **post_start; /* as in struct container_options */
 	json_t *create;   /* the body of POST /containers/create */
 	char **records;   /* of volumes: the files that name them (engine_volumes.c) */
 	char **volumes;   /* their keys */
@@ -394,11 +399,24 @@ void engine_log_follow(struct engine *e, const char *service, const char *id); /
 void engine_log_drop(struct engine *e, const char *service);
 /* What has ended is told of when its log has been heard, or soon: `heard` is called later, once. false: there is none to wait for. */
 bool engine_log_hear(struct engine *e, const char *id, void (*heard)(void *arg), void *arg);
+void engine_log_add(struct engine *e, const char *service, const char *text); /* what is said of it beside its own words */
 bool engine_log_is_heard(const struct engine *e, const char *id); /* it is waited for */
 
 /* ---- programs inside (engine_exec.c) ---- */
 
+/* The same of a whole body of the call, which it steals, in any container of ours. borrowed until its `done` */
+struct exec *engine_exec_body(struct engine *e, const char *what, const char *container, json_t *body, unsigned timeout_ms, backend_exec_done *done, void *arg);
+void engine_exec_give_up(struct exec *x); /* it is left to itself, and `done` hears that it was not done */
 void engine_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg);
+
+/* ---- hooks: Compose's post_start and pre_stop (engine_hooks.c) ---- */
+
+void engine_hooks_take(struct engine *e, const char *service, const json_t *container); /* of an inspected one: what is run before its stop */
+/* One after the other in the service's container, until one fails; what they say goes to its log. A container that does not run (any more) has no hooks. `done` is called
+ * later, once. */
+void engine_hooks_run(struct engine *e, const char *service, const char *container, const char *kind, char *const *hooks, unsigned timeout_ms, backend_done *done, void *arg);
+/* Those of a start that nobody wants any more end with ECANCELED. */
+void engine_hooks_give_up(struct engine *e, const char *service);
 
 /* More of it than any engine in its right mind says of events or of a pull: it must not keep the loop busy. */
 bool engine_is_flood(struct engine_rate *r, const char *data, size_t len);

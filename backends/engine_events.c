@@ -209,6 +209,7 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 		tell_gone(e, slot, INSTANCE_ABSENT);
 	} else if (status == 200 && engine_instance_of(e, json, &now)) {
 		engine_check_take(e, now.service, json);
+		engine_hooks_take(e, now.service, json);
 		engine_made_take(e, now.service, json);
 		engine_seen(e, &now, false);
 		if (now.state == INSTANCE_RUNNING)

@@ -106,20 +106,31 @@ static void on_timeout(uv_timer_t *timer)
 	http_cancel(x->call);
 }
 
-void engine_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg)
+struct exec *engine_exec_body(struct engine *e, const char *what, const char *container, json_t *body, unsigned timeout_ms, backend_exec_done *done, void *arg)
 {
-	struct engine *e = (struct engine *)b;
 	struct exec *x = xcalloc(1, sizeof *x);
-	*x = (struct exec){.e = e, .what = xasprintf("%s in %s", argv[0] ? argv[0] : "", spec->name), .timeout_ms = timeout_ms, .output = BUFFER_INIT, .done = done, .arg = arg};
+	*x = (struct exec){.e = e, .what = xstrdup(what), .timeout_ms = timeout_ms, .output = BUFFER_INIT, .done = done, .arg = arg};
 	engine_begin(e);
 	uv_timer_init(e->base.loop, &x->timer);
 	x->timer.data = x;
 	uv_update_time(e->base.loop); /* the caller may have been at work since the loop looked at its clock */
 	uv_timer_start(&x->timer, on_timeout, timeout_ms, 0);
+	cleanup_free char *path = xasprintf("/containers/%s/exec", container);
+	engine_call(e, "POST", path, body, ENGINE_CALL_MS, on_made, x);
+	return x;
+}
+
+void engine_exec_give_up(struct exec *x)
+{
+	on_timeout(&x->timer);
+}
+
+void engine_exec(struct backend *b, const struct service_spec *spec, char *const *argv, unsigned timeout_ms, backend_exec_done *done, void *arg)
+{
+	struct engine *e = (struct engine *)b;
 	json_t *cmd = json_array();
+	cleanup_free char *what = xasprintf("%s in %s", argv[0] ? argv[0] : "", spec->name), *name = engine_container_name(e, spec->name);
 	for (; *argv; argv++)
 		json_array_append_new(cmd, json_string(*argv));
-	cleanup_free char *name = engine_container_name(e, spec->name);
-	cleanup_free char *path = xasprintf("/containers/%s/exec", name);
-	engine_call(e, "POST", path, json_pack("{s:b, s:b, s:o}", "AttachStdout", true, "AttachStderr", true, "Cmd", cmd), ENGINE_CALL_MS, on_made, x);
+	engine_exec_body(e, what, name, json_pack("{s:b, s:b, s:o}", "AttachStdout", true, "AttachStderr", true, "Cmd", cmd), timeout_ms, done, arg);
 }

@@ -96,6 +96,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		l->list.items[l->list.count++] = i;
 		struct engine_slot *slot = engine_slot(l->e, i.service);
 		engine_check_take(l->e, i.service, json);
+		engine_hooks_take(l->e, i.service, json);
 		engine_made_take(l->e, i.service, json);
 		if (!slot->ops && slot->op_ended <= l->ops_ended) {
 			engine_seen(l->e, &i, slot->state == INSTANCE_ABSENT);

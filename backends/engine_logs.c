@@ -85,6 +85,20 @@ static void date_file(const struct engine_log *l)
 		futimens(l->fd, times);
 }
 
+void engine_log_add(struct engine *e, const char *service, const char *text)
+{
+	struct engine_log *l = e->logs, own = {.e = e, .service = (char *)(uintptr_t)service, .fd = -1};
+	struct stat st;
+	while (l && (l->dropped || l->fd < 0 || strcmp(l->service, service)))
+		l = l->next;
+	if (!l && (own.fd = open_file(&own)) >= 0 && !fstat(own.fd, &st) && st.st_size)
+		own.last = st.st_mtim; /* still that of what was heard last */
+	put(l ? l : &own, text, strlen(text));
+	date_file(l ? l : &own);
+	if (own.fd >= 0)
+		close(own.fd);
+}
+
 /* ---- what comes ---- */
 
 static bool is_same(const struct timespec *a, const struct timespec *b)

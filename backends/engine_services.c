@@ -7,7 +7,10 @@
 #include "backends/engine.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 
+#define POST_START_MS 600000
+#define PRE_STOP_MS 60000 /* then it is stopped all the same */
 #define STARTS_AT_ONCE 4 /* with two processors or one, and two for each more: with all at once an engine takes longer for all */
 #define GONE_TRIES 50
 #define REMOVED_TRIES 10
@@ -63,6 +66,7 @@ void engine_slots_free(struct engine *e)
 		free(s->successor);
 		free(s->log_id);
 		strv_free(s->check.argv);
+		strv_free(s->pre_stop);
 		json_decref(s->others);
 		free(s->config_hash);
 		free(s);
@@ -222,6 +226,7 @@ static void end_start(struct engine_op *op, const json_t *container)
 	struct instance running;
 	if (engine_instance_of(e, container, &op->now)) {
 		engine_check_take(e, op->now.service, container);
+		engine_hooks_take(e, op->now.service, container);
 		engine_made_take(e, op->now.service, container);
 		running = op->now;
 		running.state = INSTANCE_RUNNING;
@@ -317,11 +322,35 @@ static bool looked_after_all(struct engine_op *op, int status)
 	return true;
 }
 
+/* What is not as it was meant to be after its start is not left standing either: the next start tries all of it again. */
+static void on_post_start(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	if (!err) {
+		call(op, "GET", "/json", NULL, on_started_seen);
+	} else if (op->e->closing) {
+		fail(op, err);
+	} else {
+		error_copy(&op->failed, err);
+		engine_slot_set(op->slot, NULL, "");
+		call(op, "DELETE", ENGINE_REMOVE, NULL, on_rolled_back);
+	}
+}
+
+static void run_post_start(struct engine_op *op)
+{
+	if (op->id)
+		engine_log_follow(op->e, op->slot->service, op->id);
+	engine_hooks_run(op->e, op->slot->service, op->id ? op->id : op->container, "post_start", op->plan->post_start, POST_START_MS, on_post_start, op);
+}
+
 static void on_started(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
 	engine_turn_give(&op->e->starts);
-	if (!err)
+	if (!err && op->plan->post_start && status != 304) /* it ran already */
+		run_post_start(op);
+	else if (!err)
 		call(op, "GET", "/json", NULL, on_started_seen);
 	else if (made_again(op, err, true) || looked_after_all(op, status))
 		return;
@@ -495,6 +524,26 @@ static void make(struct engine_op *op)
 	engine_external_ensure(op->e, op->plan, on_external, op);
 }
 
+/* ---- what is run before a stop ---- */
+
+static void before_stop(struct engine_op *op, backend_done *then)
+{
+	if (op->slot->pre_stop)
+		engine_hooks_run(op->e, op->slot->service, op->id ? op->id : op->container, "pre_stop", op->slot->pre_stop, PRE_STOP_MS, then, op);
+	else
+		then(op, NULL);
+}
+
+/* It is stopped all the same. */
+static void tell_pre_stop(const struct engine_op *op, const struct error *err)
+{
+	if (err && !op->e->closing) {
+		cleanup_free char *text = xasprintf("ajj: %s\n", err->message);
+		log_warning("engine", "%s: %s", op->slot->service, err->message);
+		engine_log_add(op->e, op->slot->service, text);
+	}
+}
+
 static void on_old_removed(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine_op *op = arg;
@@ -522,11 +571,18 @@ static void on_old_stopped(void *arg, const struct error *err, int status, const
 		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 }
 
+static void stop_old(void *arg, const struct error *err)
+{
+	struct engine_op *op = arg;
+	cleanup_free char *stop = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
+	tell_pre_stop(op, err);
+	call(op, "POST", stop, NULL, on_old_stopped);
+}
+
 static void replace(struct engine_op *op, bool running)
 {
-	cleanup_free char *stop = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
 	if (running && !op->stopped)
-		call(op, "POST", stop, NULL, on_old_stopped);
+		before_stop(op, stop_old);
 	else
 		call(op, "DELETE", ENGINE_REMOVE, NULL, on_old_removed);
 }
@@ -560,6 +616,7 @@ static void on_start_inspected(void *arg, const struct error *err, int status, c
 	const char *hash = engine_label(json_object_get(json_object_get(json, "Config"), "Labels"), ENGINE_LABEL_CONFIG_HASH);
 	free(op->id);
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	engine_hooks_take(op->e, op->slot->service, json);
 	if (engine_instance_of(op->e, json, &last)) {
 		engine_data_ended(op->slot, &last);
 		instance_release(&last);
@@ -629,10 +686,17 @@ static void on_stopped(void *arg, const struct error *err, int status, const jso
 		call(op, "GET", "/json", NULL, on_stopped_seen);
 }
 
-static void stop_container(struct engine_op *op)
+static void send_stop(void *arg, const struct error *err)
 {
+	struct engine_op *op = arg;
+	tell_pre_stop(op, err);
 	cleanup_free char *rest = xasprintf("/stop?t=%u", (op->grace_ms + 999) / 1000);
 	call(op, "POST", rest, NULL, on_stopped);
+}
+
+static void stop_container(struct engine_op *op)
+{
+	before_stop(op, send_stop);
 }
 
 static void on_stop_inspected(void *arg, const struct error *err, int status, const json_t *json)
@@ -645,6 +709,7 @@ static void on_stop_inspected(void *arg, const struct error *err, int status, co
 		return;
 	}
 	op->id = xstrdup(json_string_value(json_object_get(json, "Id")));
+	engine_hooks_take(op->e, op->slot->service, json);
 	stop_container(op);
 }
 
@@ -818,6 +883,8 @@ void engine_build_cancel(struct backend *b, const char *service, void *arg)
 	struct engine *e = (struct engine *)b;
 	struct engine_op *op = engine_slot(e, service)->ops;
 	bool starts = op && op->kind == KIND_START && op->plan->build;
+	if (!arg)
+		engine_hooks_give_up(e, service);
 	if (!arg && starts)
 		op->given_up = true;
 	if (arg || starts)

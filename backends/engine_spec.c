@@ -158,6 +158,9 @@ static json_t *labels(const struct engine *e, const struct service_spec *spec)
 	json_object_set_new(all, ENGINE_LABEL_SERVICE, json_string(spec->name));
 	json_object_set_new(all, ENGINE_LABEL_CONFIG_HASH, json_string(spec->config_hash ? spec->config_hash : ""));
 	json_object_set_new(all, ENGINE_LABEL_GENERATION, json_string(generation));
+	cleanup_free char *pre_stop = spec->container ? container_hooks_text(spec->container->pre_stop) : NULL;
+	if (pre_stop)
+		json_object_set_new(all, CONTAINER_LABEL_PRE_STOP, json_string(pre_stop));
 	json_object_set_new(all, COMPOSE_LABEL_SERVICE, json_string(spec->name));
 	json_object_set_new(all, COMPOSE_LABEL_FILES, json_sprintf("%s/" BACKEND_COMPOSE_FILE, e->workspace_root));
 	json_object_set_new(all, COMPOSE_LABEL_DIRECTORY, json_string(e->workspace_root));
@@ -180,6 +183,7 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->data = xstrdup(spec->data);
 	p->platform = spec->container ? xstrdup(spec->container->platform) : NULL;
 	p->pull = spec->container ? spec->container->pull : PULL_MISSING;
+	p->post_start = spec->container ? strv_copy(spec->container->post_start) : NULL;
 	p->pull_after_s = spec->container ? spec->container->pull_after_s : 0;
 	add_ports(spec, exposed, bindings);
 	cleanup_free char *network = engine_network_name(e);
@@ -289,6 +293,7 @@ void engine_plan_free(struct engine_plan *p)
 	free(p->platform);
 	json_decref(p->create);
 	json_decref(p->volume_options);
+	strv_free(p->post_start);
 	strv_free(p->externals);
 	strv_free(p->networks);
 	strv_free(p->network_names);

@@ -25,11 +25,23 @@ static json_t *leases_of(const struct model *m)
 	return services;
 }
 
+/* docker compose puts variables in, what stands here is meant: in the shape every $ is doubled, and so it is in what is added to it. */
+static json_t *literal(const char *text)
+{
+	cleanup_buffer struct buffer doubled = BUFFER_INIT;
+	for (; *text; text++)
+		buffer_printf(&doubled, "%c%s", *text, *text == '$' ? "$" : "");
+	return json_string(buffer_str(&doubled));
+}
+
 /* A container that docker compose makes anew is ours as much as the one before. */
 static void set_labels(json_t *service, const struct model *m, const struct model_service *s)
 {
 	json_t *labels = json_object_get(service, "labels");
 	json_object_set_new(labels, "aether.config-hash", json_string(s->spec.config_hash));
+	cleanup_free char *pre_stop = s->spec.container ? container_hooks_text(s->spec.container->pre_stop) : NULL;
+	if (pre_stop)
+		json_object_set_new(labels, CONTAINER_LABEL_PRE_STOP, literal(pre_stop));
 	json_object_set_new(labels, "aether.generation", json_sprintf("%u", m->generation));
 }
 
@@ -38,15 +50,6 @@ static void drop_restart(json_t *service)
 {
 	json_object_del(service, "restart");
 	json_object_del(json_object_get(service, "deploy"), "restart_policy");
-}
-
-/* docker compose puts variables in, what stands here is meant: in the shape every $ is doubled, and so it is in what is added to it. */
-static json_t *literal(const char *text)
-{
-	cleanup_buffer struct buffer doubled = BUFFER_INIT;
-	for (; *text; text++)
-		buffer_printf(&doubled, "%c%s", *text, *text == '$' ? "$" : "");
-	return json_string(buffer_str(&doubled));
 }
 
 /* What the image was told by us it is told again. */

@@ -484,6 +484,87 @@ static int take_ulimits(const struct field *f, void *out)
 	return read_ulimits(f, &o->ulimits, &o->n_ulimits);
 }
 
+/* ---- post_start, pre_stop: what is run in it when it has been started, and before it is stopped ---- */
+
+struct hook {
+	char **command, *user, *directory;
+	struct keyvals env;
+	bool privileged;
+};
+
+static int take_hook_command(const struct field *f, void *out)
+{
+	return field_argv(f, &((struct hook *)out)->command);
+}
+
+static int take_hook_user(const struct field *f, void *out)
+{
+	return field_text(f, &((struct hook *)out)->user);
+}
+
+static int take_hook_directory(const struct field *f, void *out)
+{
+	return field_text(f, &((struct hook *)out)->directory);
+}
+
+static int take_hook_privileged(const struct field *f, void *out)
+{
+	return field_bool(f, &((struct hook *)out)->privileged);
+}
+
+static int take_hook_environment(const struct field *f, void *out)
+{
+	return read_variables(f, &((struct hook *)out)->env);
+}
+
+static const struct field_reader hook_fields[] = {{"command", take_hook_command},       {"user", take_hook_user},               {"working_dir", take_hook_directory},
+                                                  {"privileged", take_hook_privileged}, {"environment", take_hook_environment}, {NULL, NULL}};
+
+/* https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Exec/operation/ContainerExec; new */
+static char *hook_text(const struct hook *h)
+{
+	json_t *words = json_array(), *env = json_array();
+	for (char **word = h->command; word && *word; word++)
+		json_array_append_new(words, json_string(*word));
+	for (size_t i = 0; i < h->env.count; i++)
+		if (h->env.items[i].value)
+			json_array_append_new(env, json_sprintf("%s=%s", h->env.items[i].key, h->env.items[i].value));
+	json_t *body = json_pack("{s:b, s:b, s:o, s:o, s:b, s:s*, s:s*}", "AttachStdout", true, "AttachStderr", true, "Cmd", words, "Env", env, "Privileged", h->privileged, "User", h->user,
+	                         "WorkingDir", h->directory);
+	char *text = json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(body);
+	return text;
+}
+
+static int take_hooks(const struct field *f, char ***hooks)
+{
+	int r = f->node->type == YAML_LIST ? 0 : field_expected(f, "a list of mappings with command");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		struct hook h = {.env = KEYVALS_INIT};
+		r = field_read_map(&child, hook_fields, UNKNOWN_WARNS, "a mapping with command", &h);
+		if (r == 0 && !(h.command && *h.command))
+			r = field_error(&child, "it has no command");
+		if (r == 0)
+			strv_push(hooks, hook_text(&h));
+		strv_free(h.command);
+		free(h.user);
+		free(h.directory);
+		keyvals_release(&h.env);
+	}
+	return r;
+}
+
+static int take_post_start(const struct field *f, void *out)
+{
+	return take_hooks(f, &options(f, out)->post_start);
+}
+
+static int take_pre_stop(const struct field *f, void *out)
+{
+	return take_hooks(f, &options(f, out)->pre_stop);
+}
+
 const struct field_reader container_fields[] = {
     {"annotations", take_annotations},
     {"blkio_config", take_blkio},
@@ -519,6 +600,8 @@ const struct field_reader container_fields[] = {
     {"oom_score_adj", take_oom_score_adj},
     {"pid", take_pid},
     {"platform", take_platform},
+    {"post_start", take_post_start},
+    {"pre_stop", take_pre_stop},
     {"privileged", take_privileged},
     {"pull_policy", take_pull},
     {"read_only", take_read_only},

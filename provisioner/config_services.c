@@ -517,8 +517,6 @@ static const struct field_reader service_fields[] = {
     {"isolation", NULL},
     {"links", field_ignore}, /* add_links */
     {"models", NULL},
-    {"post_start", NULL},
-    {"pre_stop", NULL},
     {"provider", NULL},
     {"pull_refresh_after", NULL},
     {"scale", read_replicas},

@@ -718,6 +718,8 @@ static void what_only_a_container_has_reaches_it(void **state)
 	              "      weight_device: [{ path: /dev/sda, weight: 400 }]\n"
 	              "      device_read_bps: [{ path: /dev/sda, rate: 1mb }]\n"
 	              "      device_write_iops: [{ path: /dev/sda, rate: 30 }]\n"
+	              "    post_start: [{ command: sh -c 'a b', user: root, environment: { A: 1 } }, { command: [x], privileged: true, working_dir: /d }]\n"
+	              "    pre_stop: [{ command: [last] }]\n"
 	              "  plain: { image: x, logging: { options: { tag: t } } }\n"
 	              "  none: { image: x }\n"
 	              "  lacks: { image: x, label_file: absent }\n"
@@ -737,6 +739,11 @@ static void what_only_a_container_has_reaches_it(void **state)
 	assert_json(json_object_get(host, "BlkioDeviceReadBps"), "[{\"Path\":\"/dev/sda\",\"Rate\":1048576}]");
 	assert_json(json_object_get(host, "BlkioDeviceWriteIOps"), "[{\"Path\":\"/dev/sda\",\"Rate\":30}]");
 	assert_json(json_object_get(a, "MacAddress"), "\"02:42:ac:11:65:43\"");
+	cleanup_free char *hooks = joined(model_service(m, "a")->spec.container->post_start);
+	assert_string_equal(hooks, "{\"AttachStderr\":true,\"AttachStdout\":true,\"Cmd\":[\"sh\",\"-c\",\"a b\"],\"Env\":[\"A=1\"],\"Privileged\":false,\"User\":\"root\"} "
+	                           "{\"AttachStderr\":true,\"AttachStdout\":true,\"Cmd\":[\"x\"],\"Env\":[],\"Privileged\":true,\"WorkingDir\":\"/d\"}");
+	assert_json(json_object_get(labels, "aether.pre-stop"),
+	            "\"[{\\\"AttachStderr\\\":true,\\\"AttachStdout\\\":true,\\\"Cmd\\\":[\\\"last\\\"],\\\"Env\\\":[],\\\"Privileged\\\":false}]\"");
 	assert_null(json_object_get(newer, "MacAddress"));
 	assert_json(json_object_get(json_object_get(json_object_get(json_object_get(newer, "NetworkingConfig"), "EndpointsConfig"), "ns"), "MacAddress"), "\"02:42:ac:11:65:43\"");
 	assert_null(json_object_get(bare, "LogConfig"));
@@ -790,9 +797,10 @@ static void what_an_engine_would_refuse_it_is_not_told(void **state)
 /* Each of them is another container; who has none of them is the same as before they were known. */
 static void what_came_later_counts_where_it_is_used(void **state)
 {
-	static const char *const options[] = {"logging: { driver: none }", "logging: { options: { none: '' } }", "annotations: { none: '' }", "mac_address: none", "blkio_config: { weight: 1 }"};
+	static const char *const options[] = {"logging: { driver: none }", "logging: { options: { none: '' } }", "annotations: { none: '' }", "mac_address: none", "blkio_config: { weight: 1 }",
+	                                     "post_start: [{ command: a }]", "pre_stop: [{ command: a }]"};
 	struct container_options o = CONTAINER_OPTIONS_INIT;
-	uint64_t seen[8] = {container_options_hash(HASH_INIT, &o)};
+	uint64_t seen[10] = {container_options_hash(HASH_INIT, &o)};
 	assert_true(seen[0] == 0x60b75cffb8905467); /* as of containers that are there */
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
 		cleanup_free char *compose = xasprintf("services: { a: { image: x, %s } }\nx-aether: { backend: docker }\n", options[i]);
