@@ -121,7 +121,8 @@ static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_
 		json_array_append_new(mounts, volume_mount(p, v, v->source));
 		return;
 	case VOLUME_BIND:
-		if (!v->must_exist && !strchr(v->source, ':') && !strchr(v->target, ':')) { /* what is not there is made, as Compose does */
+		bool labelled = has_option(v->options, "z") || has_option(v->options, "Z"); /* for SELinux: in this form alone; that it is there has been seen */
+		if ((!v->must_exist || labelled) && !strchr(v->source, ':') && !strchr(v->target, ':')) { /* what is not there is made, as Compose does */
 			cleanup_free char *bind = xasprintf("%s:%s:%s%s%s", v->source, v->target, v->read_only ? "ro" : "rw", v->options ? "," : "", v->options ? v->options : "");
 			json_array_append_new(binds, json_string(bind));
 			return;
@@ -129,7 +130,7 @@ static void add_volume(struct engine_plan *p, const struct volume_spec *v, json_
 		json_array_append_new(mounts, bind_mount(v));
 		return;
 	case VOLUME_TMPFS:
-		json_object_set_new(tmpfs, v->target, json_string(v->options ? v->options : ""));
+		json_object_set_new(tmpfs, v->target, json_sprintf("%s%s%s", v->options ? v->options : "", v->options && v->read_only ? "," : "", v->read_only ? "ro" : ""));
 		return;
 	}
 }

@@ -54,6 +54,7 @@ static void service_release(struct config_service *s)
 		free(s->volumes[i].target);
 		free(s->volumes[i].options);
 		free(s->volumes[i].subpath);
+		keyvals_release(&s->volumes[i].labels);
 		free(s->volumes[i].digest);
 	}
 	free(s->volumes);

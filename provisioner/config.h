@@ -41,6 +41,7 @@ struct config_volume {
 	bool read_only;
 	char *options; /* more of them, as an engine takes them: "z,rshared", of a tmpfs "size=64m"; NULL: none */
 	char *subpath; /* of a named volume: the directory in it that is mounted; NULL: all of it */
+	struct keyvals labels; /* of a volume without a name */
 	bool must_exist; /* a bind mount whose source is not made where it is missing */
 	char *digest; /* of a bind mount that would be executed: of all that it brings in; NULL: none can be had */
 };

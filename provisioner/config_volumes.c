@@ -52,6 +52,7 @@ static int add_volume(const struct field *f, struct config_service *s, struct co
 		free(v.target);
 		free(v.options);
 		free(v.subpath);
+		keyvals_release(&v.labels);
 		return r;
 	}
 	judge_mount(f, s, &v);
@@ -169,6 +170,12 @@ static int read_subpath(const struct field *f, void *out)
 	return field_text(f, &((struct long_form *)out)->volume.subpath);
 }
 
+/* One with a name has those of the top level. */
+static int read_volume_labels(const struct field *f, void *out)
+{
+	return read_variables(f, &((struct long_form *)out)->volume.labels);
+}
+
 static int read_create_host_path(const struct field *f, void *out)
 {
 	bool create = true;
@@ -213,7 +220,7 @@ static void refuse_type(const struct field *f, struct config_service *s, const c
 
 static const struct field_reader bind_fields[] = {
     {"propagation", read_propagation}, {"selinux", read_propagation}, {"create_host_path", read_create_host_path}, {"recursive", NULL}, {NULL, NULL}};
-static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", read_subpath}, {"labels", NULL}, {NULL, NULL}};
+static const struct field_reader volume_fields[] = {{"nocopy", read_nocopy}, {"subpath", read_subpath}, {"labels", read_volume_labels}, {NULL, NULL}};
 static const struct field_reader tmpfs_fields[] = {{"size", read_tmpfs_size}, {"mode", read_tmpfs_mode}, {NULL, NULL}};
 
 static int read_bind_options(const struct field *f, void *out)
@@ -260,6 +267,7 @@ static int add_long(const struct field *f, struct config_service *s)
 		free(form.volume.target);
 		free(form.volume.options);
 		free(form.volume.subpath);
+		keyvals_release(&form.volume.labels);
 		return r;
 	}
 	form.volume.type = kinds[form.type];

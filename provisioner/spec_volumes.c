@@ -119,6 +119,7 @@ static struct volume_spec volume(const struct build *b, const struct config_volu
 		cleanup_free char *target = path_flat(v->target);
 		spec.name = keep(b->s, xasprintf("%s.%s", b->s->config->name, target));
 		spec.source = data_path(b, SPEC_VOLUMES "/", spec.name);
+		spec.labels = v->labels.count ? &v->labels : NULL;
 	}
 	if (v->type == CONFIG_VOLUME_BIND) {
 		spec.source = bind_source(b, v);

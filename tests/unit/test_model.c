@@ -766,6 +766,33 @@ static void hear(void *arg, enum diagnostic_level level, const char *service, co
 	free(before);
 }
 
+static void mounts_are_as_they_are_said(void **state)
+{
+	struct workspace w;
+	workspace_new(&w, false,
+	              "services:\n"
+	              "  a:\n"
+	              "    image: x\n"
+	              "    volumes:\n"
+	              "      - { type: tmpfs, target: /still, read_only: true }\n"
+	              "      - { type: tmpfs, target: /small, read_only: true, tmpfs: { size: 1m } }\n"
+	              "      - { type: tmpfs, target: /t }\n"
+	              "      - { type: bind, source: /etc, target: /here, bind: { create_host_path: false, selinux: z } }\n"
+	              "      - { type: bind, source: /usr, target: /there, read_only: true, bind: { create_host_path: false } }\n"
+	              "      - { type: volume, target: /v, volume: { labels: { mine: 'yes' } } }\n"
+	              "x-aether: { backend: docker }\n");
+	struct model *m = load(&w, true, "");
+	json_t *a = created(m, "a", 41), *host = json_object_get(a, "HostConfig");
+	assert_json(json_object_get(host, "Tmpfs"), "{\"/small\":\"size=1048576,ro\",\"/still\":\"ro\",\"/t\":\"\"}");
+	assert_json(json_object_get(host, "Binds"), "[\"/etc:/here:rw,z\"]");
+	assert_int_equal(json_array_size(json_object_get(host, "Mounts")), 2);
+	assert_string_equal(keyvals_get(mounted(m, "a", "/v")->labels, "mine"), "yes");
+	assert_int_equal(strv_len(m->warnings), 0);
+	json_decref(a);
+	model_free(m);
+	workspace_release(&w);
+}
+
 /* Who has no network of its own has no address on it, and Podman is told of the drivers that it has. */
 static void what_an_engine_would_refuse_it_is_not_told(void **state)
 {
@@ -1055,6 +1082,7 @@ int main(void)
 	    cmocka_unit_test(volumes_lie_in_the_generation),
 	    cmocka_unit_test(bound_data_lies_in_our_state),
 	    cmocka_unit_test(what_only_a_container_has_reaches_it),
+	    cmocka_unit_test(mounts_are_as_they_are_said),
 	    cmocka_unit_test(what_an_engine_would_refuse_it_is_not_told),
 	    cmocka_unit_test(what_came_later_counts_where_it_is_used),
 	    cmocka_unit_test(names_on_networks_of_others_are_the_main_checkouts),
