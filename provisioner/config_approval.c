@@ -199,7 +199,7 @@ void approve_variables(const struct field *f)
 
 /* More of the machine than a container has, other code in it, or code beside it. */
 static const char *const powers[] = {
-    "build",         "cap_add",  "cgroup",     "cgroup_parent", "configs",   "credential_spec", "device_cgroup_rules",
+    "annotations",   "build",         "cap_add",  "cgroup",     "cgroup_parent", "configs",   "credential_spec", "device_cgroup_rules",
     "devices",       "develop",  "gpus",       "group_add",     "ipc",       "network_mode",
     "pid",           "post_start", "pre_stop", "privileged",    "provider",  "runtime",         "secrets",
     "security_opt",  "sysctls",  "use_api_socket", "user",      "userns_mode", "uts",           "volumes_from",
@@ -220,6 +220,25 @@ static void approve_reserved_devices(const struct field *service)
 	if (field_find(service, "deploy", &deploy) && field_find(&deploy, "resources", &resources) && field_find(&resources, "reservations", &reservations) &&
 	    field_find(&reservations, "devices", &devices) && !field_is_null(&devices))
 		approve_node(&devices);
+}
+
+/* A driver may send what the service says to anybody, and Podman's option `path` names the file that is written, as the engine's user. */
+static void approve_logging(const struct field *service)
+{
+	static const char *const drivers[] = {"", "json-file", "local", "journald", "none"};
+	static const char *const harmless[] = {"compress", "env", "env-regex", "labels", "labels-regex", "max-buffer-size", "max-file", "max-size", "mode", "tag"};
+	struct field logging, driver, options;
+	if (!field_find(service, "logging", &logging) || logging.node->type != YAML_MAP)
+		return;
+	bool known = !field_find(&logging, "driver", &driver) || field_is_null(&driver) ||
+	             (driver.node->type == YAML_SCALAR && is_in(driver.node->text, drivers, sizeof drivers / sizeof *drivers));
+	if (known && field_find(&logging, "options", &options) && !field_is_null(&options)) {
+		known = options.node->type == YAML_MAP;
+		for (size_t i = 0; known && i < options.node->count; i++)
+			known = is_in(options.node->pairs[i].key, harmless, sizeof harmless / sizeof *harmless);
+	}
+	if (!known)
+		approve_node(&logging);
 }
 
 /* The environment of anything but a recipe's own process decides what code that runs (PATH, LD_PRELOAD, NODE_OPTIONS). */
@@ -280,6 +299,7 @@ int approve_service(const struct field *f, const struct config_service *s)
 			approve_text(&child, s->image);
 	}
 	approve_reserved_devices(f);
+	approve_logging(f);
 	if (!recipe || s->run_command || s->mounts_code)
 		approve_environment(f);
 	if (!s->run_command)

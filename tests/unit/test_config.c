@@ -581,6 +581,26 @@ static void an_engines_address_is_approved(void **state)
 	assert_string_equal(name, "");
 }
 
+/* What a service says goes nowhere that nobody has agreed to. */
+static void a_log_that_goes_elsewhere_is_approved(void **state)
+{
+	static const struct {
+		const char *field, *approval;
+	} cases[] = {
+	    {"logging: { driver: json-file, options: { max-size: 10m, max-file: 3 } }", ""},
+	    {"logging: { driver: none }", ""},
+	    {"logging: { options: { tag: x } }", ""},
+	    {"logging: { driver: syslog, options: { syslog-address: 'tcp://evil.example:514' } }", "services.a.logging={\"driver\":\"syslog\",\"options\":{\"syslog-address\":\"tcp://evil.example:514\"}}\n"},
+	    {"logging: { driver: json-file, options: { path: /etc/cron.d/x } }", "services.a.logging={\"driver\":\"json-file\",\"options\":{\"path\":\"/etc/cron.d/x\"}}\n"},
+	    {"logging: { driver: $DRIVER }", "services.a.logging={\"driver\":\"$DRIVER\"}\n"},
+	    {"annotations: { run.oci.handler: x }", "services.a.annotations={\"run.oci.handler\":\"x\"}\n"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		cleanup_free char *compose = xasprintf("services: { a: { image: \"redis:7\", %s } }\n", cases[i].field), *text = approval_of(compose);
+		assert_string_equal(text, cases[i].approval);
+	}
+}
+
 static void what_runs_code_is_approved_whatever_its_order(void **state)
 {
 	cleanup_free char *one =
@@ -649,6 +669,7 @@ int main(void)
 	    cmocka_unit_test(the_hash_is_of_all_files),
 	    cmocka_unit_test(images_and_ports_need_no_approval),
 	    cmocka_unit_test(an_engines_address_is_approved),
+	    cmocka_unit_test(a_log_that_goes_elsewhere_is_approved),
 	    cmocka_unit_test(a_context_that_a_link_leads_out_is_approved_as_such),
 	    cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),
 	    cmocka_unit_test(one_line_stays_one_line),
