@@ -335,18 +335,22 @@ void engine_settled(struct backend *b, const struct service_spec *spec);
 /* The record of an image that is built, where `data` lies, unless there is one. 0, or a negative errno. */
 int engine_record_image(const struct engine *e, const char *data, const char *image);
 
-/* ---- services (engine_services.c) ---- */
+/* ---- services (engine_operation.h, engine_start.c, engine_stop.c, engine_remove.c) ---- */
 
 void engine_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
 void engine_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg);
 void engine_build_cancel(struct backend *b, const char *service, void *arg);
 void engine_stop(struct backend *b, const char *service, int signal, unsigned grace_ms, backend_done *done, void *arg);
 void engine_remove(struct backend *b, const char *service, backend_done *done, void *arg);
+
+/* ---- what is known of them (engine_slots.c) ---- */
+
 /* borrowed; made when it is not there */
 struct engine_slot *engine_slot(struct engine *e, const char *service);
 void engine_slots_free(struct engine *e);
 /* This container is the service's. */
 void engine_slot_set(struct engine_slot *slot, const char *id, const char *config_hash);
+bool engine_slot_is_empty(const struct engine_slot *slot); /* no container is known */
 
 /* ---- the network (engine_network.c) ---- */
 
@@ -362,6 +366,7 @@ void engine_clear_next(struct engine *e); /* nothing is under way in some slot *
 void engine_list(struct backend *b, backend_list_done *done, void *arg);
 /* What an inspected container is, as an instance of ours; false: it is not ours, or was never started. Release `ret`. */
 bool engine_instance_of(const struct engine *e, const json_t *container, struct instance *ret);
+bool engine_is_running(const json_t *container); /* as inspected */
 bool engine_is_unplugged(const struct engine *e, const json_t *container); /* as inspected, or listed */
 
 /* ---- what it takes (engine_memory.c) ---- */

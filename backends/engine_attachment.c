@@ -225,7 +225,7 @@ static bool has_ended(struct engine_attachment *s)
 			pause_ms(TRY_PAUSE_MS);
 		if (engine_ask(&s->target, "GET", path, NULL, ATTACHMENT_CALL_MS, &reply, NULL) < 0)
 			return false;
-		if (reply.status == 404 || (reply.status == 200 && !json_is_true(json_object_get(json_object_get(reply.json, "State"), "Running"))))
+		if (reply.status == 404 || (reply.status == 200 && !engine_is_running(reply.json)))
 			return true;
 	}
 	return false;
@@ -364,7 +364,7 @@ static int find_container(struct engine_attachment *s, const struct attachment_s
 	if (!engine_is_of(labels, spec->namespace_))
 		return error_set(err, ERROR_SERVICE_FAILED, "%s: the container %s-%s is not of this environment", s->what, spec->namespace_, spec->service);
 	const char *id = json_string_value(json_object_get(ret->json, "Id"));
-	if (!id || !json_is_true(json_object_get(state, "Running")))
+	if (!id || !engine_is_running(ret->json))
 		return not_running(spec->service, err);
 	s->container = xstrdup(id);
 	s->pid = (pid_t)json_integer_value(json_object_get(state, "Pid"));

@@ -35,6 +35,11 @@ int64_t engine_milliseconds(const char *text)
 	return ((int64_t)timegm(&tm) - offset) * 1000 + fraction / 1000000;
 }
 
+bool engine_is_running(const json_t *container)
+{
+	return json_is_true(json_object_get(json_object_get(container, "State"), "Running"));
+}
+
 /* Docker's alone: Podman does not say which network it was made for. */
 bool engine_is_unplugged(const struct engine *e, const json_t *container)
 {
