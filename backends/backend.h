@@ -185,7 +185,7 @@ enum build_when {
 /* differs: what is there of the service was made of another image than the one that was built and has its name now. */
 typedef void backend_build_done(void *arg, const struct error *err, bool differs);
 
-/* Called on the loop thread when an instance changes by itself (it exits, it is removed by others). */
+/* Called on the loop thread when an instance changes by itself (it exits, it is removed by others); and see tells_starts. */
 typedef void backend_changed(void *arg, const struct instance *instance);
 
 /* How far the work for a service has come that takes long (its image is pulled), borrowed: {"image", "percent", "layers": [{"id", "status", "current",
@@ -276,6 +276,7 @@ struct backend_ops {
 	/* It was not running when it was looked at, and may be by now, with its ports: a call that a killed predecessor has left can be on its way. A start
 	 * finds out. NULL op: no. */
 	bool (*rises)(struct backend *b, const char *service);
+	bool tells_starts; /* right after a start's `done` comes `changed`, with what runs: nobody needs to list for that */
 };
 
 struct backend {

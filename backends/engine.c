@@ -151,7 +151,7 @@ static void engine_check(struct backend *b, const struct service_spec *spec, bac
 
 #define ENGINE_OPS                                                                                                     \
 	.close = engine_close, .probe = engine_probe, .find = engine_find, .sweep = engine_sweep, .discard = engine_discard, .usage = engine_usage, .holds = engine_holds, .check = engine_check, .prepare = engine_prepare, .build = engine_build, .build_cancel = engine_build_cancel, .start = engine_start, .stop = engine_stop, \
-	.remove = engine_remove, .clear = engine_clear, .list = engine_list, .exec = engine_exec, .attach = engine_attach, .sweep_attached = engine_sweep_attached, .check_of = engine_check_of, .settled = engine_settled, .differs = engine_differs, .log_path = engine_log_path, .lives = engine_lives, .rises = engine_rises
+	.remove = engine_remove, .clear = engine_clear, .list = engine_list, .exec = engine_exec, .attach = engine_attach, .sweep_attached = engine_sweep_attached, .check_of = engine_check_of, .settled = engine_settled, .differs = engine_differs, .log_path = engine_log_path, .lives = engine_lives, .rises = engine_rises, .tells_starts = true
 
 const struct backend_ops backend_docker = {.name = "docker", .open = docker_open, ENGINE_OPS};
 const struct backend_ops backend_podman = {.name = "podman", .open = podman_open, ENGINE_OPS};

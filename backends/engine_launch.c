@@ -20,8 +20,10 @@ static void start_ended(void *arg)
 	if (op->plan->build)
 		engine_images_drop_stale(e);
 	engine_op_done(op, NULL);
-	if (now.service)
+	if (now.service && now.state == INSTANCE_EXITED)
 		engine_seen(e, &now, false);
+	else if (now.service && !e->closing)
+		e->changed(e->changed_arg, &now);
 	instance_release(&now);
 }
 

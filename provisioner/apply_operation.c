@@ -64,7 +64,8 @@ static void start_succeeded(struct apply_service *s)
 	if (s->goal == GOAL_UP)
 		service_probe(s);
 	service_tell(s, false);
-	apply_refresh(s->apply);
+	if (!s->apply->backend->ops->tells_starts)
+		apply_refresh(s->apply);
 }
 
 static void on_started(void *arg, const struct error *err)

@@ -30,6 +30,10 @@ static void start_is_idempotent(void **state)
 	assert_int_equal(first.pid, second.pid);
 	assert_int_equal(first.started_ms, second.started_ms);
 	assert_int_equal(w->changes, 0);
+	if (w->b->ops->tells_starts) {
+		assert_int_equal(w->told, 2);
+		assert_int_equal(w->told_pid, first.pid);
+	}
 }
 
 static void list_tells_what_it_was_started_with(void **state)

@@ -39,6 +39,8 @@ struct world {
 	char *state, *shared;
 	int keeper_pidfd;
 	unsigned changes;
+	unsigned told; /* of what runs */
+	pid_t told_pid;
 	struct instance changed; /* the last one; its strings are not kept */
 	char changed_service[64];
 };
@@ -137,6 +139,11 @@ static void on_closed(void *arg)
 static void on_changed(void *arg, const struct instance *instance)
 {
 	struct world *w = arg;
+	if (instance->state == INSTANCE_RUNNING) {
+		w->told_pid = instance->pid;
+		w->told++;
+		return;
+	}
 	w->changes++;
 	w->changed = *instance;
 	snprintf(w->changed_service, sizeof w->changed_service, "%s", instance->service);
