@@ -88,11 +88,11 @@ sees_what_others_do() {
 	. ./.env || fail 'a demand right after a stop'
 	same_data 'a stop from outside'
 	api POST "/containers/$AETHER_NAMESPACE-cache/stop?t=1" || fail 'stop'
-	wait_for 1 'status.json tells of a container that was stopped' not state_is cache ready
+	wait_for 10 'status.json tells of a container that was stopped' not state_is cache ready
 	. ./.env || fail 'a demand after a stop'
 	same_data 'a second stop from outside'
 	api DELETE "/containers/$AETHER_NAMESPACE-db?force=1" || fail 'rm -f'
-	wait_for 1 'status.json tells of a container that was removed' not state_is db ready
+	wait_for 10 'status.json tells of a container that was removed' not state_is db ready
 	. ./.env || fail 'a demand after a removal'
 	same_data 'a removal from outside'
 }

@@ -81,10 +81,10 @@ others_end() {
 others_start() {
 	ajj stop plain || fail 'ajj stop'
 	container POST 'plain/start'
-	wait_for 2 'docker start of what ajj stop has stopped is taken up' state_is plain ready
+	wait_for 10 'docker start of what ajj stop has stopped is taken up' state_is plain ready
 	ajj down || fail 'ajj down'
 	container POST 'plain/start'
-	wait_for 2 'docker start of what ajj down has stopped is taken up' state_is plain ready
+	wait_for 10 'docker start of what ajj down has stopped is taken up' state_is plain ready
 	sleep 1.5
 	running plain && state_is plain ready || fail "docker start was undone: plain is $(field services plain state)"
 	state_is cache stopped || fail "cache is $(field services cache state)"
