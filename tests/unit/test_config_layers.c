@@ -1,5 +1,6 @@
 /* Which files a configuration is made of, in what order, and which of them a message names. How one is laid on another:
  * tests/data/valid/local_on_top. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,12 +55,35 @@ static int load_with(struct config **ret, struct error *err)
 	return config_load(&params, ret, err);
 }
 
+/* What was read can be read again when nothing of it is there any more. */
+static void is_the_same_again(const struct config *c, json_t *record)
+{
+	cleanup_free char *aside = xasprintf("%s/empty", base);
+	cleanup_error struct error err = ERROR_INIT;
+	struct config *again = NULL;
+	assert_true(mkdir(aside, 0755) == 0 || errno == EEXIST);
+	cleanup_close int fd = open(aside, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root, .variables = &user, .recipes = recipes, .record = record, .again = true};
+	if (config_load(&params, &again, &err) < 0)
+		fail_msg("again: %s", err.message);
+	assert_string_equal(again->text_hash, c->text_hash);
+	assert_int_equal(again->n_files, c->n_files);
+	for (size_t i = 0; i < c->n_files; i++)
+		assert_string_equal(again->files[i].path, c->files[i].path);
+	config_free(again);
+}
+
 static struct config *loaded(void)
 {
 	struct config *c = NULL;
 	cleanup_error struct error err = ERROR_INIT;
-	if (load_with(&c, &err) < 0)
+	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	json_t *record = json_object();
+	const struct config_params params = {.root_fd = fd, .root = root, .main_root = main_root, .variables = &user, .recipes = recipes, .record = record};
+	if (config_load(&params, &c, &err) < 0)
 		fail_msg("%s", err.message);
+	is_the_same_again(c, record);
+	json_decref(record);
 	return c;
 }
 
