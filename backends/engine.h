@@ -79,7 +79,7 @@ struct engine_slot {
 	bool local; /* the pid is of this machine and namespace */
 	struct backend_check check; /* argv NULL: none */
 	char **pre_stop;            /* of what was seen: bodies of exec calls, as JSON */
-	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy} (engine_made.c) */
+	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy}, NetworkSettings.Networks (engine_made.c) */
 	bool rises; /* it did not run at the first look of this process, nor was anything done with it since */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
 	int64_t started_ms;

@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "backends/engine.h"
+#include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/strv.h"
 
 /* Docker's and Podman's. They say of every container which one has made it; of ours there is none. */
 bool engine_made_by_others(const json_t *labels)
@@ -58,6 +60,25 @@ static const char *restart_policy(const json_t *host)
 	return name && *name ? name : "no";
 }
 
+/* docker compose gives a service's plain name to it on every network: on others' that may be another workspace's. */
+static bool has_name_of_others(const struct engine_plan *p, const json_t *networks)
+{
+	const json_t *alias;
+	size_t i;
+	for (char **network = p->networks; network && *network; network++) {
+		cleanup_free char *own = xasprintf("%s %s", *network, p->service);
+		json_array_foreach (json_object_get(json_object_get(networks, *network), "Aliases"), i, alias)
+			if (!strv_contains(p->network_names, own) && !strcmp(json_string_value(alias) ? json_string_value(alias) : "", p->service))
+				return true;
+	}
+	return false;
+}
+
+static const json_t *networks_of(const json_t *container)
+{
+	return json_object_get(json_object_get(container, "NetworkSettings"), "Networks");
+}
+
 bool engine_made_differs(const struct engine_plan *p, const json_t *container)
 {
 	static const char *const own[] = {"Cmd", "Entrypoint", "WorkingDir", "User"}; /* where nothing is asked for, it is the image's */
@@ -73,7 +94,8 @@ bool engine_made_differs(const struct engine_plan *p, const json_t *container)
 		return true;
 	return !is_image(p->image ? p->image : "", json_string_value(json_object_get(config, "Image"))) ||
 	       !has_all(json_object_get(p->create, "Env"), json_object_get(config, "Env")) ||
-	       !publishes_all(json_object_get(json_object_get(p->create, "HostConfig"), "PortBindings"), json_object_get(host, "PortBindings"));
+	       !publishes_all(json_object_get(json_object_get(p->create, "HostConfig"), "PortBindings"), json_object_get(host, "PortBindings")) ||
+	       has_name_of_others(p, networks_of(container));
 }
 
 void engine_made_take(struct engine *e, const char *service, const json_t *container)
@@ -83,8 +105,8 @@ void engine_made_take(struct engine *e, const char *service, const json_t *conta
 	json_decref(slot->others);
 	slot->others = NULL;
 	if (engine_made_by_others(json_object_get(config, "Labels")))
-		slot->others = json_pack("{s:O, s:{s:O?, s:O?}}", "Config", config, "HostConfig", "PortBindings", json_object_get(host, "PortBindings"), "RestartPolicy",
-		                         json_object_get(host, "RestartPolicy"));
+		slot->others = json_pack("{s:O, s:{s:O?, s:O?}, s:{s:O?}}", "Config", config, "HostConfig", "PortBindings", json_object_get(host, "PortBindings"), "RestartPolicy",
+		                         json_object_get(host, "RestartPolicy"), "NetworkSettings", "Networks", networks_of(container));
 }
 
 bool engine_differs(struct backend *b, const struct service_spec *spec)

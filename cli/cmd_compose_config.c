@@ -20,7 +20,7 @@ static const struct option options[] = {
 	{NULL, 0, NULL, NULL},
 };
 
-static int make_effective(const struct client *c, json_t *shape, struct error *err)
+static int make_effective(const struct client *c, const struct config *config, json_t *shape, struct error *err)
 {
 	json_t *status = NULL;
 	int r = client_need_mounted(c, err);
@@ -28,7 +28,7 @@ static int make_effective(const struct client *c, json_t *shape, struct error *e
 		r = client_status(c, &status, err);
 	if (!r) {
 		cleanup_free char *data = xasprintf("%s/data/%lld", c->id.state_dir, (long long)json_integer_value(json_object_get(status, "generation")));
-		config_effective(shape, c->id.namespace_, c->id.workspace, json_object_get(status, "services"));
+		config_effective(shape, c->id.namespace_, c->id.workspace, config->is_main, json_object_get(status, "services"));
 		beside_compose_volumes(shape, data);
 	}
 	json_decref(status);
@@ -64,7 +64,7 @@ static int run(const struct arguments *args, struct error *err)
 	for (size_t i = 0; !r && i < config->n_warnings; i++)
 		output_note("Warning: %s", config->warnings[i].text);
 	if (!r && arguments_flag(args, "effective"))
-		r = make_effective(&c, shape, err);
+		r = make_effective(&c, config, shape, err);
 	if (!r) {
 		print(shape, format && !strcmp(format, "json"));
 		output_document(json_incref(shape));

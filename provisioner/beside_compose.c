@@ -181,7 +181,7 @@ void beside_compose_text(const struct model *m, const struct identity *id, struc
 	for (size_t i = 0; i < m->n_services; i++)
 		if (json_object_get(services, m->services[i].config->name))
 			set_environment(json_object_get(services, m->services[i].config->name), &m->services[i].told);
-	config_effective(shape, id->namespace_, id->workspace, leases);
+	config_effective(shape, id->namespace_, id->workspace, m->config->is_main, leases);
 	if (json_object_get(shape, "volumes"))
 		json_object_update(volumes, json_object_get(shape, "volumes"));
 	for (size_t i = 0; i < m->n_services; i++) {

@@ -47,8 +47,18 @@ static const char *joined_key(const char *key)
 	return strcmp(key, "default") ? key : "default-external";
 }
 
+/* new */
+static json_t *without_aliases(const json_t *network)
+{
+	json_t *rest = json_copy((json_t *)(uintptr_t)network);
+	if (json_object_del(rest, "aliases") || json_object_size(rest))
+		return rest;
+	json_decref(rest);
+	return json_null();
+}
+
 /* Services meet on the environment's one network, by all the names that they have; those of others they join as well. */
-static void set_network(json_t *service, const json_t *networks)
+static void set_network(json_t *service, const json_t *networks, bool is_main)
 {
 	const char *key;
 	json_t *network, *aliases = json_array(), *alias, *hostname = json_object_get(service, "hostname"), *container = json_object_get(service, "container_name");
@@ -64,7 +74,7 @@ static void set_network(json_t *service, const json_t *networks)
 	json_t *joined = json_object();
 	json_object_foreach(json_object_get(service, "networks"), key, network) {
 		if (is_external(networks, key))
-			json_object_set(joined, joined_key(key), network);
+			json_object_set_new(joined, joined_key(key), is_main ? json_incref(network) : without_aliases(network));
 		json_array_foreach(json_object_get(network, "aliases"), i, alias)
 			add_alias(aliases, alias);
 	}
@@ -157,7 +167,7 @@ static void set_images(json_t *services, const char *namespace_)
 	json_decref(built);
 }
 
-void config_effective(json_t *shape, const char *namespace_, const char *workspace, const json_t *services)
+void config_effective(json_t *shape, const char *namespace_, const char *workspace, bool is_main, const json_t *services)
 {
 	const char *key;
 	json_t *service, *network, *all = json_object_get(shape, "services"), *networks = json_object_get(shape, "networks"), *kept = json_object();
@@ -169,7 +179,7 @@ void config_effective(json_t *shape, const char *namespace_, const char *workspa
 	json_object_set_new(shape, "name", json_string(namespace_));
 	json_object_foreach(all, key, service) {
 		set_ports(service, json_object_get(service, "network_mode") ? NULL : json_object_get(json_object_get(services, key), "ports"));
-		set_network(service, networks);
+		set_network(service, networks, is_main);
 		json_object_set_new(service, "container_name", json_sprintf("%s-%s", namespace_, key));
 		set_instances(service);
 		set_unlimited_swap(service);
