@@ -156,16 +156,33 @@ static int lock_environment(const struct identity *id, struct error *err)
 	return move_fd(&fd);
 }
 
+#define OVERLAY_OFF "overlay=off"
+
+/* Its keeper notes the options in its lock, and forgets them when it ends as it should (fs/aetherfs.c, fs/keeper.c). */
+static bool was_killed_without_overlay(const struct client *c)
+{
+	cleanup_free char *path = xasprintf("%s/keeper.lock", c->id.state_dir);
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	if (file_read(AT_FDCWD, path, CLIENT_FILE_MAX, &text))
+		return false;
+	cleanup_free char *lines = xasprintf("\n%s", buffer_str(&text));
+	return strstr(lines, "\n" OVERLAY_OFF "\n");
+}
+
 /* new: with what this place asks for. Inside a mount that fusermount3 may not look into the directory itself cannot be covered. */
 static char *fitting_options(const struct client *c, const char *options)
 {
 	cleanup_free char *outer = nesting_closed_by(c->id.root);
 	const char *given = options ? options : "";
-	if (!outer || strstr(given, "overlay=off") || has_option(given, "plain"))
+	if (!options && was_killed_without_overlay(c)) {
+		output_note("Note: %s is attached without an overlay (" OVERLAY_OFF "), as it was when its keeper was killed", c->id.root);
+		return xstrdup(OVERLAY_OFF);
+	}
+	if (!outer || strstr(given, OVERLAY_OFF) || has_option(given, "plain"))
 		return xstrdup(options);
-	output_note("Note: %s lies inside %s, which is mounted and closed to fusermount3: it is attached without an overlay (overlay=off)",
+	output_note("Note: %s lies inside %s, which is mounted and closed to fusermount3: it is attached without an overlay (" OVERLAY_OFF ")",
 	            c->id.root, outer);
-	return xasprintf("%s%soverlay=off", given, *given ? "," : "");
+	return xasprintf("%s%s" OVERLAY_OFF, given, *given ? "," : "");
 }
 
 int mounting_attach(struct client *c, const char *asked, bool *ret_mounted, struct error *err)

@@ -695,6 +695,8 @@ static void end(struct keeper *k)
 	take_away_placed(k);
 	rmdir(k->p->id->control_dir);
 	tree_remove(AT_FDCWD, k->p->id->socket_dir); /* sockets of what ended */
+	if (ftruncate(k->p->lock_fd, 0)) /* the options: only of one that was killed they count once more */
+		log_warning(AREA, "keeper.lock: %s", strerror(errno));
 	if (k->forgotten)
 		forget(k);
 }
