@@ -66,7 +66,8 @@ static void roll_back(struct engine_op *op, const struct error *err)
 
 /* ---- the start ---- */
 
-static bool was_plugged_in(struct engine_op *op, const json_t *container);
+static bool was_plugged_in(struct engine_op *op, const json_t *container, engine_answer *then);
+static void on_plugged(void *arg, const struct error *err, int status, const json_t *json);
 
 static void on_started_seen(void *arg, const struct error *err, int status, const json_t *json)
 {
@@ -75,7 +76,7 @@ static void on_started_seen(void *arg, const struct error *err, int status, cons
 	cleanup_error struct error unknown = ERROR_INIT;
 	if (!err && engine_instance_of(op->e, json, &now)) {
 		instance_release(&now);
-		if (!was_plugged_in(op, json))
+		if (!was_plugged_in(op, json, on_plugged))
 			engine_op_launched(op, json);
 		return;
 	}
@@ -156,13 +157,13 @@ static void on_plugged(void *arg, const struct error *err, int status, const jso
 		on_joined(op, err);
 }
 
-/* Once: it was taken out while it did not run, of which nothing is told, and started without. Made anew its first start would be interrupted. */
-static bool was_plugged_in(struct engine_op *op, const json_t *container)
+/* Once: it was taken out while it did not run, of which nothing is told. Made anew its first start would be interrupted. */
+static bool was_plugged_in(struct engine_op *op, const json_t *container, engine_answer *then)
 {
 	if (op->plugged || op->e->closing || !engine_is_unplugged(op->e, container))
 		return false;
 	op->plugged = true;
-	engine_network_plug(op->e, op->plan, op->id, on_plugged, op);
+	engine_network_plug(op->e, op->plan, op->id, then, op);
 	return true;
 }
 
@@ -185,4 +186,19 @@ void engine_op_launch(struct engine_op *op)
 	engine_slot_set(op->slot, op->id, op->plan->config_hash);
 	if (!engine_op_is_closing(op))
 		engine_network_ensure(op->e, on_network, op);
+}
+
+static void on_plugged_first(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine_op *op = arg;
+	if (!err)
+		engine_op_launch(op);
+	else if (!engine_op_recreate_for_network(op, err))
+		engine_op_fail(op, err);
+}
+
+void engine_op_launch_seen(struct engine_op *op, const json_t *container)
+{
+	if (op->ahead || !was_plugged_in(op, container, on_plugged_first))
+		engine_op_launch(op);
 }

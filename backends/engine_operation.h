@@ -77,6 +77,7 @@ bool engine_op_recreate_for_network(struct engine_op *op, const struct error *er
 /* Starts the container that is there, in its networks, and runs its post_start hooks (engine_launch.c); what cannot be started is removed. Ahead of
  * need it is left as it is made. */
 void engine_op_launch(struct engine_op *op);
+void engine_op_launch_seen(struct engine_op *op, const json_t *container); /* the same; plugged into its network first, if it is seen to be out of it */
 void engine_op_launched(struct engine_op *op, const json_t *container); /* it runs, or has run, as inspected: the start ends */
 
 /* Its pre_stop hooks, then the stop, within its grace time (engine_stop.c). */

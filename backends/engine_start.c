@@ -87,7 +87,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 	} else if (engine_is_running(json)) {
 		engine_op_launched(op, json);
 	} else {
-		engine_op_launch(op);
+		engine_op_launch_seen(op, json);
 	}
 }
 
@@ -109,6 +109,12 @@ static bool is_as_planned(const struct engine_op *op)
 static bool is_known_absent(const struct engine_op *op)
 {
 	return engine_slot_is_empty(op->slot) && op->slot->state == INSTANCE_ABSENT && op->e->listed;
+}
+
+/* What publishes nothing may have ended before it is seen to be out of its network. */
+static bool publishes(const struct engine_op *op)
+{
+	return json_object_size(json_object_get(json_object_get(op->plan->create, "HostConfig"), "PortBindings"));
 }
 
 static bool is_given_up(struct engine_op *op)
@@ -143,7 +149,7 @@ static void begin_start(struct engine_op *op)
 		engine_build_ensure(op->e, op->slot->service, op->plan->image, op->plan->data, op->plan->build, BUILD_MISSING, on_built, op, op);
 	} else if (!is_known(op) || engine_data_is_begun(op->slot, op->plan)) { /* of what has begun, how it ended counts, too */
 		engine_op_look(op, on_inspected);
-	} else if (is_as_planned(op) && !runs && !shares) {
+	} else if (is_as_planned(op) && !runs && !shares && publishes(op)) {
 		op->id = xstrdup(op->slot->id);
 		engine_op_launch(op);
 	} else if (is_known_absent(op)) {

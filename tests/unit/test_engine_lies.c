@@ -814,6 +814,42 @@ static void test_joins(void **state)
 	close_backend(w);
 }
 
+static bool hear_order(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	char *heard = arg;
+	const char *letter = strstr(r->path, "/connect") ? "c" : !strcmp(r->method, "POST") && strstr(r->path, "/start") ? "s" : "";
+	strcat(heard, letter);
+	return false;
+}
+
+/* What may be brief is in its network before it begins, also where nobody has told that it was taken out. */
+static void test_plugged_in_first(void **state)
+{
+	struct world *w = *state;
+	char data[128], heard[64] = "";
+	struct volume_spec volume;
+	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	w->engine.spoil = hear_order;
+	w->engine.arg = heard;
+	spec.n_ports = 0;
+	open_backend(w);
+	for (int again = 0; again < 2; again++) {
+		struct outcome o = {0}, settled = {0};
+		backend_start(w->b, &spec, on_done, &o);
+		assert_int_equal(await(w, &o), ERROR_NONE);
+		backend_settled(w->b, &spec);
+		backend_stop(w->b, "web", 15, 100, on_done, &settled);
+		assert_int_equal(await(w, &settled), ERROR_NONE);
+		pthread_mutex_lock(&w->engine.lock);
+		json_t *container = fake_find(w->engine.containers, "ns-web");
+		json_object_set_new(container, "HostConfig", json_pack("{s:s}", "NetworkMode", "ns"));
+		json_object_set_new(container, "NetworkSettings", json_pack("{s:{}}", "Networks"));
+		pthread_mutex_unlock(&w->engine.lock);
+	}
+	assert_string_equal(heard, "scs");
+	close_backend(w);
+}
+
 /* ---- devices by what they can do ---- */
 
 static void test_device_requests(void **state)
@@ -1000,6 +1036,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_plugged_in_first, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_after_a_restart, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_that_cannot_be_read, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_device_requests, setup, teardown),
