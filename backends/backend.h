@@ -113,6 +113,8 @@ struct service_spec {
 	char *const *aliases;       /* more names in the environment's network; NULL: none */
 	const struct container_options *container; /* NULL: none */
 	const char *config_hash;    /* hex; of everything above */
+	const char *network;        /* how the environment's network is to be made, the same for all of its services, as JSON: {"Labels", "Options", "Subnet", "Gateway", "IPRange"},
+	                             * "Exact": it has that subnet, else one in which addresses have the same places. NULL: as the engine makes it */
 	uint32_t generation;        /* of the data */
 	const char *data;           /* absolute: where the data of this generation keeps what is this service's alone. A backend whose data is
 	                             * elsewhere (an engine's volumes) keeps there, and at `source` of its volumes, *records*: files that name it */
@@ -151,6 +153,7 @@ void instances_release(struct instances *list);
 /* ---- operations --------------------------------------------------------------------------------------------------- */
 
 #define BACKEND_COMPOSE_FILE ".aether/compose.yaml" /* below the workspace: what docker compose is led to */
+#define BACKEND_SUBNET "network.subnet" /* in the state directory: which one the network has got, where one was asked for */
 #define BACKEND_MADE "made-at-" /* then a hash and .json: {"backend", "engine": its address} */
 
 struct attachment; /* attachment.h */

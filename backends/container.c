@@ -6,7 +6,7 @@
 #include "base/hash.h"
 
 #define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->cgroup_parent, (o)->network}
-#define LATER_TEXTS(o) {(o)->log_driver, (o)->mac_address, (o)->blkio}
+#define LATER_TEXTS(o) {(o)->log_driver, (o)->mac_address, (o)->blkio, (o)->ipv4_address}
 #define LATER_LISTS(o) {(o)->post_start, (o)->pre_stop}
 #define LATER_MAPS(o) {&(o)->annotations, &(o)->log_options}
 #define LISTS(o)                                                                                                       \

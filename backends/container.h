@@ -42,6 +42,7 @@ struct container_options {
 	struct keyvals labels, sysctls, storage, annotations;
 	char *log_driver;    /* NULL: the engine's */
 	struct keyvals log_options;
+	char *ipv4_address;  /* there, of the subnet that the file gives it */
 	char *mac_address;   /* on the environment's network */
 	char *blkio;         /* JSON: what HostConfig says of it */
 	char **post_start, **pre_stop; /* each as JSON: the body of POST /containers/ID/exec */

@@ -23,6 +23,8 @@ static void engine_free(struct engine *e)
 	error_release(&e->no_target);
 	buffer_release(&e->events_line);
 	buffer_release(&e->network_line);
+	json_decref(e->network_wanted);
+	free(e->subnet);
 	free(e->namespace_);
 	free(e->workspace);
 	free(e->state_dir);

@@ -21,6 +21,7 @@
 #define ENGINE_LABEL_CONFIG_HASH "aether.config-hash"
 #define ENGINE_LABEL_GENERATION "aether.generation"
 #define ENGINE_LABEL_VOLUME "aether.volume"
+#define ENGINE_LABEL_NETWORK "aether.network" /* of one that is not made as it comes: a fingerprint of service_spec.network */
 #define ENGINE_LABEL_RUN "aether.run" /* of a container that is no service's: whose it is (attachment.h) */
 /* Of images that are built. They are no namespace's: what is equal is built once and gets a name for each; by these names they are its. */
 #define ENGINE_LABEL_BUILD "aether.build"           /* build_spec.key */
@@ -123,6 +124,11 @@ struct engine {
 	unsigned api;           /* minor version, once negotiated */
 	bool podman;            /* it is one */
 	struct engine_gate version, network;
+	json_t *network_wanted; /* as in struct service_spec; NULL: as it comes */
+	bool network_told;      /* somebody has said so */
+	bool network_outdated;  /* it was made for something else, and was in use when it was to be made anew */
+	unsigned network_tries; /* to have it made, since it was asked for */
+	char *subnet;           /* that it has instead of what is wanted, or that very one; NULL: none is wanted, or it was made otherwise */
 	struct engine_turns starts; /* of containers */
 	struct engine_slot *slots;
 	struct engine_log *logs;
@@ -210,6 +216,7 @@ struct engine_plan {
 	char *platform; /* NULL: the engine's */
 	enum pull_policy pull;
 	unsigned pull_after_s; /* PULL_OLD */
+	char *ipv4_address; /* as in struct container_options; NULL: any */
 	char **post_start; /* as in struct container_options */
 	json_t *create;   /* the body of POST /containers/create */
 	char **records;   /* of volumes: the files that name them (engine_volumes.c) */
@@ -355,7 +362,10 @@ bool engine_slot_is_empty(const struct engine_slot *slot); /* no container is kn
 /* ---- the network (engine_network.c) ---- */
 
 void engine_network_ensure(struct engine *e, backend_done *done, void *arg);
-void engine_network_plug(struct engine *e, const struct engine_plan *p, const char *id, engine_answer *done, void *arg); /* one that others have taken out, by the names that it has there */
+void engine_network_take(struct engine *e, const struct service_spec *spec); /* what it is to be like */
+/* Gives the plan's container its address, once the network is known. */
+void engine_network_address(const struct engine *e, struct engine_plan *p);
+void engine_network_plug(struct engine *e, struct engine_plan *p, const char *id, engine_answer *done, void *arg); /* one that others have taken out, by the names that it has there */
 bool engine_network_is_in_use(const char *message, int status); /* by others: why it is not removed */
 /* What no service has: containers that were made ahead of need, then the network. */
 void engine_clear(struct backend *b, backend_done *done, void *arg);

@@ -8,7 +8,11 @@
 
 static bool misses_network(const struct error *err)
 {
-	return err->message && strcasestr(err->message, "network") && (strcasestr(err->message, "not found") || strcasestr(err->message, "unable to find"));
+	static const char *const said[] = {"not found", "unable to find", "does not belong to any of this network", "networks with user configured subnets"};
+	for (size_t i = 0; err->message && strcasestr(err->message, "network") && i < sizeof said / sizeof *said; i++)
+		if (strcasestr(err->message, said[i]))
+			return true;
+	return false;
 }
 
 /* Somebody has pruned it. */
@@ -58,17 +62,18 @@ static void create(void *arg, const struct error *err)
 	}
 	if (engine_op_is_closing(op))
 		return;
+	engine_network_address(op->e, op->plan);
 	engine_options_settle(op->e, op->plan->create);
 	cleanup_free char *platform = op->plan->platform && op->e->api >= 41 ? engine_escape(op->plan->platform) : NULL;
 	cleanup_free char *path = xasprintf("/containers/create?name=%s%s%s", op->container, platform ? "&platform=" : "", platform ? platform : "");
 	engine_call(op->e, "POST", path, json_incref(op->plan->create), ENGINE_CHANGE_MS, on_created, op);
 }
 
-/* Podman looks for the network when it makes a container; so do others that have just said so. */
+/* Podman looks for the network when it makes a container; so do others that have just said so. An address is one of its subnet. */
 static void on_volumes(void *arg, const struct error *err)
 {
 	struct engine_op *op = arg;
-	if (err || !(op->e->podman || op->again))
+	if (err || !(op->e->podman || op->again || op->plan->ipv4_address))
 		create(op, err);
 	else if (!engine_op_is_closing(op))
 		engine_network_ensure(op->e, create, op);

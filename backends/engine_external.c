@@ -50,6 +50,8 @@ void engine_plan_spaces(const struct engine *e, const struct container_options *
 	set_mode(e, p, host, "PidMode", o->pid);
 	set_mode(e, p, host, "IpcMode", o->ipc);
 	set_mode(e, p, host, "NetworkMode", network);
+	if (network)
+		free(move_ptr(p->ipv4_address));
 	if (network) { /* ports, names and addresses are whose network it is */
 		json_object_del(create, "NetworkingConfig");
 		json_object_del(create, "ExposedPorts");

@@ -6,11 +6,14 @@
 
 #include "backends/attachment.h"
 #include "backends/engine.h"
+#include "backends/subnet.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+
+#define NETWORK_TRIES 4 /* others may take the subnet that was just free */
 
 /* ---- where it is ---- */
 
@@ -37,17 +40,176 @@ static void note_made(const struct engine *e)
 
 /* ---- made once ---- */
 
+/* Where an address of the file's is: for whoever writes it down. */
+static void note_subnet(const struct engine *e)
+{
+	cleanup_free char *path = xasprintf("%s/" BACKEND_SUBNET, e->state_dir);
+	int r = e->subnet ? file_write_atomic(AT_FDCWD, path, e->subnet, strlen(e->subnet), 0600) : 0;
+	if (!e->subnet)
+		unlink(path);
+	if (r)
+		log_warning("engine", "%s: %s", path, strerror(-r));
+}
+
 static void network_known(struct engine *e, const struct error *err)
 {
+	if (!err && e->network_told)
+		note_subnet(e);
 	engine_gate_done(&e->network, err);
 	engine_clear_next(e);
 	engine_end(e);
 }
 
+static const char *wanted(const struct engine *e, const char *key)
+{
+	return json_string_value(json_object_get(e->network_wanted, key));
+}
+
+/* new; NULL: it is to be as it comes */
+static char *fingerprint(const struct engine *e)
+{
+	cleanup_free char *text = e->network_wanted ? json_dumps(e->network_wanted, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	return text ? xasprintf("%016llx", (unsigned long long)hash_str(HASH_INIT, text)) : NULL;
+}
+
+static void set_moved(const struct engine *e, json_t *pool, const char *key, char *(*moved)(const char *text, const char *from, const char *to), const char *subnet)
+{
+	cleanup_free char *text = wanted(e, key) ? moved(wanted(e, key), wanted(e, "Subnet"), subnet) : NULL;
+	if (text)
+		json_object_set_new(pool, key, json_string(text));
+}
+
+/* `subnet` NULL: the engine's choice */
+static json_t *network_body(const struct engine *e, const char *subnet)
+{
+	cleanup_free char *name = engine_network_name(e), *own = fingerprint(e);
+	json_t *labels = json_object(), *ours = engine_labels(e), *options = json_object_get(e->network_wanted, "Options");
+	json_object_update(labels, json_object_get(e->network_wanted, "Labels"));
+	json_object_update(labels, ours);
+	json_decref(ours);
+	json_object_set_new(labels, COMPOSE_LABEL_NETWORK, json_string(COMPOSE_NETWORK));
+	if (own && (subnet || !wanted(e, "Subnet")))
+		json_object_set_new(labels, ENGINE_LABEL_NETWORK, json_string(own));
+	json_t *body = json_pack("{s:s, s:b, s:o}", "Name", name, "CheckDuplicate", true, "Labels", labels);
+	if (json_object_size(options))
+		json_object_set(body, "Options", options);
+	if (!subnet)
+		return body;
+	json_t *pool = json_pack("{s:s}", "Subnet", subnet);
+	set_moved(e, pool, "Gateway", subnet_moved, subnet);
+	set_moved(e, pool, "IPRange", subnet_moved_part, subnet);
+	json_object_set_new(body, "IPAM", json_pack("{s:s, s:[o]}", "Driver", "default", "Config", pool));
+	return body;
+}
+
+static void network_call(struct engine *e, const char *method, engine_answer *done)
+{
+	cleanup_free char *name = engine_network_name(e), *path = xasprintf("/networks/%s", name);
+	engine_call(e, method, path, NULL, strcmp(method, "GET") ? ENGINE_CHANGE_MS : ENGINE_CALL_MS, done, e);
+}
+
+static void make_network(struct engine *e);
+static void on_inspected(void *arg, const struct error *err, int status, const json_t *json);
+
+/* borrowed; NULL: it has none of IPv4 */
+static const char *subnet_of(const json_t *network)
+{
+	size_t i;
+	const json_t *pool;
+	json_array_foreach (json_object_get(json_object_get(network, "IPAM"), "Config"), i, pool)
+		if (subnet_is(json_string_value(json_object_get(pool, "Subnet"))))
+			return json_string_value(json_object_get(pool, "Subnet"));
+	return NULL;
+}
+
+/* Docker's words, and Podman's. */
+static bool is_taken(const struct engine *e, const struct error *err)
+{
+	return err->message && wanted(e, "Subnet") && (strstr(err->message, "overlaps") || strstr(err->message, "already used") || strstr(err->message, "already being used"));
+}
+
 static void on_created(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine *e = arg;
-	network_known(e, err && status != 409 ? err : NULL);
+	if (err && is_taken(e, err) && e->network_tries++ < NETWORK_TRIES) {
+		log_warning("engine", "the network's subnet %s: %s; another one is taken", e->subnet, err->message);
+		free(move_ptr(e->subnet));
+		make_network(e);
+	} else if (status == 409 && wanted(e, "Subnet") && e->network_tries++ < NETWORK_TRIES) {
+		network_call(e, "GET", on_inspected);
+	} else {
+		network_known(e, err && status != 409 ? err : NULL);
+	}
+}
+
+static void create_network(struct engine *e, engine_answer *done)
+{
+	engine_call(e, "POST", "/networks/create", network_body(e, e->subnet), ENGINE_CHANGE_MS, done, e);
+}
+
+/* ---- a subnet that is free: the engine knows, and gives addresses of those alone that were asked for ---- */
+
+static void on_given_back(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	if (err && status != 404)
+		network_known(e, err);
+	else
+		create_network(e, on_created);
+}
+
+static void on_lent_seen(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	const char *subnet = err ? NULL : subnet_of(json);
+	if (err || !subnet) {
+		network_known(e, err);
+		return;
+	}
+	e->subnet = xstrdup(subnet);
+	network_call(e, "DELETE", on_given_back);
+}
+
+static void on_lent(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	if (err && status != 409)
+		network_known(e, err);
+	else
+		network_call(e, "GET", on_lent_seen);
+}
+
+/* The subnet as it is written is the main checkout's, unless somebody has it already. */
+static void make_network(struct engine *e)
+{
+	const char *subnet = wanted(e, "Subnet");
+	free(move_ptr(e->subnet));
+	if (subnet && json_is_true(json_object_get(e->network_wanted, "Exact")) && !e->network_tries)
+		e->subnet = xstrdup(subnet);
+	create_network(e, !subnet || e->subnet ? on_created : on_lent);
+}
+
+/* It is used: what it is to be like counts when it is made the next time. */
+static void on_outdated_removed(void *arg, const struct error *err, int status, const json_t *json)
+{
+	struct engine *e = arg;
+	if (!err || status == 404) {
+		e->network_outdated = false;
+		make_network(e);
+		return;
+	}
+	if (!e->network_outdated)
+		log_warning("engine", "the network is not as the configuration says, and is in use: ajj down, then ajj up makes it anew");
+	e->network_outdated = true;
+	network_known(e, NULL);
+}
+
+/* As it is wanted, or nobody has said what is. */
+static bool is_as_wanted(const struct engine *e, const json_t *network)
+{
+	cleanup_free char *own = fingerprint(e);
+	const char *has = engine_label(json_object_get(network, "Labels"), ENGINE_LABEL_NETWORK);
+	return !e->network_told || (own && has ? !strcmp(own, has) : !own && !has);
 }
 
 static void on_inspected(void *arg, const struct error *err, int status, const json_t *json)
@@ -56,16 +218,24 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 	cleanup_free char *name = engine_network_name(e);
 	cleanup_error struct error foreign = ERROR_INIT;
 	if (err && status == 404) { /* looked for first: two of one name are possible on older engines */
-		json_t *labels = engine_labels(e);
-		json_object_set_new(labels, COMPOSE_LABEL_NETWORK, json_string(COMPOSE_NETWORK));
-		json_t *body = json_pack("{s:s, s:b, s:o}", "Name", name, "CheckDuplicate", true, "Labels", labels);
-		engine_call(e, "POST", "/networks/create", body, ENGINE_CHANGE_MS, on_created, e);
+		make_network(e);
 		return;
 	}
 	if (!err && !engine_is_of(json_object_get(json, "Labels"), e->namespace_))
 		error_set(&foreign, ERROR_SERVICE_FAILED, "there is a network %s that is not of this environment", name);
 	if (error_is_set(&foreign))
 		error_hint(&foreign, "it is left alone; docker network rm %s takes it away", name);
+	if (!err && !error_is_set(&foreign)) {
+		bool as_wanted = is_as_wanted(e, json);
+		e->network_outdated = e->network_outdated && !as_wanted;
+		const char *subnet = as_wanted && wanted(e, "Subnet") ? subnet_of(json) : NULL;
+		free(e->subnet);
+		e->subnet = subnet ? xstrdup(subnet) : NULL;
+		if (!as_wanted) {
+			network_call(e, "DELETE", on_outdated_removed);
+			return;
+		}
+	}
 	network_known(e, err ? err : error_is_set(&foreign) ? &foreign : NULL);
 }
 
@@ -76,14 +246,40 @@ void engine_network_ensure(struct engine *e, backend_done *done, void *arg)
 	cleanup_free char *name = engine_network_name(e);
 	cleanup_free char *path = xasprintf("/networks/%s", name);
 	note_made(e);
+	e->network_tries = 0;
 	engine_begin(e);
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_inspected, e);
 }
 
-void engine_network_plug(struct engine *e, const struct engine_plan *p, const char *id, engine_answer *done, void *arg)
+void engine_network_take(struct engine *e, const struct service_spec *spec)
+{
+	json_t *now = spec->network ? json_loads(spec->network, 0, NULL) : NULL;
+	bool same = e->network_told && (now ? json_equal(now, e->network_wanted) : !e->network_wanted);
+	if (!same && !e->network.trying) {
+		json_decref(e->network_wanted);
+		e->network_wanted = now ? json_incref(now) : NULL;
+		e->network_told = true;
+	}
+	if (!same || e->network_outdated) /* whoever uses it may have gone */
+		e->network.open = false;
+	json_decref(now);
+}
+
+void engine_network_address(const struct engine *e, struct engine_plan *p)
+{
+	cleanup_free char *name = engine_network_name(e), *address = p->ipv4_address && e->subnet ? subnet_moved(p->ipv4_address, wanted(e, "Subnet"), e->subnet) : NULL;
+	json_t *endpoint = json_object_get(json_object_get(json_object_get(p->create, "NetworkingConfig"), "EndpointsConfig"), name);
+	if (endpoint && address)
+		json_object_set_new(endpoint, "IPAMConfig", json_pack("{s:s}", "IPv4Address", address));
+	if (p->ipv4_address && !address)
+		log_warning("engine", "%s: there is no place for its address %s in the network (%s)", p->service, p->ipv4_address, e->subnet ? e->subnet : "made without the file's subnet");
+}
+
+void engine_network_plug(struct engine *e, struct engine_plan *p, const char *id, engine_answer *done, void *arg)
 {
 	cleanup_free char *name = engine_network_name(e);
 	cleanup_free char *path = xasprintf("/networks/%s/connect", name);
+	engine_network_address(e, p);
 	json_t *endpoint = json_object_get(json_object_get(json_object_get(p->create, "NetworkingConfig"), "EndpointsConfig"), name);
 	engine_call(e, "POST", path, json_pack("{s:s, s:O*}", "Container", id, "EndpointConfig", endpoint), ENGINE_CHANGE_MS, done, arg);
 }
@@ -124,8 +320,9 @@ static void on_images_cleared(void *arg, const struct error *err)
 
 static void all_gone(struct engine *e)
 {
-	cleanup_free char *path = made_path(e);
+	cleanup_free char *path = made_path(e), *subnet = xasprintf("%s/" BACKEND_SUBNET, e->state_dir);
 	unlink(path);
+	unlink(subnet);
 }
 
 /* A container of somebody else's is in it (a devcontainer, an agent's): it goes on, and finds by the same names what is started next. The

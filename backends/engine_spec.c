@@ -184,6 +184,7 @@ struct engine_plan *engine_plan_new(const struct engine *e, const struct service
 	p->data = xstrdup(spec->data);
 	p->platform = spec->container ? xstrdup(spec->container->platform) : NULL;
 	p->pull = spec->container ? spec->container->pull : PULL_MISSING;
+	p->ipv4_address = spec->container && spec->container->ipv4_address ? xstrdup(spec->container->ipv4_address) : NULL;
 	p->post_start = spec->container ? strv_copy(spec->container->post_start) : NULL;
 	p->pull_after_s = spec->container ? spec->container->pull_after_s : 0;
 	add_ports(spec, exposed, bindings);
@@ -294,6 +295,7 @@ void engine_plan_free(struct engine_plan *p)
 	free(p->platform);
 	json_decref(p->create);
 	json_decref(p->volume_options);
+	free(p->ipv4_address);
 	strv_free(p->post_start);
 	strv_free(p->externals);
 	strv_free(p->networks);

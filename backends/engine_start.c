@@ -174,6 +174,7 @@ static void begin_ahead(struct engine_op *op)
 void engine_start(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
 {
 	struct engine_op *op = engine_op_new(b, spec->name, begin_start, done, arg);
+	engine_network_take(op->e, spec);
 	op->plan = engine_plan_new(op->e, spec);
 	op->grace_ms = spec->stop_grace_ms;
 	engine_op_enqueue(op);
@@ -182,6 +183,7 @@ void engine_start(struct backend *b, const struct service_spec *spec, backend_do
 void engine_prepare(struct backend *b, const struct service_spec *spec, backend_done *done, void *arg)
 {
 	struct engine_op *op = engine_op_new(b, spec->name, begin_ahead, done, arg);
+	engine_network_take(op->e, spec);
 	op->plan = engine_plan_new(op->e, spec);
 	op->ahead = true;
 	engine_op_enqueue(op);

@@ -29,6 +29,7 @@ static int make_effective(const struct client *c, const struct config *config, j
 	if (!r) {
 		cleanup_free char *data = xasprintf("%s/data/%lld", c->id.state_dir, (long long)json_integer_value(json_object_get(status, "generation")));
 		config_effective(shape, c->id.namespace_, c->id.workspace, config->is_main, json_object_get(status, "services"));
+		beside_compose_network(shape, config, c->id.state_dir);
 		beside_compose_volumes(shape, data);
 	}
 	json_decref(status);

@@ -1,13 +1,18 @@
 #include "provisioner/beside_compose.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/subnet.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "provisioner/config_effective.h"
 #include "provisioner/yaml_text.h"
+
+#define SUBNET_MAX 64
 
 /* ---- ports and labels ---- */
 
@@ -171,6 +176,73 @@ static void drop_unused(json_t *volumes, const json_t *services)
 			json_object_del(volumes, key);
 }
 
+/* ---- the network ---- */
+
+char *beside_compose_subnet(const char *state_dir)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *path = xasprintf("%s/" BACKEND_SUBNET, state_dir);
+	return file_read(AT_FDCWD, path, SUBNET_MAX, &text) == 0 && subnet_is(buffer_str(&text)) ? xstrdup(buffer_str(&text)) : NULL;
+}
+
+static void set_map(json_t *object, const char *key, const struct keyvals *map)
+{
+	json_t *all = map->count ? json_object() : NULL;
+	for (size_t i = 0; i < map->count; i++)
+		json_object_set_new(all, map->items[i].key, literal(map->items[i].value ? map->items[i].value : ""));
+	if (all)
+		json_object_set_new(object, key, all);
+}
+
+static void set_moved(json_t *pool, const char *key, char *moved)
+{
+	if (moved)
+		json_object_set_new(pool, key, json_string(moved));
+	free(moved);
+}
+
+/* As the engine makes it. */
+static void set_pool(json_t *network, const struct config_resource *a, const char *subnet)
+{
+	json_t *pool = json_pack("{s:s}", "subnet", subnet);
+	set_moved(pool, "gateway", a->gateway ? subnet_moved(a->gateway, a->subnet, subnet) : NULL);
+	set_moved(pool, "ip_range", a->ip_range ? subnet_moved_part(a->ip_range, a->subnet, subnet) : NULL);
+	json_object_set_new(network, "ipam", json_pack("{s:[o]}", "config", pool));
+}
+
+static void set_address(json_t *service, const char *address)
+{
+	json_t *networks = json_object_get(service, "networks"), *own = json_object_get(networks, "default");
+	if (!networks)
+		return;
+	if (!json_is_object(own))
+		json_object_set_new(networks, "default", own = json_object());
+	json_object_set_new(own, "ipv4_address", json_string(address));
+}
+
+void beside_compose_network(json_t *shape, const struct config *config, const char *state_dir)
+{
+	const struct config_resource *a = config->addressed;
+	json_t *services = json_object_get(shape, "services"), *network = json_object_get(json_object_get(shape, "networks"), "default");
+	cleanup_free char *now = a ? beside_compose_subnet(state_dir) : NULL;
+	const char *subnet = now ? now : a && config->is_main ? a->subnet : NULL;
+	if (network) {
+		set_map(network, "labels", &config->network_labels);
+		set_map(network, "driver_opts", &config->network_opts);
+	}
+	if (network && subnet)
+		set_pool(network, a, subnet);
+	for (size_t i = 0; i < config->n_services; i++) {
+		const struct container_options *o = &config->services[i].container;
+		json_t *service = json_object_get(services, config->services[i].name);
+		cleanup_free char *address = o->ipv4_address && subnet ? subnet_moved(o->ipv4_address, a->subnet, subnet) : NULL;
+		if (service && address)
+			set_address(service, address);
+		if (service && o->mac_address && json_object_get(service, "networks"))
+			json_object_set_new(service, "mac_address", literal(o->mac_address));
+	}
+}
+
 /* ---- the whole ---- */
 
 void beside_compose_text(const struct model *m, const struct identity *id, struct buffer *out)
@@ -182,6 +254,7 @@ void beside_compose_text(const struct model *m, const struct identity *id, struc
 		if (json_object_get(services, m->services[i].config->name))
 			set_environment(json_object_get(services, m->services[i].config->name), &m->services[i].told);
 	config_effective(shape, id->namespace_, id->workspace, m->config->is_main, leases);
+	beside_compose_network(shape, m->config, id->state_dir);
 	if (json_object_get(shape, "volumes"))
 		json_object_update(volumes, json_object_get(shape, "volumes"));
 	for (size_t i = 0; i < m->n_services; i++) {

@@ -68,6 +68,7 @@ static void service_release(struct config_service *s)
 	strv_free(s->aliases);
 	strv_free(s->networks);
 	strv_free(s->network_aliases);
+	strv_free(s->network_addresses);
 	strv_free(s->network_words);
 	for (size_t i = 0; i < s->n_grants; i++) {
 		free(s->grants[i].source);
@@ -122,6 +123,8 @@ void config_free(struct config *c)
 	free(c->name);
 	config_resources_release(c->volumes, c->n_volumes);
 	config_resources_release(c->networks, c->n_networks);
+	keyvals_release(&c->network_labels);
+	keyvals_release(&c->network_opts);
 	free(c->backend);
 	strv_free(c->service_set);
 	strv_free(c->profiles);
@@ -205,6 +208,7 @@ static int read_top(const struct field *f, struct config *c)
 			r = in_order[i].read(&child, c);
 	}
 	join_external_networks(c);
+	settle_own_network(c);
 	if (r == 0 && (any || c->n_services))
 		r = approve_top(f, c);
 	if (r < 0 || any || c->n_services)

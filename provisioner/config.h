@@ -53,6 +53,7 @@ struct config_resource {
 	bool external;  /* made by somebody else, for more than this file */
 	char *driver;   /* NULL: not said */
 	struct keyvals driver_opts, labels;
+	char *subnet, *gateway, *ip_range; /* of a network's IPv4 addresses; NULL: not said */
 	char **unused;  /* words of it that are not read here */
 };
 
@@ -127,6 +128,7 @@ struct config_service {
 	char **aliases;      /* more names that its peers know it by: hostname, container_name, aliases on networks */
 	char **networks;     /* the keys of those that it is on */
 	char **network_aliases; /* KEY NAME: which of `aliases` it has there */
+	char **network_addresses; /* KEY ADDRESS: its ipv4_address there */
 	char **network_words; /* fields of these that are not read here: ipv4_address */
 	struct config_grant *grants;
 	size_t n_grants;
@@ -197,6 +199,9 @@ struct config {
 	bool is_main;        /* of the main checkout, or there is no other */
 	struct config_resource *volumes, *networks; /* of the top level */
 	size_t n_volumes, n_networks;
+	/* Of the file's own networks that services are on, for they all meet on one. */
+	const struct config_resource *addressed; /* where they have addresses of their own; borrowed; NULL: nowhere */
+	struct keyvals network_labels, network_opts;
 	struct config_source *sources;
 	size_t n_sources;
 	/* x-aether of the top level */

@@ -364,6 +364,21 @@ static void approve_volumes(const struct field *top)
 	}
 }
 
+/* A subnet takes the addresses in it from whoever has them on this machine's way to them, and options name bridges of the machine. */
+static void approve_networks(const struct field *top)
+{
+	static const char *const keys[] = {"driver_opts", "ipam"};
+	struct field networks, what;
+	if (!field_find(top, "networks", &networks))
+		return;
+	for (size_t i = 0; networks.node->type == YAML_MAP && i < networks.node->count; i++) {
+		struct field child = field_child(&networks, i);
+		for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+			if (child.node->type == YAML_MAP && field_find(&child, keys[k], &what) && !field_is_null(&what))
+				approve_node(&what);
+	}
+}
+
 /* What others have made: their data, and who else is there. */
 static void approve_external(const struct field *top, const char *what)
 {
@@ -397,6 +412,7 @@ int approve_top(const struct field *f, struct config *c)
 	approve_env(f);
 	approve_backend(f);
 	approve_volumes(f);
+	approve_networks(f);
 	approve_external(f, "volumes");
 	approve_external(f, "networks");
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)

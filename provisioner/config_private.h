@@ -128,6 +128,7 @@ extern const struct field_reader container_fields[];
 field_read read_volume_resources, read_network_resources; /* of the top level, before the services */
 void config_resources_release(struct config_resource *list, size_t n);
 void join_external_networks(struct config *c); /* after both */
+void settle_own_network(struct config *c);     /* the same */
 int read_extra_hosts(const struct field *f, char ***hosts); /* a list or a mapping, as NAME:ADDRESS */
 int read_device_requests(const struct field *f, void *out); /* deploy.resources.reservations.devices */
 int read_ulimits(const struct field *f, struct ulimit_option **limits, size_t *n);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/subnet.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "provisioner/config_private.h"
@@ -17,6 +18,9 @@ void config_resources_release(struct config_resource *list, size_t n)
 		free(list[i].driver);
 		keyvals_release(&list[i].driver_opts);
 		keyvals_release(&list[i].labels);
+		free(list[i].subnet);
+		free(list[i].gateway);
+		free(list[i].ip_range);
 		strv_free(list[i].unused);
 	}
 	free(list);
@@ -62,11 +66,75 @@ static int take_unused(const struct field *f, void *out)
 	return 0;
 }
 
+/* ---- ipam ---- */
+
+static int take_subnet(const struct field *f, void *out)
+{
+	return field_text(f, &((struct config_resource *)out)->subnet);
+}
+
+static int take_gateway(const struct field *f, void *out)
+{
+	return field_text(f, &((struct config_resource *)out)->gateway);
+}
+
+static int take_ip_range(const struct field *f, void *out)
+{
+	return field_text(f, &((struct config_resource *)out)->ip_range);
+}
+
+static int take_unused_ipam(const struct field *f, void *out)
+{
+	strv_pushf(&((struct config_resource *)out)->unused, "ipam.%s", f->key);
+	return 0;
+}
+
+static const struct field_reader pool_fields[] = {
+    {"subnet", take_subnet}, {"gateway", take_gateway}, {"ip_range", take_ip_range}, {"aux_addresses", take_unused_ipam}, {NULL, NULL}};
+
+/* The first of IPv4: an engine's bridge has one. */
+static int take_pools(const struct field *f, void *out)
+{
+	struct config_resource *network = out;
+	int r = f->node->type == YAML_LIST ? 0 : field_expected(f, "a list of subnets");
+	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
+		struct field child = field_child(f, i);
+		struct config_resource pool = {.unused = network->unused};
+		r = field_read_map(&child, pool_fields, UNKNOWN_WARNS, "a mapping with subnet", &pool);
+		network->unused = pool.unused;
+		bool taken = r == 0 && !network->subnet && subnet_is(pool.subnet);
+		if (r == 0 && !taken)
+			strv_pushf(&network->unused, "ipam (%s)", pool.subnet ? pool.subnet : "no subnet");
+		if (taken) {
+			network->subnet = move_ptr(pool.subnet);
+			network->gateway = move_ptr(pool.gateway);
+			network->ip_range = move_ptr(pool.ip_range);
+		}
+		free(pool.subnet);
+		free(pool.gateway);
+		free(pool.ip_range);
+	}
+	return r;
+}
+
+static int take_ipam_driver(const struct field *f, void *out)
+{
+	bool is_default = f->node->type == YAML_SCALAR && !strcmp(f->node->text, "default");
+	return is_default ? 0 : take_unused_ipam(f, out);
+}
+
+static const struct field_reader ipam_fields[] = {{"driver", take_ipam_driver}, {"config", take_pools}, {"options", take_unused_ipam}, {NULL, NULL}};
+
+static int take_ipam(const struct field *f, void *out)
+{
+	return field_read_map(f, ipam_fields, UNKNOWN_WARNS, "a mapping with config", out);
+}
+
 static const struct field_reader volume_fields[] = {
     {"name", take_name}, {"external", take_external}, {"driver", take_driver}, {"driver_opts", take_driver_opts}, {"labels", take_labels}, {NULL, NULL}};
 static const struct field_reader network_fields[] = {
-    {"name", take_name},       {"external", take_external},  {"driver", take_driver},     {"driver_opts", take_driver_opts}, {"labels", field_ignore},
-    {"ipam", take_unused},     {"internal", take_unused},    {"attachable", field_ignore}, {"enable_ipv4", take_unused},      {"enable_ipv6", take_unused}, {NULL, NULL}};
+    {"name", take_name},       {"external", take_external},  {"driver", take_driver},     {"driver_opts", take_driver_opts}, {"labels", take_labels},
+    {"ipam", take_ipam},       {"internal", take_unused},    {"attachable", field_ignore}, {"enable_ipv4", take_unused},      {"enable_ipv6", take_unused}, {NULL, NULL}};
 
 static int read_resources(const struct field *f, const struct field_reader *table, const char *what, struct config_resource **list, size_t *n)
 {
@@ -152,4 +220,85 @@ void join_external_networks(struct config *c)
 			name_on_external(c, s, *key, config_resource_name(network));
 		}
 	}
+}
+
+/* ---- the environment's own network ---- */
+
+static bool is_on(const struct config_service *s, const char *key)
+{
+	return s->networks ? strv_contains(s->networks, key) : !s->container.network && !strcmp(key, "default");
+}
+
+static bool is_own(const struct config *c, const struct config_resource *network)
+{
+	bool used = false;
+	for (size_t i = 0; !network->external && i < c->n_services; i++)
+		used = used || is_on(&c->services[i], network->key);
+	return used;
+}
+
+/* "default" is one that is there although the file does not say so. */
+static bool is_unsaid(const struct config *c)
+{
+	bool on = false;
+	for (size_t i = 0; i < c->n_services; i++)
+		on = on || is_on(&c->services[i], "default");
+	return on && !config_network(c, "default");
+}
+
+/* A bridge of that name is one machine's: two workspaces cannot have it. */
+static bool is_shared(const char *option)
+{
+	return !strcmp(option, "com.docker.network.bridge.name");
+}
+
+/* What one of them says alone would be said of the others, too. */
+static bool agree(const struct config *c, const struct keyval *option)
+{
+	bool all = !is_unsaid(c) && (c->is_main || !is_shared(option->key));
+	for (size_t i = 0; all && i < c->n_networks; i++) {
+		const char *other = is_own(c, &c->networks[i]) ? keyvals_get(&c->networks[i].driver_opts, option->key) : option->value;
+		all = (!other && !option->value) || (other && option->value && !strcmp(other, option->value));
+	}
+	return all;
+}
+
+static void add_own(struct config *c, struct config_resource *network)
+{
+	for (size_t i = 0; i < network->labels.count; i++)
+		if (!keyvals_get(&c->network_labels, network->labels.items[i].key))
+			keyvals_set(&c->network_labels, network->labels.items[i].key, network->labels.items[i].value ? network->labels.items[i].value : "");
+	for (size_t i = 0; i < network->driver_opts.count; i++) {
+		const struct keyval *option = &network->driver_opts.items[i];
+		if (agree(c, option))
+			keyvals_set(&c->network_opts, option->key, option->value);
+		else
+			strv_pushf(&network->unused, "driver_opts.%s", option->key);
+	}
+	if (network->subnet && c->addressed)
+		strv_push(&network->unused, xstrdup("ipam"));
+	else if (network->subnet)
+		c->addressed = network;
+}
+
+static void take_address(const struct config *c, struct config_service *s, const char *entry)
+{
+	size_t len = strcspn(entry, " ");
+	bool addressed = c->addressed && strlen(c->addressed->key) == len && !strncmp(entry, c->addressed->key, len);
+	if (addressed && !s->is_copy)
+		s->container.ipv4_address = xstrdup(entry + len + 1);
+	else if (!addressed)
+		strv_push(&s->network_words, xstrdup("ipv4_address"));
+}
+
+void settle_own_network(struct config *c)
+{
+	for (size_t i = 0; i < c->n_networks; i++)
+		if (is_own(c, &c->networks[i]))
+			add_own(c, &c->networks[i]);
+		else if (!c->networks[i].external && c->networks[i].subnet)
+			strv_push(&c->networks[i].unused, xstrdup("ipam"));
+	for (size_t i = 0; i < c->n_services; i++)
+		for (char **entry = c->services[i].network_addresses; entry && *entry; entry++)
+			take_address(c, &c->services[i], *entry);
 }

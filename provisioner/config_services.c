@@ -72,8 +72,25 @@ static int take_unused(const struct field *f, void *out)
 	return 0;
 }
 
+/* Where that is, read_networks knows. */
+static int read_address(const struct field *f, void *out)
+{
+	char *address = NULL;
+	int r = field_text(f, &address);
+	if (r == 0)
+		strv_push(&((struct config_service *)out)->network_addresses, address);
+	return r;
+}
+
+/* Beside others it is that of the first. */
+static int read_network_mac(const struct field *f, void *out)
+{
+	struct config_service *s = out;
+	return s->container.mac_address ? take_unused(f, out) : field_text(f, &s->container.mac_address);
+}
+
 static const struct field_reader network_fields[] = {{"aliases", read_aliases},      {"priority", field_ignore},    {"gw_priority", take_unused},    {"interface_name", take_unused},
-                                                     {"ipv4_address", take_unused},  {"ipv6_address", take_unused}, {"link_local_ips", take_unused}, {"mac_address", take_unused},
+                                                     {"ipv4_address", read_address}, {"ipv6_address", take_unused}, {"link_local_ips", take_unused}, {"mac_address", read_network_mac},
                                                      {"driver_opts", take_unused},   {NULL, NULL}};
 
 /* Services of one file reach each other whatever networks they are on: of a network only the names on it count. */
@@ -85,7 +102,8 @@ static int read_networks(const struct field *f, void *out)
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < f->node->count; i++) {
 		struct field network = field_child(f, i);
-		size_t before = strv_len(s->aliases);
+		size_t before = strv_len(s->aliases), addresses = strv_len(s->network_addresses);
+		bool has_mac = s->container.mac_address;
 		char *key = network.key ? xstrdup(network.key) : NULL;
 		if (!key)
 			r = field_text(&network, &key);
@@ -93,6 +111,15 @@ static int read_networks(const struct field *f, void *out)
 			r = field_read_map(&network, network_fields, UNKNOWN_WARNS, "a mapping, or nothing", out);
 		for (char **alias = s->aliases ? s->aliases + before : NULL; alias && *alias; alias++)
 			strv_pushf(&s->network_aliases, "%s %s", key, *alias);
+		const struct config_resource *resource = key ? config_network(loading_of(f)->config, key) : NULL;
+		if (!has_mac && s->container.mac_address && resource && resource->external) { /* it is not the environment's */
+			free(move_ptr(s->container.mac_address));
+			strv_push(&s->network_words, xstrdup("mac_address"));
+		}
+		if (strv_len(s->network_addresses) > addresses) {
+			cleanup_free char *address = s->network_addresses[addresses];
+			s->network_addresses[addresses] = xasprintf("%s %s", key ? key : "", address);
+		}
 		if (r == 0)
 			strv_push(&s->networks, key);
 		else
@@ -583,6 +610,7 @@ static int copy_service(struct loading *l, const struct field *name, const char 
 	strv_free(move_ptr(s->aliases));
 	strv_free(move_ptr(s->network_aliases));
 	free(move_ptr(s->container.hostname));
+	free(move_ptr(s->container.mac_address));
 	for (size_t i = 0; i < s->n_ports; i++)
 		s->ports[i].published = 0;
 	for (size_t i = 0; i < s->n_volumes; i++)

@@ -58,6 +58,7 @@ void model_free(struct model *m)
 	free(m->backend_reason);
 	strv_free(m->warnings);
 	free(m->signature);
+	free(m->network);
 	json_decref(m->shape);
 	json_decref(m->record);
 	free(m);
@@ -477,6 +478,28 @@ char *model_mask(const struct model *m, const char *text)
 
 /* ---- loading ---- */
 
+static json_t *map_of(const struct keyvals *kv)
+{
+	json_t *map = json_object();
+	for (size_t i = 0; i < kv->count; i++)
+		json_object_set_new(map, kv->items[i].key, json_string(kv->items[i].value ? kv->items[i].value : ""));
+	return map;
+}
+
+/* As in struct service_spec. new; NULL: as the engine makes it */
+static char *network_text(const struct config *c)
+{
+	const struct config_resource *a = c->addressed;
+	if (!a && !c->network_labels.count && !c->network_opts.count)
+		return NULL;
+	json_t *network = json_pack("{s:o, s:o}", "Labels", map_of(&c->network_labels), "Options", map_of(&c->network_opts));
+	if (a)
+		json_object_update_new(network, json_pack("{s:s, s:s*, s:s*, s:b}", "Subnet", a->subnet, "Gateway", a->gateway, "IPRange", a->ip_range, "Exact", c->is_main));
+	char *text = json_dumps(network, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(network);
+	return text;
+}
+
 static void make_services(struct model *m, const struct model_params *params)
 {
 	m->n_services = m->config->n_services;
@@ -493,7 +516,8 @@ static void make_services(struct model *m, const struct model_params *params)
 	}
 	for (size_t i = 0; i < m->config->n_own_warnings; i++)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
-	model_warn(m);
+	m->network = network_text(m->config);
+	model_warn(m, params);
 }
 
 static bool has_form(const char *value)

@@ -80,6 +80,7 @@ struct model {
 	char *backend, *backend_target, *backend_reason; /* target: NULL where there is but one */
 	uint32_t generation;
 	char **warnings;
+	char *network;   /* as in struct service_spec */
 	json_t *shape;   /* config_load_shape's, for what docker compose reads; NULL: not on an engine */
 	char *signature; /* equal signatures: nothing that is generated or started differs */
 };
@@ -176,7 +177,7 @@ int model_expand_env(struct model *m, const struct model_params *params, const s
 
 /* ---- model_warnings.c ---- */
 
-void model_warn(struct model *m);
+void model_warn(struct model *m, const struct model_params *params);
 
 /* ---- inside.c ---- */
 

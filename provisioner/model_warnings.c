@@ -1,9 +1,11 @@
 /* What of a configuration the chosen backend does not do as it is written: told, whatever it is, and the services run all the same. */
 #include <string.h>
 
+#include "backends/subnet.h"
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "provisioner/beside_compose.h"
 #include "provisioner/model.h"
 
 /* ---- host processes ---- */
@@ -72,13 +74,28 @@ static void warn_of_network(struct model *m, const struct config_resource *n)
 		buffer_printf(&words, "%s%s", words.len ? ", " : "", *word);
 	if (n->driver && strcmp(n->driver, "bridge"))
 		buffer_printf(&words, "%sdriver", words.len ? ", " : "");
-	if (n->driver_opts.count)
-		buffer_printf(&words, "%sdriver_opts", words.len ? ", " : "");
 	if (n->name)
 		buffer_printf(&words, "%sname", words.len ? ", " : "");
 	if (words.len)
 		strv_pushf(&m->warnings, "networks.%s: %s: not used, for all services of a workspace meet on one network of its own, made as the engine makes them", n->key,
 		           buffer_str(&words));
+}
+
+/* Which subnet the services' addresses are in, where it is not the file's. */
+static void warn_of_subnet(struct model *m, const struct model_params *params)
+{
+	const struct config_resource *n = m->config->addressed;
+	cleanup_free char *now = n ? beside_compose_subnet(params->id->state_dir) : NULL;
+	if (!n || (now ? !strcmp(now, n->subnet) : m->config->is_main))
+		return;
+	strv_pushf(&m->warnings, "networks.%s: the subnet %s is %s; here it is %s, in which addresses have the same places", n->key, n->subnet,
+	           m->config->is_main ? "another network's" : "the main checkout's", now ? now : "one that the engine chooses");
+	for (size_t i = 0; now && i < m->n_services; i++) {
+		const char *address = m->services[i].config->container.ipv4_address;
+		cleanup_free char *moved = address ? subnet_moved(address, n->subnet, now) : NULL;
+		if (address)
+			strv_pushf(&m->warnings, "%s: its address is %s, not %s: the name is the same in every workspace", m->services[i].config->name, moved ? moved : "the engine's choice", address);
+	}
 }
 
 static void warn_of_mode(struct model *m, const struct config_service *c)
@@ -103,7 +120,7 @@ static void warn_of_addresses(struct model *m, const struct config_service *c)
 		strv_pushf(&m->warnings, "%s: networks: %s: not used, for the network is the environment's own", c->name, buffer_str(&words));
 }
 
-void model_warn(struct model *m)
+void model_warn(struct model *m, const struct model_params *params)
 {
 	bool processes = !strcmp(m->backend, "process");
 	if (processes)
@@ -117,6 +134,8 @@ void model_warn(struct model *m)
 			warn_of_addresses(m, c);
 		}
 	}
+	if (!processes)
+		warn_of_subnet(m, params);
 	for (size_t i = 0; !processes && i < m->config->n_volumes; i++)
 		warn_of_volume(m, &m->config->volumes[i]);
 	for (size_t i = 0; !processes && i < m->config->n_networks; i++)

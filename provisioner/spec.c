@@ -710,6 +710,7 @@ int model_build_spec(struct model *m, struct model_service *s, const struct mode
 	    .data = data_path(&b, "", c->name),
 	    .aliases = c->aliases,
 	    .container = &c->container,
+	    .network = m->network,
 	};
 	spec_build_volumes(&b);
 	if (s->network == NETWORK_HOST)

@@ -601,6 +601,12 @@ static void a_log_that_goes_elsewhere_is_approved(void **state)
 	}
 }
 
+static void subnets_and_options_of_networks_are_approved(void **state)
+{
+	cleanup_free char *text = approval_of("services: { a: { image: \"redis:7\" } }\nnetworks: { n: { labels: { a: b }, ipam: { config: [{ subnet: 10.0.0.0/8 }] }, driver_opts: { x: y } } }\n");
+	assert_string_equal(text, "networks.n.driver_opts={\"x\":\"y\"}\nnetworks.n.ipam={\"config\":[{\"subnet\":\"10.0.0.0/8\"}]}\n");
+}
+
 static void what_runs_code_is_approved_whatever_its_order(void **state)
 {
 	cleanup_free char *one =
@@ -669,6 +675,7 @@ int main(void)
 	    cmocka_unit_test(the_hash_is_of_all_files),
 	    cmocka_unit_test(images_and_ports_need_no_approval),
 	    cmocka_unit_test(an_engines_address_is_approved),
+	    cmocka_unit_test(subnets_and_options_of_networks_are_approved),
 	    cmocka_unit_test(a_log_that_goes_elsewhere_is_approved),
 	    cmocka_unit_test(a_context_that_a_link_leads_out_is_approved_as_such),
 	    cmocka_unit_test(what_runs_code_is_approved_whatever_its_order),

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "provisioner/beside_compose.h"
 #include "provisioner/model.h"
 
 static char *scratch, *recipe_dir;
@@ -821,16 +822,99 @@ static void what_an_engine_would_refuse_it_is_not_told(void **state)
 	workspace_release(&w);
 }
 
+static const char two_networks[] =
+    "services:\n"
+    "  web: { image: x, networks: { front: { ipv4_address: 172.28.0.5, aliases: [www] }, back: { ipv4_address: 10.9.0.5 } } }\n"
+    "  db: { image: x, networks: { back: { mac_address: 02:42:ac:11:65:43 }, theirs: {} } }\n"
+    "  proxy: { image: x, networks: { theirs: { ipv4_address: 10.1.2.3, mac_address: 02:42:ac:11:65:44 } } }\n"
+    "networks:\n"
+    "  front:\n"
+    "    ipam: { config: [{ subnet: 'fd00::/64' }, { subnet: 172.28.0.0/16, gateway: 172.28.0.1, ip_range: 172.28.5.0/24 }] }\n"
+    "    driver_opts: { com.docker.network.driver.mtu: 1400, one: a, com.docker.network.bridge.name: br-shop }\n"
+    "    labels: { of: front, first: 'yes' }\n"
+    "  back:\n"
+    "    ipam: { config: [{ subnet: 10.9.0.0/24 }] }\n"
+    "    driver_opts: { com.docker.network.driver.mtu: 1400, one: b, com.docker.network.bridge.name: br-shop }\n"
+    "    labels: [of=back, second=yes]\n"
+    "  theirs: { external: true }\n"
+    "x-aether: { backend: docker }\n";
+
+/* All of them are one network: of what they say of it, what fits together. */
+static void the_network_is_as_the_files_own_ones(void **state)
+{
+	for (int main = 0; main < 2; main++) {
+		struct workspace w;
+		workspace_new(&w, main, two_networks);
+		struct model *m = load(&w, true, "");
+		json_t *network = json_loads(model_service(m, "db")->spec.network, 0, NULL), *created_db = created(m, "db", 41);
+		assert_json(json_object_get(network, "Labels"), "{\"first\":\"yes\",\"of\":\"front\",\"second\":\"yes\"}");
+		assert_json(json_object_get(network, "Options"), main ? "{\"com.docker.network.bridge.name\":\"br-shop\",\"com.docker.network.driver.mtu\":\"1400\"}" : "{\"com.docker.network.driver.mtu\":\"1400\"}");
+		assert_json(json_object_get(network, "Subnet"), "\"172.28.0.0/16\"");
+		assert_json(json_object_get(network, "Gateway"), "\"172.28.0.1\"");
+		assert_json(json_object_get(network, "IPRange"), "\"172.28.5.0/24\"");
+		assert_json(json_object_get(network, "Exact"), main ? "true" : "false");
+		assert_string_equal(model_service(m, "web")->spec.container->ipv4_address, "172.28.0.5");
+		assert_null(model_service(m, "proxy")->spec.container->ipv4_address);
+		assert_null(model_service(m, "proxy")->spec.container->mac_address);
+		assert_json(json_object_get(created_db, "MacAddress"), "\"02:42:ac:11:65:43\"");
+		assert_true(warns(m, "networks.front: ipam (fd00::/64), driver_opts.one"));
+		assert_true(warns(m, "networks.back: driver_opts.one"));
+		assert_true(warns(m, "web: networks: ipv4_address"));
+		assert_true(warns(m, "proxy: networks: mac_address, ipv4_address"));
+		assert_int_equal(warns(m, "networks.front: the subnet 172.28.0.0/16 is the main checkout's; here it is one that the engine chooses"), !main);
+		json_decref(created_db);
+		json_decref(network);
+		model_free(m);
+		workspace_release(&w);
+	}
+}
+
+/* What docker compose is told is what the engine has made, whatever it was asked for. */
+static void docker_compose_is_told_where_services_are(void **state)
+{
+	static const struct {
+		bool main;
+		const char *made; /* NULL: nothing yet */
+		const char *pool, *web;
+	} cases[] = {
+	    {true, NULL, "[{\"gateway\":\"172.28.0.1\",\"ip_range\":\"172.28.5.0/24\",\"subnet\":\"172.28.0.0/16\"}]", "{\"ipv4_address\":\"172.28.0.5\"}"},
+	    {false, NULL, "", "null"},
+	    {false, "192.168.16.0/20", "[{\"gateway\":\"192.168.16.1\",\"ip_range\":\"192.168.21.0/24\",\"subnet\":\"192.168.16.0/20\"}]", "{\"ipv4_address\":\"192.168.16.5\"}"},
+	    {true, "10.89.3.0/24", "[{\"gateway\":\"10.89.3.1\",\"subnet\":\"10.89.3.0/24\"}]", "{\"ipv4_address\":\"10.89.3.5\"}"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct workspace w;
+		workspace_new(&w, cases[i].main, two_networks);
+		cleanup_free char *path = xasprintf("%s/" BACKEND_SUBNET, w.id.state_dir);
+		assert_int_equal(dir_make(AT_FDCWD, w.id.state_dir, 0700), 0);
+		if (cases[i].made)
+			assert_int_equal(file_write_atomic(AT_FDCWD, path, cases[i].made, strlen(cases[i].made), 0600), 0);
+		struct model *m = load(&w, true, "");
+		json_t *shape = json_loads("{\"services\":{\"web\":{\"networks\":{\"default\":null}},\"db\":{\"networks\":{\"default\":null}}},\"networks\":{\"default\":{\"name\":\"n\",\"ipam\":{}}}}", 0, NULL);
+		beside_compose_network(shape, m->config, w.id.state_dir);
+		json_t *services = json_object_get(shape, "services"), *network = json_object_get(json_object_get(shape, "networks"), "default");
+		assert_json(json_object_get(json_object_get(network, "ipam"), "config"), cases[i].pool);
+		assert_json(json_object_get(json_object_get(json_object_get(services, "web"), "networks"), "default"), cases[i].web);
+		assert_json(json_object_get(json_object_get(services, "db"), "mac_address"), "\"02:42:ac:11:65:43\"");
+		assert_json(json_object_get(json_object_get(network, "labels"), "second"), "\"yes\"");
+		assert_json(json_object_get(json_object_get(network, "driver_opts"), "com.docker.network.driver.mtu"), "\"1400\"");
+		assert_int_equal(warns(m, "web: its address is"), cases[i].made != NULL);
+		json_decref(shape);
+		model_free(m);
+		workspace_release(&w);
+	}
+}
+
 /* Each of them is another container; who has none of them is the same as before they were known. */
 static void what_came_later_counts_where_it_is_used(void **state)
 {
 	static const char *const options[] = {"logging: { driver: none }", "logging: { options: { none: '' } }", "annotations: { none: '' }", "mac_address: none", "blkio_config: { weight: 1 }",
-	                                     "post_start: [{ command: a }]", "pre_stop: [{ command: a }]"};
+	                                     "post_start: [{ command: a }]", "pre_stop: [{ command: a }]", "networks: { default: { ipv4_address: none } }"};
 	struct container_options o = CONTAINER_OPTIONS_INIT;
-	uint64_t seen[10] = {container_options_hash(HASH_INIT, &o)};
+	uint64_t seen[12] = {container_options_hash(HASH_INIT, &o)};
 	assert_true(seen[0] == 0x60b75cffb8905467); /* as of containers that are there */
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
-		cleanup_free char *compose = xasprintf("services: { a: { image: x, %s } }\nx-aether: { backend: docker }\n", options[i]);
+		cleanup_free char *compose = xasprintf("services: { a: { image: x, %s } }\nnetworks: { default: { ipam: { config: [{ subnet: 10.0.0.0/8 }] } } }\nx-aether: { backend: docker }\n", options[i]);
 		struct workspace w;
 		workspace_new(&w, false, compose);
 		struct model *m = load(&w, true, "");
@@ -1084,6 +1168,8 @@ int main(void)
 	    cmocka_unit_test(what_only_a_container_has_reaches_it),
 	    cmocka_unit_test(mounts_are_as_they_are_said),
 	    cmocka_unit_test(what_an_engine_would_refuse_it_is_not_told),
+	    cmocka_unit_test(the_network_is_as_the_files_own_ones),
+	    cmocka_unit_test(docker_compose_is_told_where_services_are),
 	    cmocka_unit_test(what_came_later_counts_where_it_is_used),
 	    cmocka_unit_test(names_on_networks_of_others_are_the_main_checkouts),
 	    cmocka_unit_test(what_others_made_is_warned_of),
