@@ -91,8 +91,10 @@ static json_t *network_body(const struct engine *e, const char *subnet)
 	if (own && (subnet || !wanted(e, "Subnet")))
 		json_object_set_new(labels, ENGINE_LABEL_NETWORK, json_string(own));
 	json_t *body = json_pack("{s:s, s:b, s:o}", "Name", name, "CheckDuplicate", true, "Labels", labels);
-	if (json_object_size(options))
+	if (json_object_size(options)) {
+		json_object_set_new(body, "Driver", json_string("bridge")); /* without it Podman takes none of its options */
 		json_object_set(body, "Options", options);
+	}
 	if (!subnet)
 		return body;
 	json_t *pool = json_pack("{s:s}", "Subnet", subnet);

@@ -133,6 +133,67 @@ fi
 ajj up part >said 2>&1 && fail 'a subpath on an engine that knows none'
 grep -q 'subpath' said || fail "subpath is not named: $(cat said)"
 
+# what it says, what is run in it and where it is, here and in another workspace
+ajj destroy || fail destroy
+base=10.$((130 + $$ % 90)).$((RANDOM % 250))
+cat >compose.yaml <<YAML
+services:
+  web:
+    image: busybox:1
+    stop_signal: SIGKILL
+    command: [sh, -c, "echo from-web; sleep 1000"]
+    container_name: shop-web
+    logging: { driver: json-file, options: { max-size: 1m } }
+    label_file: own.labels
+    mac_address: 02:42:ac:11:65:43
+    networks: { inner: { ipv4_address: $base.5 } }
+    post_start: [{ command: [sh, -c, 'echo "post-start \$\$A"; touch /started'], user: "0", working_dir: /tmp, environment: { A: of-its-own } }]
+    pre_stop: [{ command: [sh, -c, "ls /started; echo pre-stop"] }]
+  quiet: { image: busybox:1, stop_signal: SIGKILL, command: [sh, -c, "echo unheard; sleep 1000"], logging: { driver: none }, networks: [inner] }
+  fails: { image: busybox:1, stop_signal: SIGKILL, command: [sleep, "1000"], networks: [inner], post_start: [{ command: [sh, -c, "echo why; exit 3"] }], profiles: [never] }
+networks:
+  inner: { labels: { mine: "yes" }, driver_opts: { com.docker.network.driver.mtu: "1400" }, ipam: { config: [{ subnet: $base.0/24 }] } }
+YAML
+echo from.file=yes >own.labels
+git add compose.yaml own.labels && git -c user.name=x -c user.email=x@x commit -qm x || fail commit
+address_of() {
+	inspected "$1" "c['NetworkSettings']['Networks']['$AETHER_NAMESPACE']['IPAddress']"
+}
+around() { # what the service's container is and was told in this workspace
+	same json-file "$(inspected web 'c["HostConfig"]["LogConfig"]["Type"]')" 'the logging driver'
+	same yes "$(inspected web 'c["Config"]["Labels"]["from.file"]')" 'label_file'
+	same 02:42:ac:11:65:43 "$(inspected web "c['NetworkSettings']['Networks']['$AETHER_NAMESPACE']['MacAddress']")" 'mac_address'
+	wait_for 10 'what a service says' eval 'ajj logs web | grep -qx from-web'
+	ajj logs web | grep -qx 'post-start of-its-own' || fail "post_start: $(ajj logs web)"
+	wait_for 10 'that nothing is heard' eval 'ajj logs quiet | grep -q "its logging driver, which lets nobody read it"'
+	ajj logs quiet | grep -q '^Hint: logging: !reset' || fail "no hint: $(ajj logs quiet)"
+	same "$(address_of web)" "$(sed -n 's/.*ipv4_address: *//p' .aether/compose.yaml | tr -d "\"'")" 'the address that docker compose is told'
+	api GET "/networks/$AETHER_NAMESPACE" | python3 -c '
+import json, sys
+n = json.load(sys.stdin)
+assert n["Labels"]["mine"] == "yes" and "1400" in n["Options"].values(), n' || fail 'the network'
+}
+ajj up || fail 'up with hooks'
+cd . && set -a && . ./.env && set +a
+around
+same "$base.5" "$(address_of web)" 'an address as it is written'
+ajj stop web || fail 'stop web'
+ajj logs web | tail -n 2 | tr '\n' ' ' | grep -qx '/started pre-stop ' || fail "pre_stop: $(ajj logs web)"
+ajj up fails >said 2>&1 && fail 'started although its hook fails'
+grep -q 'post_start hook 1 has ended with exit status 3: why' said || fail "said: $(cat said)"
+
+first=$PWD
+git worktree add -q ../second && cd ../second && ajj up || fail 'the second workspace'
+cd . && set -a && . ./.env && set +a
+around
+moved=$(address_of web)
+[ "$moved" != "$base.5" ] && [ "${moved##*.}" = 5 ] || fail "the address in the second workspace: $moved"
+ajj status >/dev/null
+warned "networks.inner: the subnet $base.0/24 is the main checkout's"
+[ "$engine" != "${DOCKER_SOCKET:-}" ] || ajj exec web nslookup shop-web | grep -q "$moved" || fail 'its container_name is no name of it here'
+ajj destroy && cd .. && ajj detach second || fail 'the end of the second workspace'
+cd "$first" && set -a && . ./.env && set +a
+
 ajj destroy && cd .. && ajj detach app && ajj trash empty || fail 'the end'
 for kind in containers networks volumes; do
 	none_of $kind || fail "left: $(things $kind)"
