@@ -7,7 +7,7 @@
 
 #define TEXTS(o) {(o)->user, (o)->hostname, (o)->domainname, (o)->platform, (o)->pid, (o)->ipc, (o)->uts, (o)->userns, (o)->cgroup, (o)->runtime, (o)->cpuset, (o)->cgroup_parent, (o)->network}
 #define LATER_TEXTS(o) {(o)->log_driver, (o)->mac_address, (o)->blkio, (o)->ipv4_address}
-#define LATER_LISTS(o) {(o)->post_start, (o)->pre_stop}
+#define LATER_LISTS(o) {(o)->post_start, (o)->pre_stop, (o)->external_links}
 #define LATER_MAPS(o) {&(o)->annotations, &(o)->log_options}
 #define LISTS(o)                                                                                                       \
 	{(o)->cap_add, (o)->cap_drop, (o)->group_add, (o)->security_opt, (o)->devices, (o)->device_rules, (o)->device_requests, (o)->dns, (o)->dns_search, (o)->dns_options, (o)->extra_hosts, (o)->networks, (o)->network_names, (o)->volumes_from, (o)->check.test}

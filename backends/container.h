@@ -37,6 +37,7 @@ struct container_options {
 	char **volumes_from; /* SERVICE[:ro] or container:NAME[:ro] */
 	char **networks;    /* of others, which it is on as well */
 	char **network_names; /* NETWORK NAME: what it is called there, beside its container's own name */
+	char **external_links; /* CONTAINER[:ALIAS], of others', on these networks */
 	char **dns, **dns_search, **dns_options;
 	char **extra_hosts; /* NAME:ADDRESS, the address may be "host-gateway" */
 	struct keyvals labels, sysctls, storage, annotations;

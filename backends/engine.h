@@ -225,7 +225,7 @@ struct engine_plan {
 	uint32_t generation;
 	json_t *volume_options; /* of volumes, by their keys: Driver, DriverOpts, Labels; NULL: none */
 	char **externals, **networks; /* volumes and networks of others: must be there; the networks are joined before it is started */
-	char **network_names; /* as in struct container_options */
+	char **network_names, **external_links; /* as in struct container_options */
 	unsigned api_needed;    /* minor version; 0: any */
 	bool joins;             /* another container's network or processes: made when that one is there, and always anew */
 };

@@ -62,6 +62,7 @@ void engine_plan_spaces(const struct engine *e, const struct container_options *
 		strv_push(&p->networks, xstrdup(*name));
 	for (char **name = o->network_names; !network && name && *name; name++)
 		strv_push(&p->network_names, xstrdup(*name));
+	p->external_links = strv_copy(o->external_links);
 }
 
 /* ---- one after the other ---- */
@@ -72,6 +73,7 @@ struct walk {
 	char **names;
 	char *id; /* of the container that joins */
 	char *const *aliases; /* NETWORK NAME */
+	char *const *links;   /* CONTAINER[:ALIAS] */
 	size_t next;
 	bool joins;
 	struct error error;
@@ -124,7 +126,10 @@ static json_t *connection(const struct walk *w, const char *network)
 	for (char *const *alias = w->aliases; alias && *alias; alias++)
 		if (!strncmp(*alias, network, len) && (*alias)[len] == ' ')
 			json_array_append_new(aliases, json_string(*alias + len + 1));
-	return json_pack("{s:s, s:{s:o}}", "Container", w->id, "EndpointConfig", "Aliases", aliases);
+	json_t *links = w->links && *w->links ? json_array() : NULL;
+	for (char *const *link = w->links; link && *link; link++)
+		json_array_append_new(links, strchr(*link, ':') ? json_string(*link) : json_sprintf("%s:%s", *link, *link));
+	return json_pack("{s:s, s:{s:o, s:o*}}", "Container", w->id, "EndpointConfig", "Aliases", aliases, "Links", links);
 }
 
 static void next(struct walk *w)
@@ -177,6 +182,7 @@ void engine_external_join(struct engine *e, const struct engine_plan *p, const c
 	w->joins = true;
 	w->id = xstrdup(id);
 	w->aliases = p->network_names;
+	w->links = p->external_links;
 	add(w, "networks", p->networks, "/connect");
 	next(w);
 }

@@ -195,6 +195,8 @@ void engine_check_options(const struct engine *e, const struct service_spec *spe
 	cleanup_free char *other = o && podman && !is_podmans_driver(o->log_driver) ? xasprintf("Podman has no driver %s, and logs as it does by itself", o->log_driver) : NULL;
 	if (other)
 		report(arg, DIAGNOSTIC_WARNING, spec->name, "logging", other, NULL);
+	if (o && o->external_links && podman)
+		report(arg, DIAGNOSTIC_WARNING, spec->name, "external_links", "not used, Podman has no links", NULL);
 	if (o && o->annotations.count && (podman || (e->api && e->api < ENGINE_API_ANNOTATIONS)))
 		report(arg, DIAGNOSTIC_WARNING, spec->name, "annotations", "not used, for that takes Docker 24", NULL);
 }

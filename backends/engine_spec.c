@@ -300,6 +300,7 @@ void engine_plan_free(struct engine_plan *p)
 	strv_free(p->externals);
 	strv_free(p->networks);
 	strv_free(p->network_names);
+	strv_free(p->external_links);
 	strv_free(p->records);
 	strv_free(p->volumes);
 	strv_free(p->targets);

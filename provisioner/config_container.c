@@ -65,6 +65,7 @@ LIST(group_add)
 LIST(security_opt)
 LIST(device_rules)
 LIST(volumes_from)
+LIST(external_links)
 LIST(dns)
 LIST(dns_search)
 LIST(dns_options)
@@ -582,6 +583,7 @@ const struct field_reader container_fields[] = {
     {"dns_opt", take_dns_options},
     {"dns_search", take_dns_search},
     {"domainname", take_domainname},
+    {"external_links", take_external_links},
     {"extra_hosts", take_extra_hosts},
     {"gpus", take_gpus},
     {"group_add", take_group_add},

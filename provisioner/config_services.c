@@ -540,7 +540,6 @@ static const struct field_reader service_fields[] = {
     {"credential_spec", NULL},
     {"develop", NULL},
     {"extends", NULL},
-    {"external_links", NULL},
     {"isolation", NULL},
     {"links", field_ignore}, /* add_links */
     {"models", NULL},

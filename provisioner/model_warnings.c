@@ -111,6 +111,13 @@ static void warn_of_mode(struct model *m, const struct config_service *c)
 		strv_pushf(&m->warnings, "%s: network_mode %s: ports of its own cannot be published, and are not", c->name, mode);
 }
 
+/* Others' containers are not on the environment's own network. */
+static void warn_of_links(struct model *m, const struct config_service *c)
+{
+	if (c->container.external_links && !c->container.networks)
+		strv_pushf(&m->warnings, "%s: external_links: not used, for it is on no network that is external, where others' containers are", c->name);
+}
+
 static void warn_of_addresses(struct model *m, const struct config_service *c)
 {
 	cleanup_buffer struct buffer words = BUFFER_INIT;
@@ -132,6 +139,7 @@ void model_warn(struct model *m, const struct model_params *params)
 		} else {
 			warn_of_mode(m, c);
 			warn_of_addresses(m, c);
+			warn_of_links(m, c);
 		}
 	}
 	if (!processes)

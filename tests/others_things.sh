@@ -32,6 +32,7 @@ services:
       - { type: tmpfs, target: /scratch, tmpfs: { size: 1m, mode: 0700 } }
     networks: [default, theirs]
     hostname: named
+    external_links: ["another:its-alias"]
   beside:
     image: busybox:1
     stop_signal: SIGKILL
@@ -77,6 +78,7 @@ warned 'on-host: network_mode host'
 
 same "$foreign" "$(inspected shared '[m["Name"] for m in c["Mounts"] if m["Destination"] == "/others"][0]')" 'the external volume'
 same True "$(inspected shared "'$foreign' in c['NetworkSettings']['Networks'] and len(c['NetworkSettings']['Networks']) == 2")" 'the networks'
+[ "$engine" != "${DOCKER_SOCKET:-}" ] || same "['another:its-alias']" "$(inspected shared "c['NetworkSettings']['Networks']['$foreign']['Links']")" 'external_links'
 same True "$(inspected shared '"size=" in c["HostConfig"]["Tmpfs"]["/scratch"] and "mode=" in c["HostConfig"]["Tmpfs"]["/scratch"]')" 'the tmpfs'
 limited=$(inspected shared '[m["Name"] for m in c["Mounts"] if m["Destination"] == "/limited"][0]')
 same "{'device': 'tmpfs', 'o': 'nodev', 'type': 'tmpfs'} yes" "$(api GET "/volumes/$limited" | python3 -c 'import json, sys; v = json.load(sys.stdin); print(v["Options"], v["Labels"]["mine"])')" 'driver_opts'

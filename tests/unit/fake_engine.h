@@ -207,13 +207,17 @@ static inline void fake_engine_stop(struct fake_engine *f)
 	pthread_mutex_destroy(&f->lock);
 }
 
+static inline void fake_engine_change_ignored(void *arg, const struct instance *now)
+{
+}
+
 /* A backend of the namespace "ns" on it, whose files are all in `dir`. `progress` may be NULL. */
 static inline struct backend *fake_engine_open(const struct fake_engine *f, uv_loop_t *loop, const char *dir, void (*changed)(void *arg, const struct instance *now),
                                                void (*progress)(void *arg, const char *service, const json_t *progress), void *arg)
 {
 	cleanup_free char *target = xasprintf("unix://%s", f->server.path);
 	const struct backend_params params = {.loop = loop, .target = target, .namespace_ = "ns", .workspace = "w", .workspace_root = dir, .state_dir = dir,
-	                                      .shared_dir = dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = changed, .progress = progress, .changed_arg = arg};
+	                                      .shared_dir = dir, .keeper_pidfd = -1, .uid = (uid_t)-1, .changed = changed ? changed : fake_engine_change_ignored, .progress = progress, .changed_arg = arg};
 	struct backend *b = NULL;
 	assert_int_equal(backend_open(&params, &b, NULL), 0);
 	return b;

@@ -89,13 +89,9 @@ static void assert_told(struct world *w, const char *expected)
 
 /* ---- the backend ---- */
 
-static void on_changed(void *arg, const struct instance *now)
-{
-}
-
 static void open_backend(struct world *w)
 {
-	w->b = fake_engine_open(&w->engine, &w->loop, w->dir, on_changed, NULL, w);
+	w->b = fake_engine_open(&w->engine, &w->loop, w->dir, NULL, NULL, w);
 }
 
 static void close_backend(struct world *w)

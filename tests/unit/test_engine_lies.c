@@ -789,11 +789,11 @@ static void test_joins(void **state)
 {
 	struct world *w = *state;
 	char data[128], heard[SAID_MAX] = "";
-	static char *networks[] = {(char *)"proxy", NULL}, *names[] = {(char *)"prox no", (char *)"proxy web", (char *)"proxy site", NULL};
+	static char *networks[] = {(char *)"proxy", NULL}, *names[] = {(char *)"prox no", (char *)"proxy web", (char *)"proxy site", NULL}, *links[] = {(char *)"other", (char *)"shop_db_1:db", NULL};
 	struct volume_spec volume;
 	struct outcome o = {0}, removed = {0}, cleared = {0};
 	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
-	const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .networks = networks, .network_names = names};
+	const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .networks = networks, .network_names = names, .external_links = links};
 	json_object_set_new(w->engine.networks, "proxy", json_pack("{s:s, s:{}}", "Id", "p1", "Labels"));
 	spec.container = &options;
 	w->engine.spoil = hear_connection;
@@ -805,6 +805,8 @@ static void test_joins(void **state)
 	assert_memory_equal(heard, "/networks/proxy/connect ", 24);
 	cleanup_free char *text = json_dumps(aliases, JSON_COMPACT);
 	assert_string_equal(text, "[\"web\",\"site\"]");
+	cleanup_free char *linked = json_dumps(json_object_get(json_object_get(body, "EndpointConfig"), "Links"), JSON_COMPACT);
+	assert_string_equal(linked, "[\"other:other\",\"shop_db_1:db\"]");
 	json_decref(body);
 
 	/* made anew by docker compose, which names it there in any case */

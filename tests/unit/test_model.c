@@ -909,7 +909,7 @@ static void docker_compose_is_told_where_services_are(void **state)
 static void what_came_later_counts_where_it_is_used(void **state)
 {
 	static const char *const options[] = {"logging: { driver: none }", "logging: { options: { none: '' } }", "annotations: { none: '' }", "mac_address: none", "blkio_config: { weight: 1 }",
-	                                     "post_start: [{ command: a }]", "pre_stop: [{ command: a }]", "networks: { default: { ipv4_address: none } }"};
+	                                     "post_start: [{ command: a }]", "pre_stop: [{ command: a }]", "networks: { default: { ipv4_address: none } }", "external_links: [a]"};
 	struct container_options o = CONTAINER_OPTIONS_INIT;
 	uint64_t seen[12] = {container_options_hash(HASH_INIT, &o)};
 	assert_true(seen[0] == 0x60b75cffb8905467); /* as of containers that are there */
@@ -962,8 +962,8 @@ static void names_on_networks_of_others_are_the_main_checkouts(void **state)
 		struct workspace w;
 		workspace_new(&w, main,
 		              "services:\n"
-		              "  web: { image: x, hostname: h, networks: { proxy: { aliases: [site, shop] }, prox: { aliases: [near] }, inner: { aliases: [own] } } }\n"
-		              "  apart: { image: x, networks: [inner] }\n"
+		              "  web: { image: x, hostname: h, external_links: [c], networks: { proxy: { aliases: [site, shop] }, prox: { aliases: [near] }, inner: { aliases: [own] } } }\n"
+		              "  apart: { image: x, networks: [inner], external_links: [c] }\n"
 		              "networks: { proxy: { external: true, name: the-proxy }, prox: { external: true }, inner: {}, unused: { external: true } }\n"
 		              "x-aether: { backend: docker }\n");
 		struct model *m = load(&w, true, "");
@@ -976,6 +976,8 @@ static void names_on_networks_of_others_are_the_main_checkouts(void **state)
 		assert_null(model_service(m, "apart")->spec.container->networks);
 		assert_int_equal(warns(m, "networks.proxy: it is external, and on it the file's names are those of the main checkout's"), !main);
 		assert_false(warns(m, "networks.unused"));
+		assert_true(warns(m, "apart: external_links: not used"));
+		assert_false(warns(m, "web: external_links"));
 		model_free(m);
 		workspace_release(&w);
 	}
