@@ -211,7 +211,7 @@ static inline void fake_engine_change_ignored(void *arg, const struct instance *
 {
 }
 
-/* A backend of the namespace "ns" on it, whose files are all in `dir`. `progress` may be NULL. */
+/* A backend of the namespace "ns" on it, whose files are all in `dir`. `changed` and `progress` may be NULL. */
 static inline struct backend *fake_engine_open(const struct fake_engine *f, uv_loop_t *loop, const char *dir, void (*changed)(void *arg, const struct instance *now),
                                                void (*progress)(void *arg, const char *service, const json_t *progress), void *arg)
 {
