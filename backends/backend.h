@@ -192,8 +192,9 @@ typedef void backend_build_done(void *arg, const struct error *err, bool differs
 typedef void backend_changed(void *arg, const struct instance *instance);
 
 /* How far the work for a service has come that takes long (its image is pulled), borrowed: {"image", "percent", "layers": [{"id", "status", "current",
- * "total"}]}, bytes; of a build {"image", "building": true, "step", "steps", "text"}, 0 steps: not known yet, at each step; of a volume that others have
- * removed, and that is made anew, empty, {"lost": its key}. NULL: it is over. On the loop thread, a few times a second at most. */
+ * "total"}]}, bytes, a total of 0: not known yet, the last time with "pulled": true where it is there then; of a build {"image", "building": true, "step", "steps", "text"}, 0 steps: not known yet, at each step; of a volume that others have
+ * removed, and that is made anew, empty, {"lost": its key}; of an image for another kind of machine than the engine's, where no platform is asked for,
+ * {"foreign": a sentence}, null where that is past. NULL: it is over. On the loop thread, a few times a second at most. */
 typedef void backend_progress(void *arg, const char *service, const json_t *progress);
 
 struct backend_params {

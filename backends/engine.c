@@ -29,6 +29,7 @@ static void engine_free(struct engine *e)
 	free(e->workspace);
 	free(e->state_dir);
 	free(e->workspace_root);
+	free(e->architecture);
 	engine_builds_free(e);
 	free(e);
 	closed(arg);

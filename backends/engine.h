@@ -123,6 +123,8 @@ struct engine {
 	struct http *http;      /* NULL without a target */
 	unsigned api;           /* minor version, once negotiated */
 	bool podman;            /* it is one */
+	char *architecture;     /* of its machine; NULL: not known */
+	bool told_foreign;      /* of some image */
 	struct engine_gate version, network;
 	json_t *network_wanted; /* as in struct service_spec; NULL: as it comes */
 	bool network_told;      /* somebody has said so */

@@ -348,7 +348,12 @@ static int take_version(struct engine *e, const struct http_response *res, struc
 {
 	json_t *json = res->status == 200 ? json_loadb(res->body, res->len, 0, NULL) : NULL;
 	unsigned newest = minor_of(json, "ApiVersion"), oldest = minor_of(json, "MinAPIVersion");
+	const char *architecture = json_string_value(json_object_get(json, "Arch"));
 	bool podman = is_podman(json);
+	if (architecture) {
+		free(e->architecture);
+		e->architecture = xstrdup(architecture);
+	}
 	json_decref(json);
 	if (!newest) {
 		error_set(err, ERROR_BACKEND_UNREACHABLE, "what answers at %s is no container engine (status %d)", e->target.url, res->status);

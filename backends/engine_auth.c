@@ -1,5 +1,6 @@
 #include "backends/engine_auth.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -58,11 +59,12 @@ static char *header_of(json_t *value)
 
 /* ---- helpers ---- */
 
-static void end_helper(pid_t pid)
+static int end_helper(pid_t pid)
 {
-	int status;
+	int status = 0;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	return status;
 }
 
 /* Reads until the end, or the time is up. */
@@ -87,7 +89,7 @@ static int collect(int fd, pid_t pid, struct buffer *out)
 	}
 }
 
-static int run_helper(const char *helper, const char *input, struct buffer *out)
+static int run_helper(const char *helper, const char *input, struct buffer *out, int *ret_status)
 {
 	cleanup_free char *program = xasprintf("docker-credential-%s", helper);
 	char *argv[] = {program, (char *)"get", NULL};
@@ -114,19 +116,43 @@ static int run_helper(const char *helper, const char *input, struct buffer *out)
 	close(in[1]);
 	if (!r) {
 		r = collect(from[0], pid, out);
-		end_helper(pid);
+		*ret_status = end_helper(pid);
 	}
 	close(from[0]);
 	return r;
 }
 
-/* new or NULL: it knows nothing of this registry */
+/* What helpers say, on stdout, of a registry that they know nothing of; all else that comes with a failure is one. */
+static bool is_failure(int status, const char *said)
+{
+	return status && !strstr(said, "credentials not found");
+}
+
+/* new: what it said, for JSON and a terminal; "": nothing, or no text */
+static char *words_of(const struct buffer *out)
+{
+	size_t len = out->len;
+	while (len && isspace((unsigned char)out->data[len - 1]))
+		len--;
+	cleanup_free char *text = xstrndup(len ? out->data : "", len);
+	json_t *checked = json_string(text); /* NULL: it is no UTF-8 */
+	char *said = engine_told(checked ? text : "");
+	json_decref(checked);
+	return said;
+}
+
+/* new or NULL: it knows nothing of this registry, or `err` */
 static json_t *ask_helper(const char *helper, const char *key, const char *registry, struct error *err)
 {
 	cleanup_buffer struct buffer out = BUFFER_INIT;
-	int r = run_helper(helper, key, &out);
+	int status = 0, r = run_helper(helper, key, &out, &status);
 	if (r) {
 		error_set_errno(err, ERROR_IMAGE_AUTH, -r, "docker-credential-%s, which docker's config.json names for %s", helper, registry);
+		return NULL;
+	}
+	if (is_failure(status, buffer_str(&out))) {
+		cleanup_free char *said = words_of(&out);
+		error_set(err, ERROR_IMAGE_AUTH, "docker-credential-%s, which docker's config.json names for %s, failed%s%s", helper, registry, *said ? ": " : "", said);
 		return NULL;
 	}
 	json_t *json = json_loads(buffer_str(&out), 0, NULL);
@@ -158,6 +184,29 @@ static json_t *of_entry(const json_t *entry, const char *key)
 	return json_pack("{s:s, s:s, s:s}", "username", both.data, "password", colon + 1, "serveraddress", key);
 }
 
+/* Is that the host of "https://HOST/v1/", or however it was given to docker login? */
+static bool is_host_of(const char *host, const char *key)
+{
+	const char *scheme = strstr(key, "://");
+	size_t n = strlen(host);
+	key = scheme ? scheme + 3 : key;
+	return !strncmp(key, host, n) && (!key[n] || key[n] == '/');
+}
+
+/* borrowed or NULL */
+static const json_t *find_entry(json_t *auths, const char *registry, const char *key)
+{
+	json_t *entry = json_object_get(auths, key);
+	const char *name;
+	json_t *other;
+	if (entry)
+		return entry;
+	json_object_foreach (auths, name, other)
+		if (is_host_of(registry, name))
+			return other;
+	return NULL;
+}
+
 json_t *engine_auth_of(const char *registry, const struct engine_places *places, struct error *err)
 {
 	cleanup_free char *dir = engine_config_dir(places);
@@ -167,13 +216,7 @@ json_t *engine_auth_of(const char *registry, const struct engine_places *places,
 	json_t *config = path ? json_load_file(path, 0, NULL) : NULL;
 	const char *helper = json_string_value(json_object_get(json_object_get(config, "credHelpers"), key));
 	const char *store = json_string_value(json_object_get(config, "credsStore"));
-	cleanup_free char *url = xasprintf("https://%s", key);
-	const json_t *auths = json_object_get(config, "auths"), *entry = json_object_get(auths, key);
-	json_t *known = NULL;
-	if (helper || store)
-		known = ask_helper(helper ? helper : store, key, registry, err);
-	else
-		known = of_entry(entry ? entry : json_object_get(auths, url), key);
+	json_t *known = helper || store ? ask_helper(helper ? helper : store, key, registry, err) : of_entry(find_entry(json_object_get(config, "auths"), registry, key), key);
 	json_decref(config);
 	return known;
 }
@@ -207,20 +250,18 @@ void engine_proxies(const struct engine_places *places, struct keyvals *args)
 char *engine_auth_config(char *const *images, const struct engine_places *places, struct error *err)
 {
 	json_t *all = json_object();
-	int r = 0;
-	for (; images && *images && r == 0; images++) {
+	for (; images && *images; images++) {
 		cleanup_error struct error why = ERROR_INIT;
 		struct engine_image_name name;
 		engine_image_name_parse(*images, &name);
 		json_t *known = engine_auth_of(name.registry, places, &why);
 		if (known)
 			json_object_set_new(all, json_string_value(json_object_get(known, "serveraddress")), known);
-		r = -why.err;
-		if (r)
+		if (error_is_set(&why))
 			error_move(err, &why);
 		engine_image_name_release(&name);
 	}
-	if (r == 0 && json_object_size(all))
+	if (json_object_size(all))
 		return header_of(all);
 	json_decref(all);
 	return NULL;

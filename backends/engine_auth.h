@@ -28,7 +28,8 @@ char *engine_auth_lookup(const char *registry, const struct engine_places *place
 /* What `proxies` there says, as the arguments that docker gives to every build; those of `args` stay as they are.
  * https://docs.docker.com/engine/cli/proxy/ */
 void engine_proxies(const struct engine_places *places, struct keyvals *args);
-/* The value of X-Registry-Config for a build that begins with these images. new or NULL */
+/* The value of X-Registry-Config for a build that begins with these images. new or NULL: none is known. `err`: why one of them is not known, which is
+ * no reason to refuse what everybody may have. */
 char *engine_auth_config(char *const *images, const struct engine_places *places, struct error *err);
 
 #endif

@@ -49,6 +49,7 @@ struct build_job {
 	uint64_t known_stamp;
 	char known_digest[SHA256_HEX];
 	char *auth;
+	struct error auth_failed; /* why there is none, though docker's configuration names somebody to ask */
 	struct error failed;
 	/* building */
 	size_t pulled;
@@ -116,7 +117,8 @@ static void explain(const struct build_job *j, const char *text, struct error *e
 	cleanup_free char *step = p->steps ? xasprintf(", at step %u of %u (%.200s)", p->step, p->steps, p->what) : xstrdup(""), *log = log_path(j);
 	const char *last = p->n_lines ? p->lines[(p->n_lines - 1) % BUILD_LINES_MAX] : "";
 	bool full = strcasestr(text, "no space left on device");
-	error_set(err, full ? ERROR_NO_SPACE : ERROR_BUILD_FAILED, "the image could not be built%s: %s%s%.300s", step, text, *last ? "; its output ends: " : "", last);
+	const char *auth = error_is_set(&j->auth_failed) ? j->auth_failed.message : "";
+	error_set(err, full ? ERROR_NO_SPACE : ERROR_BUILD_FAILED, "the image could not be built%s: %s%s%s%s%.300s", step, text, *auth ? "; " : "", auth, *last ? "; its output ends: " : "", last);
 	if (j->buildkit && strstr(text, "403"))
 		error_hint(err, "this Dockerfile needs BuildKit (%s), and an engine that keeps its images in containerd builds so only for docker's own program: `docker compose build %s`; what it "
 		                "builds is used",
@@ -153,6 +155,7 @@ static void job_end(struct build_job *j, const struct error *err)
 	build_context_free(j->context);
 	build_spec_free(j->spec);
 	build_progress_release(&j->progress);
+	error_release(&j->auth_failed);
 	error_release(&j->failed);
 	if (j->fd >= 0)
 		close(j->fd);
@@ -399,7 +402,7 @@ static void pack_work(uv_work_t *work)
 	j->same = is_same(j);
 	if (j->same || error_is_set(&j->failed) || open_archive(j) || build_context_pack(j->context, j->fd, &j->failed))
 		return;
-	j->auth = engine_auth_config(j->context->file.images, &places, &j->failed);
+	j->auth = engine_auth_config(j->context->file.images, &places, &j->auth_failed);
 }
 
 /* What its Dockerfile needs and cannot be had here, in words. */
@@ -508,7 +511,7 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 static struct build_job *job_new(struct engine *e, const char *service, const char *image, const struct build_spec *spec, enum build_when when)
 {
 	struct build_job *j = xcalloc(1, sizeof *j), **end = &e->builds;
-	*j = (struct build_job){.e = e, .service = xstrdup(service), .image = xstrdup(image), .spec = build_spec_copy(spec), .when = when, .fd = -1, .log_fd = -1, .failed = ERROR_INIT,
+	*j = (struct build_job){.e = e, .service = xstrdup(service), .image = xstrdup(image), .spec = build_spec_copy(spec), .when = when, .fd = -1, .log_fd = -1, .auth_failed = ERROR_INIT, .failed = ERROR_INIT,
 	                        .progress = BUILD_PROGRESS_INIT};
 	while (*end)
 		end = &(*end)->next;

@@ -31,7 +31,8 @@ struct pull {
 	char **services; /* that wait for it */
 	struct layer *layers;
 	size_t n_layers;
-	uint64_t told_ms;
+	uint64_t told_ms; /* 0: never */
+	bool untold; /* a layer has come to something else since */
 	char *image, *platform;
 	enum pull_policy policy;
 	unsigned after_s; /* PULL_OLD */
@@ -76,27 +77,42 @@ static json_int_t percent_of(const struct pull *p)
 		const struct layer *l = &p->layers[i];
 		bool loads = l->status && !strcmp(l->status, "Downloading");
 		total += l->total;
-		current += loads ? l->current : l->total;
+		current += loads && l->total ? l->current : l->total;
 	}
 	return total ? current * 100 / total : 0;
 }
 
-static void tell(struct pull *p)
+static void tell(struct pull *p, bool pulled)
 {
 	json_t *layers = json_array(), *progress;
 	for (size_t i = 0; i < p->n_layers; i++)
 		json_array_append_new(layers, json_pack("{s:s, s:s, s:I, s:I}", "id", p->layers[i].id, "status", p->layers[i].status ? p->layers[i].status : "", "current",
 		                                        p->layers[i].current, "total", p->layers[i].total));
 	progress = json_pack("{s:s, s:I, s:o}", "image", p->image, "percent", percent_of(p), "layers", layers);
+	if (pulled)
+		json_object_set_new(progress, "pulled", json_true());
+	p->told_ms = now_monotonic_ms();
+	p->untold = false;
 	for (char **service = p->services; service && *service; service++)
 		p->e->progress(p->e->changed_arg, *service, progress);
 	json_decref(progress);
 }
 
-static void tell_over(struct pull *p)
+static void tell_over(struct pull *p, bool pulled)
 {
+	if (p->told_ms && pulled)
+		tell(p, true);
 	for (char **service = p->services; p->told_ms && service && *service; service++)
 		p->e->progress(p->e->changed_arg, *service, NULL);
+}
+
+/* How much of it that is, where the engine gives no number: what is loaded is there whole. */
+static json_int_t bytes_of(const struct layer *l, const json_t *detail)
+{
+	static const char *const whole[] = {"Verifying Checksum", "Download complete", "Pull complete", NULL};
+	const json_t *given = json_object_get(detail, "current");
+	json_int_t current = given ? json_integer_value(given) : strv_contains((char *const *)whole, l->status) ? l->total : 0, most = l->total ? l->total : LAYER_MAX;
+	return current < 0 ? 0 : current > most ? most : current;
 }
 
 static void take_progress(struct pull *p, const json_t *json)
@@ -110,15 +126,18 @@ static void take_progress(struct pull *p, const json_t *json)
 	if (!l->status || strcmp(l->status, status)) {
 		free(l->status);
 		l->status = xstrdup(status);
+		p->untold = true;
 	}
 	if (total > 0 && total < LAYER_MAX)
 		l->total = total;
-	l->current = json_integer_value(json_object_get(detail, "current"));
-	l->current = l->current < 0 ? 0 : l->current > l->total ? l->total : l->current;
-	if (!p->e->progress || p->e->closing || now_monotonic_ms() - p->told_ms < TELL_EVERY_MS)
-		return;
-	p->told_ms = now_monotonic_ms();
-	tell(p);
+	l->current = bytes_of(l, detail);
+}
+
+/* Bytes a few times a second; what a layer has come to at once: nothing may come after it for long. */
+static void tell_of_more(struct pull *p)
+{
+	if (p->e->progress && !p->e->closing && p->n_layers && (p->untold || now_monotonic_ms() - p->told_ms >= TELL_EVERY_MS))
+		tell(p, false);
 }
 
 static void layers_free(struct pull *p)
@@ -141,7 +160,7 @@ static void pull_end(struct pull *p, const struct error *err)
 			break;
 		}
 	if (!p->e->closing)
-		tell_over(p);
+		tell_over(p, !err);
 	engine_gate_done(&p->gate, err);
 	engine_end(p->e);
 	buffer_release(&p->line);
@@ -155,11 +174,36 @@ static void pull_end(struct pull *p, const struct error *err)
 	free(p);
 }
 
+/* May run without emulation: what it says is what it is for, and machines run what their smaller sisters do. */
+static bool runs_on(const char *machine, const char *image)
+{
+	return !strcmp(machine, image) || (!strcmp(machine, "amd64") && !strcmp(image, "386")) || (!strcmp(machine, "arm64") && !strcmp(image, "arm"));
+}
+
+/* As docker does, which warns, for the engine may emulate it. */
+static void tell_of_machine(struct pull *p, const json_t *json)
+{
+	struct engine *e = p->e;
+	const char *is = json_string_value(json_object_get(json, "Architecture"));
+	bool foreign = e->architecture && is && *is && !p->platform && !runs_on(e->architecture, is);
+	if (!e->progress || e->closing || (!foreign && !e->told_foreign))
+		return;
+	cleanup_free char *words = foreign ? xasprintf("the image %s is for another kind of machine, %s, and the engine's is %s: it runs emulated (qemu-user-static) or not at all", p->image, is, e->architecture)
+	                                   : NULL;
+	cleanup_free char *line = words ? engine_told(words) : NULL;
+	json_t *told = json_pack("{s:s?}", "foreign", line);
+	e->told_foreign |= foreign;
+	for (char **service = p->services; service && *service; service++)
+		e->progress(e->changed_arg, *service, told);
+	json_decref(told);
+}
+
 static void image_seen(struct pull *p, const json_t *json)
 {
 	cleanup_error struct error unknown = ERROR_INIT;
 	if (!json_string_value(json_object_get(json, "Id")))
 		error_set(&unknown, ERROR_BACKEND_UNREACHABLE, "the engine does not say what the image %s is", p->image);
+	tell_of_machine(p, json);
 	p->seen = json_incref((json_t *)(uintptr_t)json);
 	pull_end(p, error_is_set(&unknown) ? &unknown : NULL);
 }
@@ -231,6 +275,7 @@ static bool on_data(void *arg, int status, const char *data, size_t len)
 		take_line(p, buffer_str(&p->line));
 		buffer_clear(&p->line);
 	}
+	tell_of_more(p);
 	if (!p->mad)
 		buffer_add(&p->line, data, len);
 	p->mad |= p->line.len >= LINE_MAX_BYTES;

@@ -80,28 +80,20 @@ static int width(const char *s)
 	return n;
 }
 
-/* new: the text with its control characters as '?' */
-static char *one_line(const char *text)
+char *output_cell(const char *text, int columns)
 {
-	char *copy = xstrdup(text);
+	char *copy = xstrdup(text), *end = copy;
 	for (char *p = copy; *p; p++)
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = '?';
-	return copy;
-}
-
-/* Cuts to so many characters, the last of them an ellipsis. */
-static void cut(char **text, int columns)
-{
-	if (width(*text) <= columns)
-		return;
-	char *end = *text;
+	if (columns < 0 || width(copy) <= columns)
+		return copy;
 	for (int n = 0; n < columns - 1; n++)
 		for (end++; ((unsigned char)*end & 0xc0) == 0x80; end++)
 			;
-	char *shorter = xasprintf("%.*s\xe2\x80\xa6", (int)(end - *text), *text);
-	free(*text);
-	*text = shorter;
+	char *shorter = xasprintf("%.*s\xe2\x80\xa6", (int)(end - copy), copy);
+	free(copy);
+	return shorter;
 }
 
 /* 0: no terminal */
@@ -136,7 +128,7 @@ void output_table(const char *const *cells, unsigned columns, unsigned rows)
 	if (json_mode)
 		return;
 	for (unsigned i = 0; i < columns * rows; i++) {
-		strv_push(&lines, one_line(cells[i]));
+		strv_push(&lines, output_cell(cells[i], -1));
 		int w = width(lines[i]);
 		if (w > widths[i % columns] && (total || w <= TABLE_PADDED_MAX))
 			widths[i % columns] = w;
@@ -145,10 +137,9 @@ void output_table(const char *const *cells, unsigned columns, unsigned rows)
 		narrow(widths, columns, total);
 	for (unsigned i = 0; i < columns * rows; i++) {
 		bool last = i % columns == columns - 1;
-		if (total)
-			cut(&lines[i], widths[i % columns]);
-		int short_of = widths[i % columns] - width(lines[i]);
-		fputs(lines[i], stdout);
+		cleanup_free char *cell = output_cell(lines[i], total ? widths[i % columns] : -1);
+		int short_of = widths[i % columns] - width(cell);
+		fputs(cell, stdout);
 		printf("%*s", last ? 0 : (short_of > 0 ? short_of : 0) + TABLE_GAP, "");
 		if (last)
 			putchar('\n');

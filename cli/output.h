@@ -24,6 +24,9 @@ void output_error(const struct error *err);
  * a row is always one line. The last column is not padded. `cells` holds rows of `columns` strings. */
 void output_table(const char *const *cells, unsigned columns, unsigned rows);
 
+/* new: the text on one line, control characters as '?', cut to so many columns (at least 1), the last of them an ellipsis; -1: as long as it is. */
+char *output_cell(const char *text, int columns);
+
 /* Everything to the kernel. 0, or a negative errno when stdout did not take it (a full disk). */
 int output_flush(void);
 

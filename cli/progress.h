@@ -1,5 +1,6 @@
-/* One updating line on a terminal while a demand or a command is waited for: who is starting, and for how long. It follows
- * .aether/events on a thread of its own by poll(2), which parks nothing. Without a terminal on stderr it does nothing. */
+/* What goes on while a demand or a command is waited for: on a terminal a line that is drawn over again, who is starting, and for how long, with the
+ * layers of images that are pulled below; else a line as each image's pull begins and ends. All on stderr. It follows .aether/events on a thread of
+ * its own by poll(2), which parks nothing. */
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H
 
@@ -11,7 +12,7 @@ struct progress;
 
 /* `what` begins the line. May return NULL: nothing is shown. */
 struct progress *progress_start(const struct client *c, const char *what);
-/* Takes the line away. NULL is allowed. */
+/* Takes the lines away. NULL is allowed. */
 void progress_stop(struct progress *p);
 static inline void progress_stopp(struct progress **p)
 {

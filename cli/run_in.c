@@ -13,8 +13,10 @@
 #include "cli/output.h"
 #include "cli/program.h"
 #include "cli/progress.h"
+#include "cli/pulls.h"
 #include "cli/registry.h"
 #include "cli/relay.h"
+#include "cli/screen.h"
 #include "cli/terminal.h"
 #include "provisioner/attachment.h"
 
@@ -44,15 +46,28 @@ static int demand(const struct client *c, struct keyvals *env, struct error *err
 
 static void show_pull(void *arg, const json_t *progress)
 {
-	static bool told;
-	const char *image = json_string_value(json_object_get(progress, "image"));
-	if (!isatty(STDERR_FILENO))
+	static struct screen screen;
+	static struct pulls_said said;
+	cleanup_strv char **lines = NULL;
+	const char *image = json_string_value(json_object_get(progress, "image")), *foreign = json_string_value(json_object_get(progress, "foreign"));
+	unsigned rows, columns;
+	if (foreign)
+		output_note("Warning: %s", foreign);
+	if (!isatty(STDERR_FILENO)) {
+		if (image)
+			pulls_say(&said, image, json_is_true(json_object_get(progress, "pulled")));
+		else
+			pulls_said_release(&said);
 		return;
-	if (progress)
-		fprintf(stderr, "\rpulling %s: %lld %%\033[K", image ? image : "", (long long)json_integer_value(json_object_get(progress, "percent")));
-	else if (told)
-		fprintf(stderr, "\r\033[K");
-	told = progress != NULL;
+	}
+	screen_size(&rows, &columns);
+	json_t *pulls = progress ? json_pack("[O]", progress) : NULL;
+	pulls_lines(pulls, rows, &lines);
+	json_decref(pulls);
+	if (lines)
+		screen_draw(&screen, lines);
+	else
+		screen_clear(&screen);
 }
 
 /* From here on a container is there, and a signal must not end us before it is taken away. */

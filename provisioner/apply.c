@@ -23,6 +23,7 @@ static void service_free(struct apply_service *s)
 	free(s->start_hash);
 	free(s->start_values);
 	json_decref(s->progress);
+	free(s->foreign);
 	error_release(&s->error);
 	free(s);
 }

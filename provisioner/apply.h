@@ -72,6 +72,7 @@ struct apply_service {
 	uint64_t started_at;           /* monotonic */
 	uint64_t memory_bytes;
 	json_t *progress; /* of its image's pull or build, as backend_progress tells it; NULL: none goes on */
+	char *foreign;    /* its image is for another kind of machine: so it is told; NULL: not that anybody knew */
 	unsigned restarts, quick_exits;
 	uint64_t log_offset;
 	uv_timer_t *backoff; /* NULL: none runs */

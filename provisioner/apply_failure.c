@@ -32,6 +32,13 @@ static void take_reason(char *const *lines, struct error *err)
 	}
 }
 
+static void add_words(struct error *err, const char *lead, const char *words)
+{
+	char *message = xasprintf("%s%s%s", err->message, lead, words);
+	free(err->message);
+	err->message = message;
+}
+
 /* With what its log says. */
 static void set_error(struct apply_service *s, const struct error *why)
 {
@@ -44,11 +51,10 @@ static void set_error(struct apply_service *s, const struct error *why)
 		json_array_append_new(log, json_string(lines[i]));
 	error_detail(&err, "service", json_string(s->name));
 	take_reason(lines, &err);
-	if (n && err.code == ERROR_SERVICE_FAILED) {
-		cleanup_free char *message = xasprintf("%s; its log ends: %s", err.message, lines[n - 1]);
-		free(err.message);
-		err.message = move_ptr(message);
-	}
+	if (err.code == ERROR_IMAGE_NOT_FOUND && s->foreign)
+		add_words(&err, "; ", s->foreign);
+	if (n && err.code == ERROR_SERVICE_FAILED)
+		add_words(&err, "; its log ends: ", lines[n - 1]);
 	if (err.code == ERROR_BUILD_FAILED) /* it has the build's */
 		json_decref(log);
 	else

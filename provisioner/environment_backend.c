@@ -1,5 +1,4 @@
 /* The backend that an environment's configuration leads to: opened, asked what runs, told what will be wanted; what it says of itself. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +28,17 @@ static void tell_of_build(struct environment *e, const struct apply_service *s, 
 	environment_event(e, "build", json_pack("{s:s, s:s, s:O, s:s}", "service", s->name, "state", state, "image", json_object_get(progress, "image"), "text", masked));
 }
 
+/* Its beginning, some steps and, where it could be had, its end are events. */
+static void tell_of_pull(struct environment *e, const struct apply_service *s, const json_t *progress)
+{
+	json_int_t percent = json_integer_value(json_object_get(progress, "percent")), before = json_integer_value(json_object_get(s->progress, "percent"));
+	bool pulled = json_is_true(json_object_get(progress, "pulled"));
+	if (!pulled && s->progress && percent / PULL_STEP_PERCENT == before / PULL_STEP_PERCENT)
+		return;
+	cleanup_free char *state = pulled ? xstrdup("pulled") : xasprintf("pulling %d %%", (int)percent);
+	environment_event(e, "pull", json_pack("{s:s, s:s, s:O}", "service", s->name, "state", state, "image", json_object_get(progress, "image")));
+}
+
 static void tell_of_loss(struct environment *e, const char *service, const char *volume)
 {
 	cleanup_free char *text = xasprintf("%s: its volume %s was removed by others (docker volume prune?): it begins with no data", service, volume);
@@ -53,7 +63,6 @@ static void on_backend_progress(void *arg, const char *service, const json_t *pr
 {
 	struct environment *e = arg;
 	struct apply_service *s = whose_progress(e, service, progress);
-	json_int_t percent = json_integer_value(json_object_get(progress, "percent"));
 	const char *lost = json_string_value(json_object_get(progress, "lost"));
 	if (!s || e->halted)
 		return;
@@ -61,19 +70,21 @@ static void on_backend_progress(void *arg, const char *service, const json_t *pr
 		tell_of_loss(e, service, lost);
 		return;
 	}
+	if (json_object_get(progress, "foreign")) {
+		free(s->foreign);
+		s->foreign = xstrdup(json_string_value(json_object_get(progress, "foreign")));
+		environment_mark(e, CHANGED_STATUS);
+		return;
+	}
 	if (json_object_get(progress, "building"))
 		tell_of_build(e, s, progress);
-	bool step = progress && json_object_get(progress, "percent") && (!s->progress || percent / PULL_STEP_PERCENT != json_integer_value(json_object_get(s->progress, "percent")) / PULL_STEP_PERCENT);
+	else if (progress)
+		tell_of_pull(e, s, progress);
 	json_decref(s->progress);
 	s->progress = progress ? json_deep_copy(progress) : NULL;
 	if (json_object_get(s->progress, "text")) { /* a step may have an argument's value in it */
 		cleanup_free char *masked = environment_mask(e, json_string_value(json_object_get(s->progress, "text")));
 		json_object_set_new(s->progress, "text", json_string(masked));
-	}
-	if (step) {
-		char state[32];
-		snprintf(state, sizeof state, "pulling %d %%", (int)percent);
-		environment_event(e, "pull", json_pack("{s:s, s:s, s:O}", "service", service, "state", state, "image", json_object_get(progress, "image")));
 	}
 	environment_mark(e, CHANGED_STATUS);
 }

@@ -161,6 +161,12 @@ static json_t *warnings_of(const struct status_view *v)
 	for (size_t i = 0; v->model && i < v->model->n_services; i++)
 		if (error_is_set(&v->model->services[i].unsupported))
 			json_array_append_new(warnings, json_string(v->model->services[i].unsupported.message));
+	for (size_t i = 0; i < apply_count(v->apply); i++) {
+		const struct apply_service *s = apply_at(v->apply, i);
+		cleanup_free char *foreign = s->model && s->foreign ? xasprintf("%s: %s", s->name, s->foreign) : NULL;
+		if (foreign)
+			json_array_append_new(warnings, json_string(foreign));
+	}
 	json_t *more = strings(v->warnings);
 	json_array_extend(warnings, more);
 	json_decref(more);

@@ -161,7 +161,7 @@ static inline bool fake_answer(void *arg, int fd, const struct scripted_request 
 	if (f->spoil && f->spoil(f->arg, fd, r, &keep))
 		return keep;
 	if (!strcmp(r->path, "/version"))
-		return scripted_json(fd, 200, "{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\"}");
+		return scripted_json(fd, 200, "{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\",\"Arch\":\"amd64\"}");
 	if (strstr(r->path, "/events") || strstr(r->path, "/logs"))
 		return fake_stream(fd), scripted_hang(fd);
 	if (strstr(r->path, "/exec/x1/start"))

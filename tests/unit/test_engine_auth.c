@@ -66,6 +66,9 @@ static void test_configurations(void **state)
 	expect("{\"auths\":{\"https://r\":{\"auth\":\"dXNlcjpwYXNz\"}}}", "r", true, ERROR_NONE);
 	expect("{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"dXNlcjpwYXNz\"}}}", "docker.io", true, ERROR_NONE);
 	expect("{\"auths\":{\"r\":{\"identitytoken\":\"abc\"}}}", "r", true, ERROR_NONE);
+	expect("{\"auths\":{\"https://r/v2/\":{\"auth\":\"dXNlcjpwYXNz\"}}}", "r", true, ERROR_NONE);
+	expect("{\"auths\":{\"http://r:5000\":{\"auth\":\"dXNlcjpwYXNz\"}}}", "r:5000", true, ERROR_NONE);
+	expect("{\"auths\":{\"https://r:5000\":{\"auth\":\"dXNlcjpwYXNz\"},\"r/5000\":{\"auth\":\"dXNlcjpwYXNz\"}}}", "r:500", false, ERROR_NONE);
 	expect("{\"auths\":{\"other\":{\"auth\":\"dXNlcjpwYXNz\"}}}", "r", false, ERROR_NONE);
 	static const char *const bad[] = {"", "{", "[]", "null", "{\"auths\":[]}", "{\"auths\":{\"r\":3}}", "{\"auths\":{\"r\":{\"auth\":7}}}", "{\"auths\":{\"r\":{\"auth\":\"=\"}}}",
 	                                  "{\"auths\":{\"r\":{\"auth\":\"//86/w==\"}}}" /* 0xff 0xff ':' 0xff */, "{\"auths\":{\"r\":{\"auth\":\"dXNlcg==\"}}}", "{\"credHelpers\":{\"r\":5}}"};
@@ -82,6 +85,10 @@ static void test_helpers(void **state)
 	expect("{\"credsStore\":\"good\"}", "r", true, ERROR_NONE);
 	expect("{\"credHelpers\":{\"r\":\"deaf\"},\"credsStore\":\"none\"}", "r", true, ERROR_NONE);
 	expect("{\"credsStore\":\"none\"}", "r", false, ERROR_NONE);
+	helper("angry", "#!/bin/sh\necho 'no session: log in first'\nexit 1\n");
+	helper("broken", "#!/bin/sh\nprintf '\\377'\nexit 3\n");
+	expect("{\"credsStore\":\"angry\"}", "r", false, ERROR_IMAGE_AUTH);
+	expect("{\"credsStore\":\"broken\"}", "r", false, ERROR_IMAGE_AUTH);
 	expect("{\"credsStore\":\"mad\"}", "r", false, ERROR_IMAGE_AUTH);
 	expect("{\"credsStore\":\"of-another-machine\"}", "r", false, ERROR_IMAGE_AUTH);
 }

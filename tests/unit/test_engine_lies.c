@@ -155,6 +155,8 @@ struct world {
 	char dir[64];
 	uint64_t until_ms;
 	unsigned changes;
+	char *told, *told_last; /* of a pull: before it was over, and at last; NULL: nothing, it is over */
+	_Atomic bool told_loaded;
 };
 
 struct outcome {
@@ -204,6 +206,14 @@ static void on_changed(void *arg, const struct instance *instance)
 
 static void on_progress(void *arg, const char *service, const json_t *progress)
 {
+	struct world *w = arg;
+	free(w->told_last);
+	w->told_last = progress ? json_dumps(progress, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	if (!w->told_last)
+		return;
+	free(w->told);
+	w->told = xstrdup(w->told_last);
+	w->told_loaded |= strstr(w->told, "\"current\":4000,\"id\":\"a\",\"status\":\"Download complete\"") != NULL;
 }
 
 /* Ticks, for what is answered by a timer leaves the loop asleep. */
@@ -372,6 +382,8 @@ static int teardown(void **state)
 	struct world *w = *state;
 	uv_close((uv_handle_t *)&w->guard, NULL);
 	fake_engine_end(&w->engine, &w->loop, w->dir);
+	free(w->told);
+	free(w->told_last);
 	free(w);
 	return 0;
 }
@@ -573,15 +585,59 @@ static void test_pulls(void **state)
 	}
 }
 
-/* One that is there for another platform than is asked for is pulled. */
+/* The second line comes at the heels of the first, and a third not before that was told. */
+static bool pull_in_steps(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	struct world *w = arg;
+	if (!strstr(r->path, "/images/create"))
+		return false;
+	static const char *const lines[] = {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":10,\"total\":4000},\"id\":\"a\"}\n{\"status\":\"Downloading\",\"progressDetail\":{\"current\":7},\"id\":\"b\"}\n",
+	                                    "{\"status\":\"Download complete\",\"progressDetail\":{},\"id\":\"a\"}\n",
+	                                    "{\"status\":\"Extracting\",\"progressDetail\":{\"current\":50,\"total\":4000},\"id\":\"a\"}\n{\"status\":\"Already exists\",\"progressDetail\":{},\"id\":\"b\"}\n"};
+	fake_stream(fd);
+	for (size_t i = 0; i < 3; i++) {
+		cleanup_free char *chunk = xasprintf("%zx\r\n%s\r\n", strlen(lines[i]), lines[i]);
+		while (i == 2 && !w->told_loaded) /* the test has a bound */
+			usleep(1000);
+		scripted_say(fd, chunk);
+	}
+	pthread_mutex_lock(&w->engine.lock);
+	json_object_set_new(w->engine.images, "app%3A1", json_pack("{s:s}", "Id", "sha256:1"));
+	pthread_mutex_unlock(&w->engine.lock);
+	scripted_say(fd, "0\r\n\r\n");
+	*keep = true;
+	return true;
+}
+
+/* What a layer has come to is told at once, for nothing may follow for long; that it is there is told before it is over. */
+static void test_pull_progress(void **state)
+{
+	struct world *w = *state;
+	char data[128];
+	struct volume_spec volume;
+	struct outcome o = {0};
+	const struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	w->engine.spoil = pull_in_steps;
+	w->engine.arg = w;
+	open_backend(w);
+	backend_prepare(w->b, &spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_null(w->told_last);
+	assert_string_equal(w->told, "{\"image\":\"app:1\",\"layers\":[{\"current\":50,\"id\":\"a\",\"status\":\"Extracting\",\"total\":4000},"
+	                             "{\"current\":0,\"id\":\"b\",\"status\":\"Already exists\",\"total\":0}],\"percent\":100,\"pulled\":true}");
+	close_backend(w);
+}
+
+/* One that is there for another platform than is asked for is pulled; where none is asked for, it is said for which one it is. */
 static void test_platform(void **state)
 {
 	struct world *w = *state;
 	static const struct {
 		const char *platform, *os, *architecture;
-		bool pulled;
+		bool pulled, foreign;
 	} cases[] = {{"linux/arm64", "linux", "amd64", true}, {"linux/amd64", "linux", "amd64", false}, {"linux/x86_64", "linux", "amd64", false}, {"amd64", "linux", "amd64", false},
-	             {"arm64", "linux", "amd64", true}, {"linux", "linux", "amd64", false}, {"linux/arm/v7", "linux", "arm", false}, {"windows/amd64", "linux", "amd64", true}, {NULL, "linux", "arm64", false}};
+	             {"arm64", "linux", "amd64", true}, {"linux", "linux", "amd64", false}, {"linux/arm/v7", "linux", "arm", false}, {"windows/amd64", "linux", "amd64", true}, {NULL, "linux", "arm64", false, true},
+	             {NULL, "linux", "386", false}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char data[128];
 		struct volume_spec volume;
@@ -590,12 +646,15 @@ static void test_platform(void **state)
 		const struct container_options options = {.memory_swappiness = CONTAINER_UNSET, .platform = (char *)(uintptr_t)cases[i].platform};
 		anew(w);
 		json_object_set_new(w->engine.images, "app%3A1", json_pack("{s:s, s:s, s:s}", "Id", "old", "Os", cases[i].os, "Architecture", cases[i].architecture));
+		free(move_ptr(w->told_last));
 		spec.container = &options;
 		open_backend(w);
 		backend_prepare(w->b, &spec, on_done, &o);
 		await(w, &o);
 		if ((strcmp(json_string_value(json_object_get(json_object_get(w->engine.images, "app%3A1"), "Id")), "old") != 0) != cases[i].pulled)
 			fail_msg("%s over %s", cases[i].platform, cases[i].architecture);
+		if ((w->told_last && strstr(w->told_last, "\"foreign\":\"the image app:1 is for another kind of machine, arm64, and the engine's is amd64")) != cases[i].foreign)
+			fail_msg("%s over %s: %s", cases[i].platform, cases[i].architecture, w->told_last);
 		close_backend(w);
 	}
 }
@@ -1051,6 +1110,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_hangs, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_pulls, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_pull_progress, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_platform, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_images, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_clear_beside_prepare, setup, teardown),
