@@ -201,6 +201,9 @@ int64_t engine_milliseconds(const char *text);
 long engine_nanoseconds(const char *fraction, char **rest);
 /* new: its words, bounded, on one line, for status.json and a terminal */
 char *engine_told(const char *text);
+/* It has to do with what others do on this machine just then, and may not be so in a moment: an engine that looks at all network interfaces fails when one
+ * of them, of a container that ends, goes meanwhile (Go's net.InterfaceAddrs; Podman). */
+bool engine_is_passing(const struct error *err);
 /* What an engine said on failure, as an error of ours. */
 void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err);
 

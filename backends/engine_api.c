@@ -79,6 +79,11 @@ char *engine_told(const char *text)
 	return line;
 }
 
+bool engine_is_passing(const struct error *err)
+{
+	return err->message && strstr(err->message, "no such network interface");
+}
+
 static bool says(const char *text, const char *const *words)
 {
 	for (; *words; words++)

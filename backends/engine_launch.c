@@ -7,6 +7,7 @@
 #define POST_START_MS 600000
 #define STARTS_AT_ONCE 4 /* with two processors or one, and two for each more: with all at once an engine takes longer for all */
 #define REMOVED_TRIES 10
+#define PASSING_TRIES 20
 
 /* ---- the end ---- */
 
@@ -113,7 +114,7 @@ static void on_started(void *arg, const struct error *err, int status, const jso
 		run_post_start(op);
 	} else if (!err) {
 		engine_op_look(op, on_started_seen);
-	} else if (engine_op_recreate_for_network(op, err) || engine_op_look_after_all(op, status)) {
+	} else if (engine_op_recreate_for_network(op, err) || engine_op_look_after_all(op, status) || (engine_is_passing(err) && engine_op_try_again(op, PASSING_TRIES))) {
 		return;
 	} else if (status && !op->e->closing) {
 		engine_data_untouched(op->plan);

@@ -130,10 +130,17 @@ static bool is_taken(const struct engine *e, const struct error *err)
 	return err->message && wanted(e, "Subnet") && (strstr(err->message, "overlaps") || strstr(err->message, "already used") || strstr(err->message, "already being used"));
 }
 
+static void create_network(struct engine *e, engine_answer *done)
+{
+	engine_call(e, "POST", "/networks/create", network_body(e, e->subnet), ENGINE_CHANGE_MS, done, e);
+}
+
 static void on_created(void *arg, const struct error *err, int status, const json_t *json)
 {
 	struct engine *e = arg;
-	if (err && is_taken(e, err) && e->network_tries++ < NETWORK_TRIES) {
+	if (err && engine_is_passing(err) && e->network_tries++ < NETWORK_TRIES) {
+		create_network(e, on_created);
+	} else if (err && is_taken(e, err) && e->network_tries++ < NETWORK_TRIES) {
 		log_warning("engine", "the network's subnet %s: %s; another one is taken", e->subnet, err->message);
 		free(move_ptr(e->subnet));
 		make_network(e);
@@ -142,11 +149,6 @@ static void on_created(void *arg, const struct error *err, int status, const jso
 	} else {
 		network_known(e, err && status != 409 ? err : NULL);
 	}
-}
-
-static void create_network(struct engine *e, engine_answer *done)
-{
-	engine_call(e, "POST", "/networks/create", network_body(e, e->subnet), ENGINE_CHANGE_MS, done, e);
 }
 
 /* ---- a subnet that is free: the engine knows, and gives addresses of those alone that were asked for ---- */

@@ -894,6 +894,35 @@ static void test_joins(void **state)
 	close_backend(w);
 }
 
+static bool refuse_for_now(void *arg, int fd, const struct scripted_request *r, bool *keep)
+{
+	unsigned *refusals = arg;
+	bool changes = !strcmp(r->method, "POST") && (strstr(r->path, "/start") || strstr(r->path, "/networks/create"));
+	if (!changes || *refusals == 0)
+		return false;
+	(*refusals)--;
+	*keep = fake_refuse(fd, 500, "route ip+net: no such network interface");
+	return true;
+}
+
+/* Podman's, while the interfaces of other containers go. */
+static void test_interfaces_that_go(void **state)
+{
+	struct world *w = *state;
+	char data[128];
+	struct volume_spec volume;
+	struct outcome o = {0};
+	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	unsigned refusals = 5;
+	w->engine.spoil = refuse_for_now;
+	w->engine.arg = &refusals;
+	open_backend(w);
+	backend_start(w->b, &spec, on_done, &o);
+	assert_int_equal(await(w, &o), ERROR_NONE);
+	assert_int_equal(refusals, 0);
+	close_backend(w);
+}
+
 static bool hear_order(void *arg, int fd, const struct scripted_request *r, bool *keep)
 {
 	char *heard = arg;
@@ -1117,6 +1146,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_interfaces_that_go, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_plugged_in_first, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_after_a_restart, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_that_cannot_be_read, setup, teardown),
