@@ -190,7 +190,7 @@ class Place:
         self.folder, self.gid = folder, gid
         self.cgroup = os.path.basename(folder).replace('.', '-')
         self.docker_net, self.podman_net = self.free_subnets()
-        self.registry_port, self.registry_auth_port = free_port(), free_port()
+        self.registry_port, self.registry_auth_port = free_ports(2)
         self.mounted = []
         with open(self.path('place.json'), 'w') as f:
             json.dump({'nets': [self.docker_net, self.podman_net]}, f)
@@ -219,16 +219,19 @@ class Place:
         return env
 
 
-def free_port():
+def free_ports(count):
     """Below the kernel's ephemeral ports and above those that are leased to workspaces."""
-    while True:
-        port = random.randrange(30100, 32700)
+    found = []
+    for port in random.sample(range(30100, 32700), 1000):
         with socket.socket() as s:
             try:
                 s.bind(('127.0.0.1', port))
-                return port
+                found.append(port)
             except OSError:
-                pass
+                continue
+        if len(found) == count:
+            break
+    return found
 
 
 # ---- what is left ----
