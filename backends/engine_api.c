@@ -146,6 +146,13 @@ static void explain_unreachable(const struct engine *e, struct error *err)
 		error_hint(err, "is it running? It was chosen by %s", e->target.from ? e->target.from : "an earlier start");
 }
 
+/* What is removed while Podman 4.3 looks at it is not found either. */
+static int status_of(const struct http_response *res, const struct error *said)
+{
+	bool gone = res->status == 500 && said->message && strstr(said->message, "does not exist in database: no such container");
+	return gone ? 404 : res->status;
+}
+
 static void on_response(void *arg, const struct error *err, const struct http_response *res)
 {
 	struct call *c = arg;
@@ -163,7 +170,7 @@ static void on_response(void *arg, const struct error *err, const struct http_re
 	if (said.code == ERROR_BACKEND_UNREACHABLE && !said.hint)
 		explain_unreachable(e, &said);
 	log_debug("engine", "%s %s: %d after %llu ms", c->method, c->path, res ? res->status : 0, (unsigned long long)(now_monotonic_ms() - c->began_ms));
-	c->done(c->arg, error_is_set(&said) ? &said : NULL, res ? res->status : 0, json);
+	c->done(c->arg, error_is_set(&said) ? &said : NULL, res ? status_of(res, &said) : 0, json);
 	json_decref(json);
 	call_free(c);
 	engine_end(e);

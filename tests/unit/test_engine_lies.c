@@ -894,14 +894,18 @@ static void test_joins(void **state)
 	close_backend(w);
 }
 
+struct refusing {
+	const char *method, *parts[2], *words;
+	unsigned left; /* times */
+};
+
 static bool refuse_for_now(void *arg, int fd, const struct scripted_request *r, bool *keep)
 {
-	unsigned *refusals = arg;
-	bool changes = !strcmp(r->method, "POST") && (strstr(r->path, "/start") || strstr(r->path, "/networks/create"));
-	if (!changes || *refusals == 0)
+	struct refusing *f = arg;
+	if (f->left == 0 || strcmp(r->method, f->method) || !(strstr(r->path, f->parts[0]) || strstr(r->path, f->parts[1])))
 		return false;
-	(*refusals)--;
-	*keep = fake_refuse(fd, 500, "route ip+net: no such network interface");
+	f->left--;
+	*keep = fake_refuse(fd, 500, f->words);
 	return true;
 }
 
@@ -913,13 +917,36 @@ static void test_interfaces_that_go(void **state)
 	struct volume_spec volume;
 	struct outcome o = {0};
 	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
-	unsigned refusals = 5;
+	struct refusing f = {"POST", {"/start", "/networks/create"}, "route ip+net: no such network interface", 5};
 	w->engine.spoil = refuse_for_now;
-	w->engine.arg = &refusals;
+	w->engine.arg = &f;
 	open_backend(w);
 	backend_start(w->b, &spec, on_done, &o);
 	assert_int_equal(await(w, &o), ERROR_NONE);
-	assert_int_equal(refusals, 0);
+	assert_int_equal(f.left, 0);
+	close_backend(w);
+}
+
+/* Podman's, of what is removed while it looks at it. */
+static void test_removed_while_looked_at(void **state)
+{
+	struct world *w = *state;
+	char data[128];
+	struct volume_spec volume;
+	struct service_spec spec = spec_of(w, &volume, data, sizeof data);
+	struct refusing f = {"GET", {"/containers/ns-web/json", "/containers/00"}, "container 05d9 does not exist in database: no such container", 0};
+	w->engine.spoil = refuse_for_now;
+	w->engine.arg = &f;
+	open_backend(w);
+	for (int again = 0; again < 2; again++) {
+		struct outcome o = {0}, stopped = {0};
+		backend_start(w->b, &spec, on_done, &o);
+		assert_int_equal(await(w, &o), ERROR_NONE);
+		assert_int_equal(f.left, 0);
+		backend_stop(w->b, "web", 15, 100, on_done, &stopped);
+		assert_int_equal(await(w, &stopped), ERROR_NONE);
+		f.left = 1;
+	}
 	close_backend(w);
 }
 
@@ -1147,6 +1174,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_joins, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_interfaces_that_go, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_removed_while_looked_at, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_plugged_in_first, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_after_a_restart, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_log_that_cannot_be_read, setup, teardown),
