@@ -106,18 +106,17 @@ static void draw(struct progress *p, uint64_t elapsed)
 
 static void show(struct progress *p)
 {
-	uint64_t elapsed = now_monotonic_ms() - p->started_ms;
-	if (elapsed < PROGRESS_QUIET_MS)
-		return;
 	if (p->pulling)
 		look_at_pulls(p);
 	if (p->terminal)
-		draw(p, elapsed);
+		draw(p, now_monotonic_ms() - p->started_ms);
 }
 
 static void *follow(void *arg)
 {
 	struct progress *p = arg;
+	struct pollfd stopped = {p->stop, POLLIN, 0};
+	poll(&stopped, 1, PROGRESS_QUIET_MS); /* what happens meanwhile is in the events */
 	for (;;) {
 		struct pollfd fds[2] = {{p->stop, POLLIN, 0}, {p->events, POLLIN, 0}};
 		int n = poll(fds, 2, p->terminal || p->pulling ? REDRAW_MS : -1);
