@@ -83,6 +83,7 @@ struct engine_slot {
 	json_t *others;             /* of what was seen, if others have made it: Config, HostConfig.{PortBindings,RestartPolicy}, NetworkSettings.Networks (engine_made.c) */
 	bool rises; /* it did not run at the first look of this process, nor was anything done with it since */
 	bool looking, look_again; /* at it, for an event; however many come, one look is under way */
+	bool missed; /* an event came while an operation is under way, since its last call */
 	int64_t started_ms;
 	/* How far its log was heard (engine_logs.c). */
 	char *log_id; /* of which container; NULL: by another process of ours */
@@ -408,7 +409,7 @@ bool engine_lives(struct backend *b, const char *service, pid_t pid);
 bool engine_rises(struct backend *b, const char *service);
 bool engine_is_succeeded(const struct engine_slot *slot); /* another container is about to take its name, and is not to be met with one of ours */
 bool engine_is_dismissed(const struct engine_slot *slot, const struct instance *now); /* others have had it ended */
-void engine_look_unheard(struct engine *e, struct engine_slot *slot); /* after an operation */
+void engine_look_after_op(struct engine *e, struct engine_slot *slot); /* where the events told of something that it may not have seen */
 /* The state as it is known now; tells of a change that nobody asked for. */
 void engine_seen(struct engine *e, const struct instance *now, bool by_us);
 

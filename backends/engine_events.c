@@ -201,10 +201,11 @@ static void on_looked(void *arg, const struct error *err, int status, const json
 	struct engine *e = l->e;
 	struct engine_slot *slot = engine_slot(e, l->service);
 	struct instance now;
-	bool old = slot->op_ended > l->ops_ended, again = slot->look_again;
+	bool old = slot->op_ended > l->ops_ended, again = slot->look_again || old;
 	slot->looking = slot->look_again = false;
+	slot->missed = slot->missed || slot->ops;
 	if (slot->ops || old || e->closing) {
-		; /* it will see for itself, or has done so since */
+		; /* what it does may not be in this answer */
 	} else if (status == 404 && slot->state != INSTANCE_ABSENT) {
 		tell_gone(e, slot, INSTANCE_ABSENT);
 	} else if (status == 200 && engine_instance_of(e, json, &now)) {
@@ -228,6 +229,7 @@ static void look(struct engine *e, const char *service)
 {
 	struct engine_slot *slot = engine_slot(e, service);
 	slot->look_again = slot->looking; /* what it is asked now may be older than this event */
+	slot->missed = slot->missed || slot->ops;
 	if (e->closing || slot->ops || slot->looking)
 		return;
 	slot->looking = true;
@@ -239,10 +241,12 @@ static void look(struct engine *e, const char *service)
 	engine_call(e, "GET", path, NULL, ENGINE_CALL_MS, on_looked, l);
 }
 
-void engine_look_unheard(struct engine *e, struct engine_slot *slot)
+void engine_look_after_op(struct engine *e, struct engine_slot *slot)
 {
-	if (slot->unheard && e->watching)
+	if ((slot->unheard || slot->missed) && !slot->ops && e->watching) {
+		slot->missed = false;
 		look(e, slot->service);
+	}
 }
 
 /* ---- the stream ---- */

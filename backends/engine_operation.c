@@ -45,7 +45,7 @@ void engine_op_done(struct engine_op *op, const struct error *err)
 		engine_op_begin(slot->ops);
 	else
 		engine_clear_next(op->e);
-	engine_look_unheard(op->e, slot);
+	engine_look_after_op(op->e, slot);
 	uv_close((uv_handle_t *)&op->timer, op_free);
 }
 
@@ -135,6 +135,7 @@ void engine_op_call(struct engine_op *op, const char *method, const char *rest, 
 {
 	cleanup_free char *path = xasprintf("/containers/%s%s", op->id ? op->id : op->container, rest);
 	bool asks = !strcmp(method, "GET");
+	op->slot->missed = false; /* the answer tells of it */
 	engine_call(op->e, method, path, body, asks ? ENGINE_CALL_MS : ENGINE_CHANGE_MS + op->grace_ms, done, op);
 }
 

@@ -30,7 +30,7 @@ struct world {
 	/* as told last */
 	unsigned told;
 	enum instance_state state;
-	bool dismissed, unplugged, lost, returned;
+	bool dismissed, unplugged, lost, returned, paused;
 	_Atomic bool down; /* it answers nobody */
 	_Atomic bool leaving, silent; /* it answers nobody new, or lets them wait */
 };
@@ -44,6 +44,7 @@ static void on_changed(void *arg, const struct instance *i)
 	w->unplugged = i->unplugged;
 	w->lost = i->lost;
 	w->returned = i->returned;
+	w->paused = i->paused;
 }
 
 static void run_for(struct world *w, unsigned ms)
@@ -269,6 +270,45 @@ static void a_look_from_before_says_nothing(void **state)
 	say(w, "stop", id, NULL, NULL, LATER);
 	run_for(w, 1000);
 	assert_int_equal(w->told, 0);
+}
+
+static void pauses(struct world *w)
+{
+	cleanup_free char *id = id_of(w);
+	pthread_mutex_lock(&w->engine.lock);
+	json_object_set_new(json_object_get(container(w), "State"), "Paused", json_true());
+	pthread_mutex_unlock(&w->engine.lock);
+	say(w, "pause", id, NULL, NULL, LATER);
+}
+
+/* Nor is what it would have said forgotten: what was done meanwhile may have looked at nothing. */
+static void a_look_from_before_is_taken_again(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	w->slow = true;
+	pauses(w);
+	while (w->slow)
+		run_once(&w->loop);
+	backend_prepare(w->b, &w->spec, on_done, &o);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
+	wait_told(w, 1);
+	assert_true(w->paused);
+}
+
+/* It has looked before, and been answered after. */
+static void an_event_within_an_operation_is_heard(void **state)
+{
+	struct world *w = *state;
+	struct outcome o = {0};
+	w->slow = true;
+	backend_start(w->b, &w->spec, on_done, &o);
+	while (w->slow)
+		run_once(&w->loop);
+	pauses(w);
+	assert_int_equal(await(&w->loop, &o), ERROR_NONE);
+	wait_told(w, 2); /* one is of the start */
+	assert_true(w->paused);
 }
 
 static void a_removal_is_others_doing(void **state)
@@ -500,6 +540,8 @@ int main(void)
 	    T(a_stop_of_ours_is_nobodys),
 	    T(a_start_of_what_we_have_stopped_is_told),
 	    T(a_look_from_before_says_nothing),
+	    T(a_look_from_before_is_taken_again),
+	    T(an_event_within_an_operation_is_heard),
 	    T(a_removal_is_others_doing),
 	    T(what_the_engine_starts_again_does_not_run),
 	    T(what_ends_with_the_engine_is_told_twice),
