@@ -247,7 +247,7 @@ static int check_binds(const struct engine_attachment *s, const struct attachmen
 		if (!engine_view_is_closed("/proc/self/mounts", *path, engine_view_uid(s->target.socket_path)))
 			continue;
 		error_set(err, ERROR_PERMISSION, "the engine at %s, which is another user, may not look into %s", s->target.url, *path);
-		return error_hint(err, "%s", engine_view_mend());
+		return error_hint(err, "%s", engine_view_mend(false)); /* .aether is a mount in any case */
 	}
 	return 0;
 }

@@ -45,11 +45,12 @@ uid_t engine_view_uid(const char *socket_path)
 }
 
 /* What is mounted already was not opened by a line that came later. */
-const char *engine_view_mend(void)
+const char *engine_view_mend(bool overlay)
 {
-	return fuse_conf_allows_other()
-	           ? "it was mounted before /etc/fuse.conf had user_allow_other: ajj detach, then ajj attach"
-	           : "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Without root: ajj detach, then ajj attach -o overlay=off, or a rootless engine";
+	if (fuse_conf_allows_other())
+		return "it was mounted before /etc/fuse.conf had user_allow_other: ajj detach, then ajj attach";
+	return overlay ? "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Without root: ajj detach, then ajj attach -o overlay=off, or a rootless engine"
+	               : "once, as root: echo user_allow_other >>/etc/fuse.conf; then ajj detach and ajj attach. Without root: a rootless engine";
 }
 
 /* The directory of this machine that it shows; borrowed; NULL: none */
@@ -68,7 +69,7 @@ void engine_check_binds(const struct engine *e, const struct service_spec *spec,
 		if (!path || !engine_view_is_closed("/proc/self/mounts", path, uid))
 			continue;
 		cleanup_free char *text = xasprintf("it mounts %s, and the engine, which is another user, may not look into this user's FUSE mounts", path);
-		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text, engine_view_mend());
+		report(arg, DIAGNOSTIC_UNSUPPORTED, spec->name, "volumes", text, engine_view_mend(true));
 		return;
 	}
 }
@@ -80,5 +81,5 @@ int engine_view_check(const char *backend, const char *path, struct error *err)
 	if (engine_target_resolve(backend, NULL, &t, &none) < 0 || !engine_view_is_closed("/proc/self/mounts", path, engine_view_uid(t.socket_path)))
 		return 0;
 	error_set(err, ERROR_PERMISSION, "the engine at %s is another user, and may not look into this user's mount at %s", t.url, path);
-	return error_hint(err, "%s", engine_view_mend());
+	return error_hint(err, "%s", engine_view_mend(true));
 }

@@ -14,7 +14,7 @@ bool engine_view_is_closed(const char *table, const char *path, uid_t uid);
 /* Whose eyes an engine has: its socket's owner; root's where that cannot be told. */
 uid_t engine_view_uid(const char *socket_path);
 
-const char *engine_view_mend(void); /* one line; static */
+const char *engine_view_mend(bool overlay); /* one line; static. `overlay`: without that the engine could look into what is asked for */
 
 /* The engine that `backend` ("docker", "podman") means here and now: may it look there? PERMISSION with the mend. Where there is none,
  * nothing is said. */

@@ -109,6 +109,8 @@ static int run(const struct arguments *args, struct error *err)
 		surroundings_note(&c, status);
 	interrupts_end(!r);
 	if (r) {
+		if (err->code == ERROR_CANCELED && c.mounted && !err->hint)
+			error_hint(err, "what was begun goes on: ajj status shows it, ajj down ends it");
 		json_decref(status);
 		return r;
 	}

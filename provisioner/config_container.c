@@ -142,7 +142,7 @@ static int read_label_file(const struct field *f, struct config_service *s, cons
 {
 	bool outside = false;
 	struct error *err = f->reader->err;
-	int r = loading_read_env_file(loading_of(f), path, false, labels, &outside);
+	int r = loading_read_labels(loading_of(f), path, labels, &outside);
 	if (outside && r == 0)
 		approve_text(f, path);
 	if (r == 0 || error_is_set(&s->fault))

@@ -47,11 +47,16 @@ static const char *joined_key(const char *key)
 	return strcmp(key, "default") ? key : "default-external";
 }
 
-/* new */
-static json_t *without_aliases(const json_t *network)
+/* What two workspaces cannot both have there: addresses, and names, which are the main checkout's. new */
+static json_t *shareable(const json_t *network, bool is_main)
 {
+	static const char *const own[] = {"ipv4_address", "ipv6_address", "link_local_ips", "mac_address", "aliases"};
+	if (!json_object_size(network))
+		return json_incref((json_t *)(uintptr_t)network);
 	json_t *rest = json_copy((json_t *)(uintptr_t)network);
-	if (json_object_del(rest, "aliases") || json_object_size(rest))
+	for (size_t i = 0; i < sizeof own / sizeof *own - is_main; i++)
+		json_object_del(rest, own[i]);
+	if (json_object_size(rest))
 		return rest;
 	json_decref(rest);
 	return json_null();
@@ -74,7 +79,7 @@ static void set_network(json_t *service, const json_t *networks, bool is_main)
 	json_t *joined = json_object();
 	json_object_foreach(json_object_get(service, "networks"), key, network) {
 		if (is_external(networks, key))
-			json_object_set_new(joined, joined_key(key), is_main ? json_incref(network) : without_aliases(network));
+			json_object_set_new(joined, joined_key(key), shareable(network, is_main));
 		json_array_foreach(json_object_get(network, "aliases"), i, alias)
 			add_alias(aliases, alias);
 	}

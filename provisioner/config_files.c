@@ -777,6 +777,16 @@ int loading_read_env_file(struct loading *l, const char *path, bool raw, struct 
 	return 0;
 }
 
+int loading_read_labels(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside)
+{
+	struct keyvals environment = l->strange_env;
+	l->strange_env = (struct keyvals)KEYVALS_INIT;
+	int r = loading_read_env_file(l, path, false, out, ret_outside);
+	keyvals_release(&l->strange_env);
+	l->strange_env = environment;
+	return r;
+}
+
 #define ASKED_MAX 500
 
 static void note_asked(struct config *c, const char *name)

@@ -67,6 +67,7 @@ char *loading_find_file(struct loading *l, const char *path);
 /* An env_file as it is written. 0, or a negative errno without a message (-ENOENT: nowhere); *ret_outside says that it
  * lies outside of the workspace and the main checkout. `raw`: a value is what stands behind the =. */
 int loading_read_env_file(struct loading *l, const char *path, bool raw, struct keyvals *out, bool *ret_outside);
+int loading_read_labels(struct loading *l, const char *path, struct keyvals *out, bool *ret_outside); /* of the same form, and no environment's */
 /* Is what this path names neither in the workspace nor in the main checkout, or led out of them by a link? */
 bool loading_is_outside(const struct loading *l, const char *path);
 /* new: fingerprint of what a bind mount brings in (base/digest.h); NULL: *ret_why says why there is none. */

@@ -517,7 +517,7 @@ static void make_services(struct model *m, const struct model_params *params)
 	for (size_t i = 0; i < m->config->n_own_warnings; i++)
 		strv_push(&m->warnings, xstrdup(m->config->warnings[i].text));
 	m->network = network_text(m->config);
-	model_warn(m, params);
+	model_warn(m);
 }
 
 static bool has_form(const char *value)

@@ -177,7 +177,9 @@ int model_expand_env(struct model *m, const struct model_params *params, const s
 
 /* ---- model_warnings.c ---- */
 
-void model_warn(struct model *m, const struct model_params *params);
+void model_warn(struct model *m);
+/* Which subnet the services' addresses are in, where it is not the file's, as the engine has made the network by now. new; NULL: none */
+char **model_subnet_warnings(const struct model *m, const struct identity *id);
 
 /* ---- inside.c ---- */
 

@@ -81,21 +81,23 @@ static void warn_of_network(struct model *m, const struct config_resource *n)
 		           buffer_str(&words));
 }
 
-/* Which subnet the services' addresses are in, where it is not the file's. */
-static void warn_of_subnet(struct model *m, const struct model_params *params)
+char **model_subnet_warnings(const struct model *m, const struct identity *id)
 {
-	const struct config_resource *n = m->config->addressed;
-	cleanup_free char *now = n ? beside_compose_subnet(params->id->state_dir) : NULL;
+	const struct config_resource *n = strcmp(m->backend, "process") ? m->config->addressed : NULL;
+	cleanup_free char *now = n ? beside_compose_subnet(id->state_dir) : NULL;
+	char **warnings = NULL;
 	if (!n || (now ? !strcmp(now, n->subnet) : m->config->is_main))
-		return;
-	strv_pushf(&m->warnings, "networks.%s: the subnet %s is %s; here it is %s, in which addresses have the same places", n->key, n->subnet,
-	           m->config->is_main ? "another network's" : "the main checkout's", now ? now : "one that the engine chooses");
+		return NULL;
+	strv_pushf(&warnings, "networks.%s: the subnet %s is %s; here it is %s, in which addresses have the same places", n->key, n->subnet,
+	           m->config->is_main ? "another network's, or this one was made before and is in use (ajj down, then ajj up makes it anew)" : "the main checkout's",
+	           now ? now : "one that the engine chooses");
 	for (size_t i = 0; now && i < m->n_services; i++) {
 		const char *address = m->services[i].config->container.ipv4_address;
 		cleanup_free char *moved = address ? subnet_moved(address, n->subnet, now) : NULL;
 		if (address)
-			strv_pushf(&m->warnings, "%s: its address is %s, not %s: the name is the same in every workspace", m->services[i].config->name, moved ? moved : "the engine's choice", address);
+			strv_pushf(&warnings, "%s: its address is %s, not %s: the name is the same in every workspace", m->services[i].config->name, moved ? moved : "the engine's choice", address);
 	}
+	return warnings;
 }
 
 static void warn_of_mode(struct model *m, const struct config_service *c)
@@ -124,10 +126,10 @@ static void warn_of_addresses(struct model *m, const struct config_service *c)
 	for (char **word = c->network_words; word && *word; word++)
 		buffer_printf(&words, "%s%s", words.len ? ", " : "", *word);
 	if (words.len)
-		strv_pushf(&m->warnings, "%s: networks: %s: not used, for the network is the environment's own", c->name, buffer_str(&words));
+		strv_pushf(&m->warnings, "%s: networks: %s: not used, for all workspaces have the network of others that it is on, or it is none of the environment's subnet", c->name, buffer_str(&words));
 }
 
-void model_warn(struct model *m, const struct model_params *params)
+void model_warn(struct model *m)
 {
 	bool processes = !strcmp(m->backend, "process");
 	if (processes)
@@ -142,8 +144,6 @@ void model_warn(struct model *m, const struct model_params *params)
 			warn_of_links(m, c);
 		}
 	}
-	if (!processes)
-		warn_of_subnet(m, params);
 	for (size_t i = 0; !processes && i < m->config->n_volumes; i++)
 		warn_of_volume(m, &m->config->volumes[i]);
 	for (size_t i = 0; !processes && i < m->config->n_networks; i++)

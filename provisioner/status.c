@@ -167,9 +167,13 @@ static json_t *warnings_of(const struct status_view *v)
 		if (foreign)
 			json_array_append_new(warnings, json_string(foreign));
 	}
-	json_t *more = strings(v->warnings);
-	json_array_extend(warnings, more);
-	json_decref(more);
+	cleanup_strv char **subnets = v->model ? model_subnet_warnings(v->model, v->id) : NULL;
+	char *const *const lists[] = {subnets, v->warnings};
+	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+		json_t *more = strings(lists[i]);
+		json_array_extend(warnings, more);
+		json_decref(more);
+	}
 	return warnings;
 }
 

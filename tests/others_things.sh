@@ -190,8 +190,8 @@ cd . && set -a && . ./.env && set +a
 around
 moved=$(address_of web)
 [ "$moved" != "$base.5" ] && [ "${moved##*.}" = 5 ] || fail "the address in the second workspace: $moved"
-ajj status >/dev/null
 warned "networks.inner: the subnet $base.0/24 is the main checkout's"
+warned "web: its address is $moved, not $base.5"
 [ "$engine" != "${DOCKER_SOCKET:-}" ] || ajj exec web nslookup shop-web | grep -q "$moved" || fail 'its container_name is no name of it here'
 ajj destroy && cd .. && ajj detach second || fail 'the end of the second workspace'
 cd "$first" && set -a && . ./.env && set +a

@@ -17,6 +17,7 @@
 
 #define EXACT "{\"Exact\":true,\"Subnet\":\"172.28.0.0/16\",\"Gateway\":\"172.28.0.9\",\"IPRange\":\"172.28.5.0/24\",\"Labels\":{\"own\":\"1\"},\"Options\":{\"mtu\":\"1400\"}}"
 #define MOVED "{\"Exact\":false,\"Subnet\":\"172.28.0.0/16\",\"Gateway\":\"172.28.0.9\",\"IPRange\":\"172.28.5.0/24\",\"Labels\":{\"own\":\"1\"},\"Options\":{\"mtu\":\"1400\"}}"
+#define OTHER "{\"Exact\":true,\"Subnet\":\"172.29.0.0/16\"}"
 #define LENT "172.20.0.0/16"
 
 struct world {
@@ -27,7 +28,7 @@ struct world {
 	struct container_options options;
 	struct service_spec spec;
 	struct buffer calls; /* with engine.lock: of networks, with the subnet that was asked for */
-	const char *overlaps; /* with what is there; NULL: nothing */
+	const char *overlaps, *overlap_words; /* with what is there; NULL: nothing */
 	bool in_use;
 };
 
@@ -45,7 +46,7 @@ static bool make(struct world *w, int fd, json_t *body)
 	const char *subnet = subnet_in(body);
 	buffer_printf(&w->calls, "POST %s ", subnet);
 	if (w->overlaps && !strcmp(subnet, w->overlaps))
-		return fake_refuse(fd, 403, "Pool overlaps with other one on this address space");
+		return fake_refuse(fd, 403, w->overlap_words);
 	bool kept = fake_make(&w->engine, fd, w->engine.networks, "ns", body);
 	json_object_set_new(json_object_get(w->engine.networks, "ns"), "IPAM", json_pack("{s:[{s:s}, {s:s}]}", "Config", "Subnet", "fd00::/64", "Subnet", strcmp(subnet, "-") ? subnet : LENT));
 	return kept;
@@ -204,10 +205,40 @@ static void test_somebody_has_it(void **state)
 	struct world *w = *state;
 	w->spec.network = EXACT;
 	w->overlaps = "172.28.0.0/16";
+	w->overlap_words = "Pool overlaps with other one on this address space";
 	start(w);
 	assert_told(w, "GET POST 172.28.0.0/16 POST - GET DELETE POST " LENT " ");
 	assert_address(w, "{\"IPv4Address\":\"172.20.0.5\"}");
 	assert_record(w, LENT);
+}
+
+/* As Docker says it of one with an ip_range. */
+static void test_somebody_has_a_part(void **state)
+{
+	struct world *w = *state;
+	w->spec.network = EXACT;
+	w->overlaps = "172.28.0.0/16";
+	w->overlap_words = "cannot create network 3a (br-3a): conflicts with network 4b (br-4b): networks have overlapping IPv4";
+	start(w);
+	assert_told(w, "GET POST 172.28.0.0/16 POST - GET DELETE POST " LENT " ");
+	assert_record(w, LENT);
+}
+
+/* While it is used it keeps the subnet that it was made with, and gives addresses of that. */
+static void test_its_subnet_changes(void **state)
+{
+	struct world *w = *state;
+	w->spec.network = EXACT;
+	start(w);
+	assert_told(w, "GET POST 172.28.0.0/16 ");
+	w->spec.network = OTHER;
+	w->options.ipv4_address = (char *)"172.29.0.5";
+	w->spec.config_hash = "other";
+	w->in_use = true;
+	start(w);
+	assert_told(w, "GET DELETE ");
+	assert_address(w, "{\"IPv4Address\":\"172.28.0.5\"}");
+	assert_record(w, "172.28.0.0/16");
 }
 
 /* What is used stays as it is. */
@@ -239,7 +270,9 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_as_it_is_written, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_in_another_workspace, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_somebody_has_it, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_somebody_has_a_part, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_it_changes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_its_subnet_changes, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,7 @@ static int setup(void **state)
 	keyvals_set(&models[0].recipe_env, "PGPORT", "21001");
 	models[1] = (struct model_service){.config = &services[1], .ports = web_ports, .n_ports = 1};
 	models[1].url = (char *)"http://127.0.0.1:21003";
-	model = (struct model){.config = &config, .services = models, .n_services = 2, .planned = true};
+	model = (struct model){.backend = (char *)"process", .config = &config, .services = models, .n_services = 2, .planned = true};
 	keyvals_set(&model.app_ports, "PORT", "21004");
 	keyvals_set(&model.app_preferred, "PORT", "3000");
 	keyvals_set(&model.env, "API_TOKEN", "abc");
@@ -293,7 +293,7 @@ static void secrets_are_masked_in_texts(void **state)
 static void after_a_teardown_nothing_names_a_port(void **state)
 {
 	struct model_service gone[2] = {models[0], models[1]};
-	struct model m = {.config = &config, .services = gone, .n_services = 2, .planned = true};
+	struct model m = {.backend = (char *)"process", .config = &config, .services = gone, .n_services = 2, .planned = true};
 	struct port_binding ports[2] = {db_ports[0], db_ports[1]};
 	gone[0].ports = gone[1].ports = ports;
 	gone[0].url = xstrdup(models[0].url);
