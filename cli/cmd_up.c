@@ -102,14 +102,14 @@ static int run(const struct arguments *args, struct error *err)
 	int r = client_find(NULL, &c, err);
 	if (!r)
 		r = mount_and_start(&c, args, &mounted_now, err);
-	bool noted = c.mounted && !mounted_now;
+	bool noted = c.mounted && !mounted_now, goes_on = noted && interrupted();
 	if (!r || noted)
 		status = report_status(&c);
 	if (noted)
 		surroundings_note(&c, status);
 	interrupts_end(!r);
 	if (r) {
-		if (err->code == ERROR_CANCELED && c.mounted && !err->hint)
+		if (err->code == ERROR_CANCELED && goes_on)
 			error_hint(err, "what was begun goes on: ajj status shows it, ajj down ends it");
 		json_decref(status);
 		return r;
