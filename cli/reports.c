@@ -83,9 +83,9 @@ static void print_services(const json_t *status)
 		cleanup_buffer struct buffer line = BUFFER_INIT;
 		json_t *resource = json_object_get(resources, name);
 		json_t *pid = json_object_get(service, "pid");
-		const char *health = report_string(service, "health");
-		buffer_printf(&line, "  %-16s %s", name, report_string(service, "state"));
-		if (*health && strcmp(health, "healthy"))
+		const char *state = report_string(service, "state"), *health = report_string(service, "health");
+		buffer_printf(&line, "  %-16s %s", name, state);
+		if (!strcmp(state, "ready") && *health && strcmp(health, "healthy"))
 			buffer_printf(&line, " (%s)", health);
 		if (resource)
 			buffer_printf(&line, "  %s:%lld", report_string(resource, "host"),
