@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/subnet.h"
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -16,6 +17,14 @@
 #define AREA "backend"
 #define SERVICE_NAME_MAX 128
 #define RECORD_MAX 4096
+#define SUBNET_MAX 64
+
+char *backend_subnet(const char *state_dir)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	cleanup_free char *path = xasprintf("%s/" BACKEND_SUBNET, state_dir);
+	return file_read(AT_FDCWD, path, SUBNET_MAX, &text) == 0 && subnet_is(buffer_str(&text)) ? xstrdup(buffer_str(&text)) : NULL;
+}
 
 void instance_release(struct instance *i)
 {

@@ -154,6 +154,7 @@ void instances_release(struct instances *list);
 
 #define BACKEND_COMPOSE_FILE ".aether/compose.yaml" /* below the workspace: what docker compose is led to */
 #define BACKEND_SUBNET "network.subnet" /* in the state directory: which one the network has got, where one was asked for */
+char *backend_subnet(const char *state_dir); /* new: what stands there; NULL: none was asked for, or it is not made yet */
 #define BACKEND_MADE "made-at-" /* then a hash and .json: {"backend", "engine": its address} */
 
 struct attachment; /* attachment.h */

@@ -202,6 +202,7 @@ int64_t engine_milliseconds(const char *text);
 long engine_nanoseconds(const char *fraction, char **rest);
 /* new: its words, bounded, on one line, for status.json and a terminal */
 char *engine_told(const char *text);
+bool engine_says(const char *text, const char *const *words); /* one of those, to a NULL, in whatever case */
 /* It has to do with what others do on this machine just then, and may not be so in a moment: an engine that looks at all network interfaces fails when one
  * of them, of a container that ends, goes meanwhile (Go's net.InterfaceAddrs; Podman). */
 bool engine_is_passing(const struct error *err);

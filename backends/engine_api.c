@@ -84,7 +84,7 @@ bool engine_is_passing(const struct error *err)
 	return err->message && strstr(err->message, "no such network interface");
 }
 
-static bool says(const char *text, const char *const *words)
+bool engine_says(const char *text, const char *const *words)
 {
 	for (; *words; words++)
 		if (strcasestr(text, *words))
@@ -97,7 +97,7 @@ static enum error_code code_of(const char *text)
 	static const char *const port[] = {"port is already allocated", "address already in use", "cannot listen on the TCP port", "cannot listen on the UDP port", NULL};
 	static const char *const space[] = {"no space left on device", "disk quota exceeded", NULL};
 	static const char *const platform[] = {"does not match the specified platform", NULL};
-	return says(text, port) ? ERROR_PORT_ALLOCATION_FAILED : says(text, space) ? ERROR_NO_SPACE : says(text, platform) ? ERROR_IMAGE_NOT_FOUND : ERROR_BACKEND_SPAWN_FAILED;
+	return engine_says(text, port) ? ERROR_PORT_ALLOCATION_FAILED : engine_says(text, space) ? ERROR_NO_SPACE : engine_says(text, platform) ? ERROR_IMAGE_NOT_FOUND : ERROR_BACKEND_SPAWN_FAILED;
 }
 
 void engine_error(const struct engine *e, const char *what, int status, const json_t *json, struct error *err)

@@ -8,11 +8,8 @@
 
 static bool misses_network(const struct error *err)
 {
-	static const char *const said[] = {"not found", "unable to find", "does not belong to any of this network", "networks with user configured subnets"};
-	for (size_t i = 0; err->message && strcasestr(err->message, "network") && i < sizeof said / sizeof *said; i++)
-		if (strcasestr(err->message, said[i]))
-			return true;
-	return false;
+	static const char *const said[] = {"not found", "unable to find", "does not belong to any of this network", "networks with user configured subnets", NULL};
+	return err->message && strcasestr(err->message, "network") && engine_says(err->message, said);
 }
 
 /* Somebody has pruned it. */

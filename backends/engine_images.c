@@ -208,17 +208,10 @@ static void image_seen(struct pull *p, const json_t *json)
 	pull_end(p, error_is_set(&unknown) ? &unknown : NULL);
 }
 
-static bool says(const char *text, const char *const *words)
-{
-	while (*words && !strcasestr(text, *words))
-		words++;
-	return *words;
-}
-
 static bool means_denied(int status, const char *text)
 {
 	static const char *const words[] = {"unauthorized", "authentication required", "no basic auth credentials", "denied", NULL};
-	return status == 401 || status == 403 || says(text, words);
+	return status == 401 || status == 403 || engine_says(text, words);
 }
 
 static void explain(const struct pull *p, int status, const char *text, struct error *err)
@@ -229,22 +222,22 @@ static void explain(const struct pull *p, int status, const char *text, struct e
 	static const char *const no_way[] = {"dial tcp", "no such host", "name resolution", "i/o timeout", "connection refused", "connection reset", "is unreachable", "no route to host", "tls handshake",
 	                                     "x509:", "http response to https client", "client.timeout", "deadline exceeded", "proxyconnect", "http status: 5", ": eof", NULL};
 	static const char *const other_machine[] = {"no matching manifest", "does not match the specified platform", "image operating system", NULL};
-	if (says(text, space)) {
+	if (engine_says(text, space)) {
 		error_set(err, ERROR_NO_SPACE, "the image %s: %s", p->image, text);
 		error_hint(err, "make room on the engine's disk: docker system df says what takes it");
-	} else if (says(text, its_own)) {
+	} else if (engine_says(text, its_own)) {
 		error_set(err, ERROR_BACKEND_SPAWN_FAILED, "the image %s: %s", p->image, text);
 		error_hint(err, "the engine cannot write where it keeps its images; its own log tells more");
-	} else if (says(text, no_way)) {
+	} else if (engine_says(text, no_way)) {
 		error_set(err, ERROR_IMAGE_UNREACHABLE, "the image %s: %s", p->image, text);
 		error_hint(err, "there is no way to its registry from the engine: its name, the network, a proxy, its certificate; docker pull %s tells more", p->image);
 	} else if (means_denied(status, text)) {
 		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s%s%s", p->image, text, p->auth_failed ? "; " : "", p->auth_failed ? p->auth_failed : "");
 		error_hint(err, "docker login its registry, or check the name: a private image and one that does not exist look alike");
-	} else if (says(text, limited)) {
+	} else if (engine_says(text, limited)) {
 		error_set(err, ERROR_IMAGE_AUTH, "the image %s: %s", p->image, text);
 		error_hint(err, "its registry gives no more to whoever has not logged in: docker login, or wait");
-	} else if (says(text, other_machine)) {
+	} else if (engine_says(text, other_machine)) {
 		error_set(err, ERROR_IMAGE_NOT_FOUND, "the image %s: %s", p->image, text);
 		error_hint(err, "there is none of it for this machine%s", p->platform ? "'s platform, which the file names" : "; platform: takes another that the engine can emulate");
 	} else {

@@ -13,7 +13,6 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-#define SUBNET_TEXT_MAX 64 /* bytes */
 #define NETWORK_TRIES 4 /* others may take the subnet that was just free */
 
 /* ---- where it is ---- */
@@ -50,14 +49,6 @@ static void note_subnet(const struct engine *e)
 		unlink(path);
 	if (r)
 		log_warning("engine", "%s: %s", path, strerror(-r));
-}
-
-/* new; NULL: it was made with none of the file's */
-static char *noted_subnet(const struct engine *e)
-{
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	cleanup_free char *path = xasprintf("%s/" BACKEND_SUBNET, e->state_dir);
-	return file_read(AT_FDCWD, path, SUBNET_TEXT_MAX, &text) == 0 && subnet_is(buffer_str(&text)) ? xstrdup(buffer_str(&text)) : NULL;
 }
 
 static void network_known(struct engine *e, const struct error *err)
@@ -242,7 +233,7 @@ static void on_inspected(void *arg, const struct error *err, int status, const j
 		bool as_wanted = is_as_wanted(e, json);
 		e->network_outdated = e->network_outdated && !as_wanted;
 		const char *subnet = wanted(e, "Subnet") ? subnet_of(json) : NULL;
-		cleanup_free char *noted = as_wanted ? NULL : noted_subnet(e);
+		cleanup_free char *noted = as_wanted ? NULL : backend_subnet(e->state_dir);
 		bool counts = subnet && (as_wanted || (noted && !strcmp(noted, subnet))); /* only where it was asked for does it give addresses */
 		free(e->subnet);
 		e->subnet = counts ? xstrdup(subnet) : NULL;

@@ -86,18 +86,10 @@ static json_t *bind_mount(const struct volume_spec *v)
 	return json_pack("{s:s, s:s, s:s, s:b, s:o}", "Type", "bind", "Source", v->source, "Target", v->target, "ReadOnly", v->read_only, "BindOptions", options);
 }
 
-static json_t *map_of(const struct keyvals *kv)
-{
-	json_t *map = json_object();
-	for (size_t i = 0; kv && i < kv->count; i++)
-		json_object_set_new(map, kv->items[i].key, json_string(kv->items[i].value ? kv->items[i].value : ""));
-	return map;
-}
-
 /* For when it is made. */
 static void keep_volume_options(struct engine_plan *p, const struct volume_spec *v)
 {
-	json_t *options = json_pack("{s:o, s:o}", "DriverOpts", map_of(v->driver_opts), "Labels", map_of(v->labels));
+	json_t *options = json_pack("{s:o, s:o}", "DriverOpts", keyvals_json(v->driver_opts), "Labels", keyvals_json(v->labels));
 	if (v->driver)
 		json_object_set_new(options, "Driver", json_string(v->driver));
 	if (!p->volume_options)

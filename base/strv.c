@@ -124,6 +124,14 @@ char **keyvals_environ(const struct keyvals *kv)
 	return v;
 }
 
+json_t *keyvals_json(const struct keyvals *kv)
+{
+	json_t *map = json_object();
+	for (size_t i = 0; kv && i < kv->count; i++)
+		json_object_set_new(map, kv->items[i].key, json_string(kv->items[i].value ? kv->items[i].value : ""));
+	return map;
+}
+
 void keyvals_release(struct keyvals *kv)
 {
 	for (size_t i = 0; i < kv->count; i++) {

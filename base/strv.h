@@ -2,6 +2,7 @@
 #ifndef BASE_STRV_H
 #define BASE_STRV_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,7 @@ bool keyvals_has(const struct keyvals *kv, const char *key);
 void keyvals_unset(struct keyvals *kv, const char *key);
 void keyvals_copy(struct keyvals *to, const struct keyvals *from); /* adds all of `from` to `to` */
 char **keyvals_environ(const struct keyvals *kv);                  /* new: "KEY=value" strings */
+json_t *keyvals_json(const struct keyvals *kv);                    /* new: an object; without a value "". NULL gives an empty one */
 void keyvals_release(struct keyvals *kv);
 #define cleanup_keyvals __attribute__((cleanup(keyvals_release)))
 

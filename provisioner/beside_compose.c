@@ -1,18 +1,14 @@
 #include "provisioner/beside_compose.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backends/subnet.h"
 #include "base/alloc.h"
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "provisioner/config_effective.h"
 #include "provisioner/yaml_text.h"
-
-#define SUBNET_MAX 64
 
 /* ---- ports and labels ---- */
 
@@ -178,13 +174,6 @@ static void drop_unused(json_t *volumes, const json_t *services)
 
 /* ---- the network ---- */
 
-char *beside_compose_subnet(const char *state_dir)
-{
-	cleanup_buffer struct buffer text = BUFFER_INIT;
-	cleanup_free char *path = xasprintf("%s/" BACKEND_SUBNET, state_dir);
-	return file_read(AT_FDCWD, path, SUBNET_MAX, &text) == 0 && subnet_is(buffer_str(&text)) ? xstrdup(buffer_str(&text)) : NULL;
-}
-
 static void set_map(json_t *object, const char *key, const struct keyvals *map)
 {
 	json_t *all = map->count ? json_object() : NULL;
@@ -224,7 +213,7 @@ void beside_compose_network(json_t *shape, const struct config *config, const ch
 {
 	const struct config_resource *a = config->addressed;
 	json_t *services = json_object_get(shape, "services"), *network = json_object_get(json_object_get(shape, "networks"), "default");
-	cleanup_free char *now = a ? beside_compose_subnet(state_dir) : NULL;
+	cleanup_free char *now = a ? backend_subnet(state_dir) : NULL;
 	const char *subnet = now ? now : a && config->is_main ? a->subnet : NULL;
 	if (network) {
 		set_map(network, "labels", &config->network_labels);

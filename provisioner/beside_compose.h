@@ -17,7 +17,4 @@ void beside_compose_volumes(json_t *shape, const char *data);
 /* The environment's network, and what its services are on it, as far as the file says more than names; `state_dir` is the environment's. */
 void beside_compose_network(json_t *shape, const struct config *config, const char *state_dir);
 
-/* new: which subnet the network has got, where one is asked for; NULL: none, or it is not made yet. */
-char *beside_compose_subnet(const char *state_dir);
-
 #endif

@@ -50,12 +50,14 @@ static const char *joined_key(const char *key)
 /* What two workspaces cannot both have there: addresses, and names, which are the main checkout's. new */
 static json_t *shareable(const json_t *network, bool is_main)
 {
-	static const char *const own[] = {"ipv4_address", "ipv6_address", "link_local_ips", "mac_address", "aliases"};
+	static const char *const own[] = {"ipv4_address", "ipv6_address", "link_local_ips", "mac_address"};
 	if (!json_object_size(network))
 		return json_incref((json_t *)(uintptr_t)network);
 	json_t *rest = json_copy((json_t *)(uintptr_t)network);
-	for (size_t i = 0; i < sizeof own / sizeof *own - is_main; i++)
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
 		json_object_del(rest, own[i]);
+	if (!is_main)
+		json_object_del(rest, "aliases");
 	if (json_object_size(rest))
 		return rest;
 	json_decref(rest);

@@ -478,21 +478,13 @@ char *model_mask(const struct model *m, const char *text)
 
 /* ---- loading ---- */
 
-static json_t *map_of(const struct keyvals *kv)
-{
-	json_t *map = json_object();
-	for (size_t i = 0; i < kv->count; i++)
-		json_object_set_new(map, kv->items[i].key, json_string(kv->items[i].value ? kv->items[i].value : ""));
-	return map;
-}
-
 /* As in struct service_spec. new; NULL: as the engine makes it */
 static char *network_text(const struct config *c)
 {
 	const struct config_resource *a = c->addressed;
 	if (!a && !c->network_labels.count && !c->network_opts.count)
 		return NULL;
-	json_t *network = json_pack("{s:o, s:o}", "Labels", map_of(&c->network_labels), "Options", map_of(&c->network_opts));
+	json_t *network = json_pack("{s:o, s:o}", "Labels", keyvals_json(&c->network_labels), "Options", keyvals_json(&c->network_opts));
 	if (a)
 		json_object_update_new(network, json_pack("{s:s, s:s*, s:s*, s:b}", "Subnet", a->subnet, "Gateway", a->gateway, "IPRange", a->ip_range, "Exact", c->is_main));
 	char *text = json_dumps(network, JSON_COMPACT | JSON_SORT_KEYS);
@@ -667,22 +659,12 @@ static void sign(struct model *m)
 	m->signature = xasprintf("%016llx", (unsigned long long)h);
 }
 
-/* borrowed */
-static const char *in_surroundings(const char *name)
-{
-	size_t len = strlen(name);
-	for (char *const *e = environ; *e; e++)
-		if (!strncmp(*e, name, len) && (*e)[len] == '=')
-			return *e;
-	return NULL;
-}
-
 static void record_surroundings(struct model *m)
 {
 	json_t *variables = json_array();
 	for (char **name = m->config->asked; name && *name; name++)
-		if (in_surroundings(*name))
-			json_array_append_new(variables, json_string(in_surroundings(*name)));
+		if (getenv(*name))
+			json_array_append_new(variables, json_sprintf("%s=%s", *name, getenv(*name)));
 	json_object_set_new(m->record, "variables", variables);
 }
 

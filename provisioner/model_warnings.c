@@ -5,7 +5,6 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/cleanup.h"
-#include "provisioner/beside_compose.h"
 #include "provisioner/model.h"
 
 /* ---- host processes ---- */
@@ -84,7 +83,7 @@ static void warn_of_network(struct model *m, const struct config_resource *n)
 char **model_subnet_warnings(const struct model *m, const struct identity *id)
 {
 	const struct config_resource *n = strcmp(m->backend, "process") ? m->config->addressed : NULL;
-	cleanup_free char *now = n ? beside_compose_subnet(id->state_dir) : NULL;
+	cleanup_free char *now = n ? backend_subnet(id->state_dir) : NULL;
 	char **warnings = NULL;
 	if (!n || (now ? !strcmp(now, n->subnet) : m->config->is_main))
 		return NULL;
